@@ -1,0 +1,1 @@
+"""Leadline: one queue for products that work on leads."""

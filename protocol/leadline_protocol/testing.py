@@ -1,0 +1,1 @@
+"""A pytest fixture for services that submit work to Leadline."""
