@@ -21,7 +21,7 @@ TeamspaceName = NewType("TeamspaceName", str)
 """What people and services call a tenant: 1 to 100 characters."""
 
 AccountName = NewType("AccountName", str)
-"""A provider account, (provider, credential): `snov` for the shared key, `snov@acme` for the own key of teamspace acme."""
+"""A provider account, (provider, credential): `snov` for the shared key, `snov@acme` for the own key of acme."""
 
 Instant = NewType("Instant", int)
 """Microseconds of Unix time on a clock that never runs backwards: deadlines, ages and windows are reckoned in it."""
