@@ -1,0 +1,171 @@
+"""The durable side of the queue: what the dispatcher asks of a database.
+
+The store keeps and the memory decides. A daemon that owns the store commits one decision after the other, in order; each is
+one transaction, and nothing that follows from a decision happens before it has committed.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from leadline_protocol.errors import LeadlineError
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TableId, TeamspaceId
+from msgspec import Struct
+
+from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
+from leadline.core.events import KnownKey
+from leadline.core.model import Counts, JobState
+
+
+class Unavailable(LeadlineError):
+    """The database cannot be reached or refuses to write: nothing was stored, and trying later may succeed."""
+
+
+class OutcomeUnknown(LeadlineError):
+    """The connection was lost while a transaction committed, and looking it up did not tell: it may have been stored."""
+
+
+class Fenced(LeadlineError):
+    """Another daemon has taken over: this one must stop at once and may not touch anything any more."""
+
+
+class OwnedByAnother(LeadlineError):
+    """Another daemon owns this database; the message names it."""
+
+
+class LiveJob(Struct, frozen=True, gc=False):
+    """A row of the queue as recovery needs it; without its payload."""
+
+    id: JobId
+    order: int
+    teamspace: TeamspaceId
+    kind: str
+    state: JobState
+    run_at: Instant | None
+    chain: JobId | None
+    step: int | None
+    attempt: int
+    started: Instant | None
+    details: bytes
+    """JSON as in `JobChange.details`; empty where there is nothing beside the columns."""
+    counts: Counts
+    """As stored with its last attempt."""
+    stop_on_failure: bool
+
+
+class StoredCall(Struct, frozen=True, gc=False):
+    """A call whose charge may still count, or whose end is not known."""
+
+    id: CallId
+    job: JobId
+    attempt: int
+    account: AccountName
+    cost: bytes
+    sent: Instant
+    began: Instant | None
+    state: str
+
+
+class Recovered(Struct, frozen=True):
+    """What a new owner finds; jobs come separately, in pages."""
+
+    epoch: int
+    instant: Instant
+    """The latest instant that the store has seen, or the database's own clock where that is later."""
+    last_job: JobId
+    last_call: CallId
+    teamspaces: Sequence[tuple[TeamspaceId, str]]
+    slots: Sequence[SlotRow]
+    calls: Sequence[StoredCall]
+    accounts: Sequence[AccountRow]
+    pauses: Sequence[PauseRow]
+
+
+class StoredJob(Struct, frozen=True, gc=False):
+    """A job as people see it: live or ended, with the counts that are stored."""
+
+    id: JobId
+    order: int
+    teamspace: str
+    kind: str
+    state: JobState
+    submitted: Instant
+    run_at: Instant | None
+    started: Instant | None
+    ended: Instant | None
+    attempt: int
+    counts: Counts
+    activity: str
+    reason: str | None
+    message: str
+    table: TableId | None
+    chain: JobId | None
+    step: int | None
+    rerun_of: JobId | None
+    uid: int | None
+    notify: bool
+    warnings: bytes
+    payload: bytes
+
+
+class JobFilter(Struct, frozen=True):
+    """Which jobs to list: newest first, from below `before`."""
+
+    teamspace: str | None = None
+    table: str | None = None
+    families: tuple[str, ...] = ()
+    states: tuple[JobState, ...] = ()
+    uid: int | None = None
+    before: JobId | None = None
+    limit: int = 50
+
+
+class Store(Protocol):
+    """A database owned by one daemon.
+
+    Every write happens inside a transaction whose first statement proves that this daemon is still the owner; where it is not,
+    `Fenced` is raised and nothing is written.
+    """
+
+    async def take_over(self, *, owner: str, kinds: Mapping[str, int]) -> Recovered:
+        """Become the owner under a new epoch, and say what is there.
+
+        `kinds` maps the names of the kinds of job that this daemon knows to their families' numbers. Calls found `sent` are
+        marked `unknown` with the cause `crash`. Raises OwnedByAnother while another daemon is alive on this database.
+        """
+        ...
+
+    def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[LiveJob]]:
+        """All jobs that have not ended, by id, in pages; a job of a kind that nobody knows is among them."""
+        ...
+
+    async def commit(self, records: Records) -> None:
+        """Store one decision: all of it or, where this raises Unavailable or Fenced, nothing.
+
+        When it returns, the records survive a crash of everything. Raises OutcomeUnknown where the database cannot be asked
+        whether the commit took place.
+        """
+        ...
+
+    async def known_keys(self, keys: Sequence[tuple[str, bytes]]) -> Mapping[tuple[str, bytes], KnownKey]:
+        """What is stored under these (teamspace, key hash) pairs and has not expired."""
+        ...
+
+    async def payloads(self, jobs: Sequence[JobId]) -> Mapping[JobId, bytes]:
+        """The submissions of live jobs, as received."""
+        ...
+
+    async def job(self, job: JobId) -> StoredJob | None:
+        """One job, live or ended."""
+        ...
+
+    async def jobs(self, which: JobFilter) -> Sequence[StoredJob]:
+        """Jobs, newest first; costs the same with any number of ended jobs."""
+        ...
+
+    async def steps(self, chain: JobId) -> Sequence[StoredJob]:
+        """The steps of a chain in order."""
+        ...
+
+    async def history(self, job: JobId) -> Sequence[HistoryRow]:
+        """The job's story, oldest first."""
+        ...
