@@ -1,0 +1,996 @@
+"""Everything that may be said on a Leadline socket, as types: submissions, operations, replies and notices.
+
+A line is one JSON object and each shape here is one such object, with the same names in Python as on the wire (the one
+exception is `as`, a Python keyword, which is `as_` here). There are four families, told apart by one key each:
+
+    submission   `kind`    work for the queue; `op` may say "submit" and usually says nothing
+    operation    `op`      a question or an instruction about what is there
+    reply        `ok`      one per request, in the order of the requests: what was asked for, or a Refusal
+    notice       `event`   sent by the daemon between replies, because of `notify`, `follow` or `watch`
+
+What a peer sends is read strictly: an unknown field is a mistake worth telling. What the daemon sends is read
+leniently, so that a client goes on working with a daemon that has learnt to say more. Optional fields at their default
+are left out of the line. All times are aware datetimes, RFC 3339 in UTC on the wire; a duration carries its unit in its
+name.
+
+Submissions and the steps of a chain carry the same work under the same names. msgspec cannot inherit from two structs,
+so the fields of the work are written twice: a step has nothing else, a submission adds the envelope (teamspace, key,
+times). A test holds the two equal, and `submission_of` turns one into the other, so that whoever does the work sees
+submissions only.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, assert_never, get_args
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from leadline_protocol.errors import ErrorCode, JobReason
+from leadline_protocol.ids import JobId
+
+PROTOCOL_VERSION: Final = 1
+"""Raised when a message changes its meaning; a new field or a new message does not raise it."""
+
+INT64_MAX: Final = 2**63 - 1
+
+# Words and values -----------------------------------------------------------------------------------------------------
+
+Family = Literal["tables", "batch", "outreach", "noop"]
+"""What shares slots and capacity."""
+
+State = Literal["delayed", "queued", "running", "stopping", "completed", "partial", "failed", "cancelled", "skipped"]
+"""The states of a job; the last five are its ends."""
+
+FamilyWord = Annotated[str, Meta(extra_json_schema={"enum": [*get_args(Family)]})]
+StateWord = Annotated[str, Meta(extra_json_schema={"enum": [*get_args(State)]})]
+"""Family and State in what the daemon sends: a text that a client takes as it comes."""
+
+ENDED_STATES: Final[frozenset[str]] = frozenset({"completed", "partial", "failed", "cancelled", "skipped"})
+"""A job in one of these will not change any more."""
+
+ColumnType = Literal["text", "number", "boolean", "date", "timestamp", "json"]
+"""What a column may hold; a `number` is an exact decimal, a `timestamp` has a time zone."""
+
+SelectLeads = Literal["on_start", "on_submit"]
+"""When the list of leads is frozen."""
+
+FileFormat = Literal["csv", "jsonl", "xlsx"]
+"""The files that can be read and written."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=100)]
+"""What people call a teamspace, a table, a column, a module or a provider."""
+
+Expression = Annotated[str, Meta(min_length=1, max_length=10_000)]
+"""An SQL expression over the columns of one table."""
+
+Path = Annotated[str, Meta(min_length=1, max_length=4096)]
+"""A file: a plain name stands for one in the daemon's incoming (upload) or exports (export) folder."""
+
+EnumValue = Annotated[str, Meta(min_length=1, max_length=200)]
+
+ColumnSpec = ColumnType | Annotated[list[EnumValue], Meta(min_length=1, max_length=200)]
+"""A column's type: a type word, or the list of the only texts it may hold."""
+
+Key = Annotated[str, Meta(min_length=1, max_length=255)]
+"""An idempotency key, unique within its teamspace for 30 days."""
+
+Ref = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-INT64_MAX, le=INT64_MAX)] | None
+"""The sender's own mark on a request; the reply repeats it."""
+
+Id = Annotated[JobId, Meta(ge=1, le=INT64_MAX)]
+
+AwareTime = Annotated[datetime, Meta(tz=True)]
+
+PrioritySeconds = Annotated[float, Meta(ge=0, le=604_800)]
+"""A head start of at most a week."""
+
+DelaySeconds = Annotated[float, Meta(ge=0, le=31_622_400)]
+"""At most 366 days."""
+
+
+class Dialect(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """How a CSV file is written, where guessing it is not wanted."""
+
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] | None = None
+    quote: Annotated[str, Meta(min_length=1, max_length=1)] | None = None
+    encoding: Annotated[str, Meta(min_length=1, max_length=40)] | None = None
+    """A name Python's codecs know, such as `cp1252`."""
+
+
+class MoreThan(Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """A guard: what becomes of the job when more than `count` leads matched."""
+
+    count: Annotated[int, Meta(ge=0, le=INT64_MAX)]
+    then: Literal["skip", "hold", "run"]
+
+
+WhenEmpty = Literal["run", "skip", "hold"]
+"""A guard: what becomes of the job when no lead matched."""
+
+# Submissions ----------------------------------------------------------------------------------------------------------
+
+
+class Submission(
+    Struct,
+    tag_field="kind",
+    frozen=True,
+    gc=False,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+):
+    """The envelope of all work: whose it is and when it may start. Each subclass with a tag is a kind of job.
+
+    At most one of `run_at` and `delay` may be given; ValueError says so, here and on the wire.
+    """
+
+    op: Literal["submit"] | None = None
+    teamspace: Name
+    idempotency_key: Key | None = None
+    """The same key from the same teamspace makes one job, however often it is sent."""
+    priority_seconds: PrioritySeconds = 0.0
+    """Goes ahead of jobs submitted at most so much earlier."""
+    run_at: AwareTime | None = None
+    """Takes no slot before."""
+    delay: DelaySeconds | None = None
+    """Seconds from the receipt on, in place of `run_at`."""
+    notify: bool = False
+    """Send an `ended` notice on this connection."""
+    ref: Ref = None
+
+    def __post_init__(self) -> None:
+        if self.delay is not None and self.run_at is not None:
+            raise ValueError("Give run_at or delay, not both")
+
+
+class Noop(Submission, tag="noop", frozen=True, kw_only=True):
+    """Does nothing: health checks and benchmarks."""
+
+
+class Upload(Submission, tag="upload", frozen=True, kw_only=True):
+    """Read a file into a table; the table is created where there is none."""
+
+    table: Name
+    path: Path
+    mapping: dict[str, Name] | None = None
+    """Header of the file → column of the table; headers not named are normalised."""
+    types: dict[Name, ColumnSpec] | None = None
+    """Columns whose type is not to be inferred."""
+    key: list[Name] | None = None
+    """The columns that make two rows the same lead; absent: `email` where there is such a column."""
+    on_duplicate: Literal["skip", "update", "fill"] = "skip"
+    """`update` overwrites the stored lead, `fill` writes its empty cells only."""
+    format: FileFormat | None = None
+    """Absent: by the file's name, then by its content."""
+    dialect: Dialect | None = None
+
+
+class Formula(Submission, tag="formula", frozen=True, kw_only=True):
+    """Fill one column with the value of an expression."""
+
+    table: Name
+    into: Annotated[dict[Name, ColumnSpec], Meta(min_length=1, max_length=1)]
+    """The one column to fill, with its type; it exists, empty, from the receipt on."""
+    expression: Expression
+    where: Expression | None = None
+    """The filter; absent: every lead."""
+    select_leads: SelectLeads = "on_start"
+    empty: WhenEmpty = "run"
+    more_than: MoreThan | None = None
+
+
+class Enrich(Submission, tag="enrich", frozen=True, kw_only=True):
+    """Fill columns by a data module, lead by lead."""
+
+    table: Name
+    module: Name
+    into: Annotated[dict[Name, ColumnSpec], Meta(min_length=1, max_length=100)]
+    """The columns to fill, with their types; they exist, empty, from the receipt on."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """What the module wants to know: any JSON."""
+    where: Expression | None = None
+    """The filter; absent: every lead."""
+    select_leads: SelectLeads = "on_start"
+    empty: WhenEmpty = "run"
+    more_than: MoreThan | None = None
+    run_if: Expression | None = None
+    """Judged when a lead's turn comes; a lead for which it is not true is skipped."""
+    first: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
+    """A test run: only the first so many leads of the list."""
+    spend_cap: Annotated[float, Meta(ge=0, le=1e15)] | None = None
+    """No further lead begins once the job has charged so many credits."""
+
+
+class Export(Submission, tag="export", frozen=True, kw_only=True):
+    """Write leads to a file."""
+
+    table: Name
+    path: Path | None = None
+    """Absent: a name made of the table and the job."""
+    format: FileFormat = "csv"
+    columns: Annotated[list[Name], Meta(min_length=1)] | None = None
+    """Absent: all, in the table's order."""
+    where: Expression | None = None
+    """The filter; absent: every lead."""
+    select_leads: SelectLeads = "on_start"
+    empty: WhenEmpty = "run"
+    more_than: MoreThan | None = None
+
+
+# Steps and chains -----------------------------------------------------------------------------------------------------
+
+
+class StepBase(
+    Struct,
+    tag_field="kind",
+    frozen=True,
+    gc=False,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+):
+    """The work of a submission without its envelope; the chain's envelope holds for all its steps."""
+
+
+class NoopStep(StepBase, tag="noop", frozen=True, kw_only=True):
+    """A Noop within a chain."""
+
+
+class UploadStep(StepBase, tag="upload", frozen=True, kw_only=True):
+    """An Upload within a chain."""
+
+    table: Name
+    path: Path
+    mapping: dict[str, Name] | None = None
+    types: dict[Name, ColumnSpec] | None = None
+    key: list[Name] | None = None
+    on_duplicate: Literal["skip", "update", "fill"] = "skip"
+    format: FileFormat | None = None
+    dialect: Dialect | None = None
+
+
+class FormulaStep(StepBase, tag="formula", frozen=True, kw_only=True):
+    """A Formula within a chain; `select_leads` may be left out or say on_start, which a chain always means."""
+
+    table: Name
+    into: Annotated[dict[Name, ColumnSpec], Meta(min_length=1, max_length=1)]
+    expression: Expression
+    where: Expression | None = None
+    select_leads: Literal["on_start"] = "on_start"
+    empty: WhenEmpty = "run"
+    more_than: MoreThan | None = None
+
+
+class EnrichStep(StepBase, tag="enrich", frozen=True, kw_only=True):
+    """An Enrich within a chain; `select_leads` may be left out or say on_start, which a chain always means."""
+
+    table: Name
+    module: Name
+    into: Annotated[dict[Name, ColumnSpec], Meta(min_length=1, max_length=100)]
+    params: dict[str, Any] = field(default_factory=dict)
+    where: Expression | None = None
+    select_leads: Literal["on_start"] = "on_start"
+    empty: WhenEmpty = "run"
+    more_than: MoreThan | None = None
+    run_if: Expression | None = None
+    first: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
+    spend_cap: Annotated[float, Meta(ge=0, le=1e15)] | None = None
+
+
+class ExportStep(StepBase, tag="export", frozen=True, kw_only=True):
+    """An Export within a chain; `select_leads` may be left out or say on_start, which a chain always means."""
+
+    table: Name
+    path: Path | None = None
+    format: FileFormat = "csv"
+    columns: Annotated[list[Name], Meta(min_length=1)] | None = None
+    where: Expression | None = None
+    select_leads: Literal["on_start"] = "on_start"
+    empty: WhenEmpty = "run"
+    more_than: MoreThan | None = None
+
+
+Step = NoopStep | UploadStep | FormulaStep | EnrichStep | ExportStep
+
+
+class Chain(Submission, tag="chain", frozen=True, kw_only=True):
+    """Steps that run one after the other, each over what the one before it has stored."""
+
+    steps: Annotated[list[Step], Meta(min_length=1, max_length=100)]
+    on_failure: Literal["stop", "continue"] = "stop"
+    """`stop`: when a step failed or was cancelled, the later ones are skipped."""
+
+
+SUBMISSION_TYPES: Final[tuple[type[Submission], ...]] = (Noop, Upload, Formula, Enrich, Export, Chain)
+"""The kinds of job there are."""
+
+
+def submission_of(step: Step, teamspace: str) -> Submission:
+    """The submission that says the same as `step`, in `teamspace`, with an otherwise empty envelope."""
+    work = {name: getattr(step, name) for name in step.__struct_fields__}
+    match step:
+        case NoopStep():
+            return Noop(teamspace=teamspace, **work)
+        case UploadStep():
+            return Upload(teamspace=teamspace, **work)
+        case FormulaStep():
+            return Formula(teamspace=teamspace, **work)
+        case EnrichStep():
+            return Enrich(teamspace=teamspace, **work)
+        case ExportStep():
+            return Export(teamspace=teamspace, **work)
+        case _:
+            assert_never(step)
+
+
+# Operations -----------------------------------------------------------------------------------------------------------
+
+
+class Operation(
+    Struct,
+    tag_field="op",
+    frozen=True,
+    gc=False,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+):
+    """A request that is no submission."""
+
+    ref: Ref = None
+
+
+class Ping(Operation, tag="ping", frozen=True, kw_only=True):
+    """Is the daemon there and ready? Answered by Pong, or refused as unavailable while it starts."""
+
+
+class Get(Operation, tag="get", frozen=True, kw_only=True):
+    """One job; on the submit socket only of the peer's own. Answered by JobReply."""
+
+    job: Id
+
+
+class Follow(Operation, tag="follow", frozen=True, kw_only=True):
+    """Send an `ended` notice for jobs that this peer's uid submitted. Answered by Done, then notices.
+
+    With `job`: that one, at once if it has ended. With `since`: every job with a greater id, those that have ended at
+    once and the others as they end; a service that keeps the lowest id it has no outcome of misses none across
+    restarts. With neither: every job that ends from now on.
+    """
+
+    job: Id | None = None
+    since: Annotated[JobId, Meta(ge=0, le=INT64_MAX)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.job is not None and self.since is not None:
+            raise ValueError("Give job or since, not both")
+
+
+class Person(Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """On whose behalf a request is made; the peer vouches for it."""
+
+    person: Annotated[str, Meta(min_length=1, max_length=200)]
+    role: Literal["member", "admin", "super_admin"]
+
+
+class ControlOperation(Operation, frozen=True, kw_only=True):
+    """An operation of the control socket."""
+
+    as_: Person | None = field(default=None, name="as")
+    """Absent: the operator."""
+
+
+class Jobs(ControlOperation, tag="jobs", frozen=True, kw_only=True):
+    """A page of jobs, newest first. Answered by JobList."""
+
+    teamspace: Name | None = None
+    state: State | None = None
+    family: Family | None = None
+    table: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    before: Id | None = None
+    """The `next` of the page before."""
+
+
+class Job(ControlOperation, tag="job", frozen=True, kw_only=True):
+    """One job with what was submitted. Answered by JobReply."""
+
+    job: Id
+
+
+class Why(ControlOperation, tag="why", frozen=True, kw_only=True):
+    """All that keeps a job from starting or going on, with numbers. Answered by WhyReply."""
+
+    job: Id
+
+
+class History(ControlOperation, tag="history", frozen=True, kw_only=True):
+    """How a job came to where it is. Answered by HistoryReply."""
+
+    job: Id
+
+
+class Cancel(ControlOperation, tag="cancel", frozen=True, kw_only=True):
+    """End a job: no new leads; calls in flight may finish unless `force`. Answered by Changed."""
+
+    job: Id
+    force: bool = False
+    """Close it at once; answers that come later are refused."""
+
+
+class Rerun(ControlOperation, tag="rerun", frozen=True, kw_only=True):
+    """A new job over leads of an ended one. Answered by Receipt."""
+
+    job: Id
+    leads: Literal["unfinished", "failed", "all"] = "unfinished"
+    """`unfinished`: all that are neither done nor skipped."""
+
+
+Scope = Literal["queue", "family", "teamspace", "provider", "job"]
+"""What can be paused."""
+
+
+class Pause(ControlOperation, tag="pause", frozen=True, kw_only=True):
+    """Begin nothing new there; calls in flight finish. Answered by Done."""
+
+    scope: Scope
+    name: Name | Id | None = None
+    """Of the family, teamspace or provider; the id of the job; nothing for the queue."""
+
+    def __post_init__(self) -> None:
+        _check_target(self.scope, self.name)
+
+
+class Resume(ControlOperation, tag="resume", frozen=True, kw_only=True):
+    """Take a pause back; a job that a guard holds, or that is quarantined, is let go too. Answered by Done."""
+
+    scope: Scope
+    name: Name | Id | None = None
+
+    def __post_init__(self) -> None:
+        _check_target(self.scope, self.name)
+
+
+def _check_target(scope: Scope, name: str | int | None) -> None:
+    match scope:
+        case "queue":
+            if name is not None:
+                raise ValueError("The queue has no name")
+        case "job":
+            if not isinstance(name, int):
+                raise ValueError("The name of a job is its number")  # noqa: TRY004  msgspec reports a ValueError
+        case "family" | "teamspace" | "provider":
+            if not isinstance(name, str):
+                raise ValueError(f"Name the {scope}")  # noqa: TRY004  msgspec reports a ValueError
+        case _:
+            assert_never(scope)
+
+
+class Watch(ControlOperation, tag="watch", frozen=True, kw_only=True):
+    """Send notices of what happens to one job until it has ended, or to all. Answered by Done, then notices."""
+
+    job: Id | None = None
+
+
+class Status(ControlOperation, tag="status", frozen=True, kw_only=True):
+    """How the daemon is. Answered by StatusReply."""
+
+
+class Teamspaces(ControlOperation, tag="teamspaces", frozen=True, kw_only=True):
+    """The teamspaces and what each has in the queue. Answered by TeamspacesReply."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    after: Name | None = None
+    """The `next` of the page before."""
+
+
+class Providers(ControlOperation, tag="providers", frozen=True, kw_only=True):
+    """The provider accounts, their limits and who waits. Answered by ProvidersReply."""
+
+    name: Name | None = None
+
+
+class Tables(ControlOperation, tag="tables", frozen=True, kw_only=True):
+    """The tables of a teamspace. Answered by TablesReply."""
+
+    teamspace: Name | None = None
+    table: Name | None = None
+
+
+class Plans(ControlOperation, tag="plans", frozen=True, kw_only=True):
+    """The limits in force; with `key` and `value`, first set an override. Answered by PlansReply.
+
+    The limits are those of `teamspace`, or of the plan `plan`. The value null takes an override back.
+    """
+
+    plan: Name | None = None
+    teamspace: Name | None = None
+    key: Name | None = None
+    value: bool | int | float | str | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        if self.plan is not None and self.teamspace is not None:
+            raise ValueError("Give plan or teamspace, not both")
+        if (self.key is None) != (self.value is UNSET):
+            raise ValueError("To set a limit give key and value")
+        if self.key is not None and self.plan is None and self.teamspace is None:
+            raise ValueError("To set a limit name the plan or the teamspace")
+
+
+class Reload(ControlOperation, tag="reload", frozen=True, kw_only=True):
+    """Read the configuration file again. Answered by Done, or refused with every fault."""
+
+
+class Drain(ControlOperation, tag="drain", frozen=True, kw_only=True):
+    """Start nothing more, checkpoint what runs and end the daemon. Answered by Done when it begins."""
+
+
+SUBMIT_OPERATIONS: Final[tuple[type[Operation], ...]] = (Ping, Get, Follow)
+"""What the submit socket allows, besides submissions."""
+
+CONTROL_OPERATIONS: Final[tuple[type[Operation], ...]] = (
+    *SUBMIT_OPERATIONS,
+    Status,
+    Jobs,
+    Job,
+    Why,
+    History,
+    Cancel,
+    Rerun,
+    Pause,
+    Resume,
+    Watch,
+    Teamspaces,
+    Providers,
+    Plans,
+    Tables,
+    Reload,
+    Drain,
+)
+"""What the control socket allows, besides submissions."""
+
+Request = Submission | Operation
+
+# Replies --------------------------------------------------------------------------------------------------------------
+
+
+def _true() -> bool:
+    return True
+
+
+def _false() -> bool:
+    return False
+
+
+class Reply(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """The answer to the request on line `line` of this connection, counted from 1."""
+
+    # A factory is the one default that omit_defaults keeps: `ok` stands on every line.
+    ok: bool = field(default_factory=_true)
+    line: int
+
+
+class Fault(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What is wrong with a request."""
+
+    code: ErrorCode
+    message: str
+    at: str | None = None
+    """A field, such as `steps[1].where`, and for an expression `field:character`, counted from 1."""
+    retry_after: float | None = None
+    """Seconds; only with the codes after which the same request may succeed later."""
+
+
+class Refusal(Struct, frozen=True, gc=False, kw_only=True):
+    """The request on line `line` was not carried out, and nothing of it was kept."""
+
+    ok: bool = field(default_factory=_false)
+    line: int
+    error: Fault
+    ref: Ref = None
+
+
+class JobWarning(Struct, frozen=True, gc=False, kw_only=True):
+    """What the submitter should know although the job was accepted or ended well."""
+
+    code: str
+    message: str
+
+
+class Receipt(Reply, frozen=True, kw_only=True):
+    """The job is stored durably."""
+
+    job: JobId
+    state: StateWord
+    jobs_ahead: int
+    """So many jobs run before it, as far as can be told now."""
+    duplicate: bool = False
+    """The idempotency key was known: this is the first job, as it is now."""
+    warnings: list[JobWarning] = field(default_factory=list)
+    steps: list[JobId] = field(default_factory=list)
+    """Of a chain: its steps' own ids, in order."""
+    ref: Ref = None
+
+
+class Done(Reply, frozen=True, kw_only=True):
+    """It was done; of `follow` and `watch`: notices come from here on."""
+
+    message: str | None = None
+    ref: Ref = None
+
+
+class Changed(Reply, frozen=True, kw_only=True):
+    """The job is, by what was asked, now in this state."""
+
+    job: JobId
+    state: StateWord
+    ref: Ref = None
+
+
+class Pong(Reply, frozen=True, kw_only=True):
+    """The daemon is there and takes work."""
+
+    version: str
+    protocol: int = field(default_factory=lambda: PROTOCOL_VERSION)
+    ref: Ref = None
+
+
+class Counts(Struct, frozen=True, gc=False, kw_only=True):
+    """How far the leads (of a chain: of all its steps) are; done + failed + skipped + unknown + pending = total."""
+
+    total: int
+    done: int
+    failed: int
+    skipped: int
+    unknown: int
+    pending: int
+
+
+class Wait(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One thing that a job waits for."""
+
+    reason: JobReason
+    message: str | None = None
+    """The same in a sentence, with its numbers."""
+    until: datetime | None = None
+    """Absent where nobody knows."""
+    numbers: dict[str, int | float | str] = field(default_factory=dict)
+    """What the reason is measured by, such as {"provider": "snov", "limit": 15, "per_seconds": 60}."""
+
+
+class JobView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A job as it is shown."""
+
+    job: JobId
+    kind: str
+    family: FamilyWord
+    teamspace: str
+    table: str | None = None
+    state: StateWord
+    shown: str
+    """The word to show people: the state, or `waiting` for a running job that has waits and no work in hand."""
+    attempt: int = 0
+    """Its runs so far, the present one included."""
+    priority_seconds: float = 0.0
+    submitted_at: datetime
+    run_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    counts: Counts
+    leads_per_second: float | None = None
+    activity: str | None = None
+    """What it is doing at present, for people."""
+    waits: list[Wait] = field(default_factory=list)
+    stalled: bool = False
+    reason: JobReason | None = None
+    """Why it ended so, where it did not plainly run to its end."""
+    message: str | None = None
+    warnings: list[JobWarning] = field(default_factory=list)
+    chain: JobId | None = None
+    """Of a step: the chain it belongs to."""
+    step: int | None = None
+    """Of a step: its place in the chain, from 1."""
+    steps: list[JobId] = field(default_factory=list)
+    """Of a chain: its steps' ids, in order."""
+    rerun_of: JobId | None = None
+
+
+class JobReply(Reply, frozen=True, kw_only=True):
+    """One job."""
+
+    view: JobView
+    submission: dict[str, Any] | None = None
+    """What was submitted; only in the answer to `job`."""
+    ref: Ref = None
+
+
+class JobList(Reply, frozen=True, kw_only=True):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobView]
+    next: JobId | None = None
+    """To be sent as `before` for the next page; absent on the last."""
+    ref: Ref = None
+
+
+class Eta(Struct, frozen=True, gc=False, kw_only=True):
+    """When a job is expected to start, as a range."""
+
+    earliest: datetime
+    latest: datetime
+
+
+class WhyReply(Reply, frozen=True, kw_only=True):
+    """All that holds a job back now; empty when nothing does."""
+
+    job: JobId
+    blockers: list[Wait]
+    jobs_ahead: int
+    eta: Eta | None = None
+    """Absent where nobody knows, such as while it is paused."""
+    ref: Ref = None
+
+
+class HistoryEntry(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One thing that happened to a job, in the past tense."""
+
+    at: datetime
+    event: str
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class HistoryReply(Reply, frozen=True, kw_only=True):
+    """What happened to a job, oldest first."""
+
+    job: JobId
+    history: list[HistoryEntry]
+    ref: Ref = None
+
+
+class FamilyStatus(Struct, frozen=True, gc=False, kw_only=True):
+    """One family's part of the queue."""
+
+    family: FamilyWord
+    delayed: int
+    queued: int
+    running: int
+    stopping: int
+    in_hand: int
+    """Jobs with work in hand, which is what `capacity` bounds."""
+    capacity: int | None
+    """Null: no cap."""
+
+
+class DatabaseStatus(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """The database the queue is kept in."""
+
+    reachable: bool
+    embedded: bool
+    version: str | None = None
+    size_bytes: int | None = None
+    commit_seconds_p50: float | None = None
+    commit_seconds_p99: float | None = None
+    records_available: float | None = None
+    """What the bucket of records per hour holds now."""
+
+
+class StatusReply(Reply, frozen=True, kw_only=True):
+    """How the daemon is."""
+
+    version: str
+    pid: int
+    epoch: int
+    """Grows by one at each start; only the present one may write."""
+    started_at: datetime
+    uptime_seconds: float
+    state: Literal["starting", "ready", "draining", "unavailable"]
+    paused: list[str] = field(default_factory=list)
+    """What is paused: `queue`, or `scope name`."""
+    families: list[FamilyStatus]
+    teamspaces: int
+    """With jobs that have not ended."""
+    oldest_queued_at: datetime | None = None
+    jobs_per_second: float = 0.0
+    """Ended, over the last minute."""
+    providers: list["ProviderView"] = field(default_factory=list)
+    """Those somebody uses or waits for."""
+    database: DatabaseStatus
+    loop_lag_seconds: float = 0.0
+    """The worst delay of the event loop in the last minute."""
+    memory_bytes: int = 0
+    connections: int = 0
+    warnings: list[JobWarning] = field(default_factory=list)
+    ref: Ref = None
+
+
+class TeamspaceView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A teamspace and what it has in the queue."""
+
+    teamspace: str
+    plan: str
+    queued: int = field(default_factory=int)
+    running: int = field(default_factory=int)
+    delayed: int = 0
+    paused: bool = False
+    slots: dict[FamilyWord, int] = field(default_factory=dict)
+    """How many jobs of each family it may run at a time."""
+
+
+class TeamspacesReply(Reply, frozen=True, kw_only=True):
+    """Teamspaces by name."""
+
+    teamspaces: list[TeamspaceView]
+    next: str | None = None
+    """To be sent as `after` for the next page; absent on the last."""
+    ref: Ref = None
+
+
+class LimitView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One limit of a provider account and how much of it is taken."""
+
+    shape: Literal["window", "concurrent", "daily", "bucket"]
+    unit: str
+    """request, record, token, lead or job."""
+    amount: float
+    """So many units ..."""
+    per_seconds: float | None = None
+    """... in any so many seconds; absent for `concurrent`."""
+    charged: float
+    """Units that count against it now."""
+    frees_at: datetime | None = None
+    """When the next of them stops counting."""
+
+
+class ProviderView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A provider account."""
+
+    provider: str
+    """`snov` for the shared key, `snov@acme` for the own key of acme."""
+    state: Literal["open", "throttled", "trying", "parked", "paused"]
+    """`trying`: one call is out to see whether work can go on. `parked`: no credits or a refused key; a person acts."""
+    reason: JobReason | None = None
+    limits: list[LimitView] = field(default_factory=list)
+    in_flight: int = 0
+    waiting: int = 0
+    """Calls that wait for a permit."""
+    waiting_teamspaces: int = 0
+    throttled_until: datetime | None = None
+    message: str | None = None
+
+
+class ProvidersReply(Reply, frozen=True, kw_only=True):
+    """Provider accounts by name."""
+
+    providers: list[ProviderView]
+    ref: Ref = None
+
+
+class ColumnView(Struct, frozen=True, gc=False, kw_only=True):
+    """A column of a table."""
+
+    name: str
+    type: ColumnSpec
+
+
+class TableView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A table."""
+
+    teamspace: str
+    table: str
+    leads: int
+    columns: list[ColumnView]
+    created_at: datetime
+    jobs: int = 0
+    """Jobs on it that have not ended."""
+
+
+class TablesReply(Reply, frozen=True, kw_only=True):
+    """Tables by teamspace and name."""
+
+    tables: list[TableView]
+    ref: Ref = None
+
+
+class PlanLimit(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One limit in force and where its value comes from."""
+
+    key: str
+    value: bool | int | float | str | None
+    source: Literal["override", "plan", "toml", "built-in"]
+
+
+class PlanView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """The limits of a plan, or of a teamspace."""
+
+    plan: str
+    teamspace: str | None = None
+    limits: list[PlanLimit]
+
+
+class PlansReply(Reply, frozen=True, kw_only=True):
+    """Plans by name, or the one asked for."""
+
+    plans: list[PlanView]
+    ref: Ref = None
+
+
+REPLY_TYPES: Final[dict[type[Operation], type[Reply]]] = {
+    Ping: Pong,
+    Get: JobReply,
+    Follow: Done,
+    Status: StatusReply,
+    Jobs: JobList,
+    Job: JobReply,
+    Why: WhyReply,
+    History: HistoryReply,
+    Cancel: Changed,
+    Rerun: Receipt,
+    Pause: Done,
+    Resume: Done,
+    Watch: Done,
+    Teamspaces: TeamspacesReply,
+    Providers: ProvidersReply,
+    Plans: PlansReply,
+    Tables: TablesReply,
+    Reload: Done,
+    Drain: Done,
+}
+"""What answers each operation where it is not refused; a submission is answered by Receipt."""
+
+# Notices --------------------------------------------------------------------------------------------------------------
+
+
+class NoticeBase(Struct, tag_field="event", frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What the daemon says of itself between replies; `at` is when it happened."""
+
+    at: datetime | None = None
+
+
+class Queued(NoticeBase, tag="queued", frozen=True, kw_only=True):
+    """A job entered the queue, or went back to it."""
+
+    job: JobId
+    kind: str
+    teamspace: str
+    reason: JobReason | None = None
+
+
+class Started(NoticeBase, tag="started", frozen=True, kw_only=True):
+    """An attempt began."""
+
+    job: JobId
+    teamspace: str
+    attempt: int
+
+
+class Progress(NoticeBase, tag="progress", frozen=True, kw_only=True):
+    """How far a job is; sent at most once a second for each job."""
+
+    job: JobId
+    state: StateWord
+    shown: str
+    counts: Counts
+    activity: str | None = None
+    waits: list[Wait] = field(default_factory=list)
+    stalled: bool = False
+    leads_per_second: float | None = None
+
+
+class Ended(NoticeBase, tag="ended", frozen=True, kw_only=True):
+    """A job ended; nothing more will be said of it."""
+
+    job: JobId
+    state: StateWord
+    counts: Counts
+    reason: JobReason | None = None
+    message: str | None = None
+    warnings: list[JobWarning] = field(default_factory=list)
+
+
+class Missed(NoticeBase, tag="missed", frozen=True, kw_only=True):
+    """This peer reads too slowly: so many notices were not sent to it. What counts can be asked with `get`."""
+
+    count: int
+
+
+Notice = Queued | Started | Progress | Ended | Missed
+"""Any notice, as a type to decode by."""
