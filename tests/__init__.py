@@ -1,0 +1,1 @@
+"""The tests of both distributions, laid out like what they test."""

@@ -1,0 +1,28 @@
+"""The table of system tools holds what tests need, no more and no less."""
+
+import re
+
+import pytest
+
+from tests import system_tools
+from tests.architecture.repository import ROOT, tracked_files
+
+MARK = re.compile(r"\bneeds\(([^)]*)\)")
+
+
+@pytest.mark.needs("git")
+def test_every_tool_in_the_table_is_needed_by_some_test() -> None:
+    files = [
+        path for path in tracked_files() if path.parts[0] == "tests" and path.name.startswith(("test_", "conftest"))
+    ]
+    named = {
+        tool
+        for path in files
+        for arguments in MARK.findall((ROOT / path).read_text(encoding="utf-8"))
+        for tool in re.findall(r'"([^"]+)"', arguments)
+    }
+    assert set(system_tools.DEBIAN_PACKAGE) <= named
+
+
+def test_the_command_names_each_package_once() -> None:
+    assert system_tools.apt_command(["socat", "git", "socat"]) == "apt-get install -y git socat"

@@ -1,0 +1,66 @@
+"""What every test directory shares: markers for what a test needs, and an honest account of what did not run.
+
+A suite that is skipped in silence is taken for one that passed. So the run ends with what was left out and the command
+that brings it, and `--require-all`, which CI passes, turns every skip into a failure. `--tally FILE` adds the counts of
+this run to a file, so that scripts/test can close several runs with one line.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import system_tools
+
+MISSING_TOOL = "missing_tool"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-all", action="store_true", help="a test that is skipped counts as failed")
+    parser.addoption("--tally", type=Path, metavar="FILE", help="append 'passed failed skipped' of this run to FILE")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        needed = [tool for mark in item.iter_markers("needs") for tool in mark.args]
+        unknown = [tool for tool in needed if tool not in system_tools.DEBIAN_PACKAGE]
+        if unknown:
+            raise pytest.UsageError(f"{item.nodeid} needs {unknown}: give tests/system_tools.py the Debian package")
+        absent = system_tools.missing(needed)
+        if absent:
+            # On the report, because that is all a worker of xdist sends to the process that prints the summary.
+            item.user_properties.extend((MISSING_TOOL, tool) for tool in absent)
+            item.add_marker(pytest.mark.skip(reason=f"{', '.join(absent)} not installed"))
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not session.config.getoption("--require-all"):
+        return
+    if reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    passed, failed, errors, skipped = (
+        len(terminalreporter.stats.get(outcome, [])) for outcome in ("passed", "failed", "error", "skipped")
+    )
+    absent = {
+        str(value)
+        for report in terminalreporter.stats.get("skipped", [])
+        for name, value in getattr(report, "user_properties", [])
+        if name == MISSING_TOOL
+    }
+    if absent:
+        terminalreporter.write_line(
+            f"Left out for want of tools. To run everything: {system_tools.apt_command(absent)}"
+        )
+    if skipped and config.getoption("--require-all"):
+        terminalreporter.write_line(f"--require-all: {skipped} skipped, which counts as failed", red=True)
+    tally = config.getoption("--tally")
+    if tally is not None:
+        with tally.open("a") as file:
+            file.write(f"{passed} {failed + errors} {skipped}\n")
