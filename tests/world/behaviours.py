@@ -330,8 +330,8 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     aligned: bool = False
 
 
-class _Meter:
-    """What one window remembers: when how much was charged."""
+class Meter:
+    """What one window remembers: how much was charged, and when it is forgotten."""
 
     def __init__(self, window: Window) -> None:
         self.window = window
@@ -376,7 +376,7 @@ class Limited:
         self, inner: Behaviour, *windows: Window, enforce: bool = True, throttle: Throttle | None = None
     ) -> None:
         self._inner, self._enforce, self._throttle = inner, enforce, throttle or Throttle()
-        self._meters = [_Meter(window) for window in windows]
+        self._meters = [Meter(window) for window in windows]
 
     def respond(self, request: Request, now: Now) -> Plan:
         """The refusal, or the inner answer with the request charged."""
