@@ -124,7 +124,7 @@ SOCKET_PATH_BYTES_MAX: Final = 107
 PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 5.0
 STEADY_SECONDS: Final = 30.0
-"""A server that lasted this long is restarted without a pause."""
+"""A server that held this long is restarted without a pause."""
 FIRST_START_TRIES: Final = 5
 STOP_STEPS: Final = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 """Signals that end a server, gentlest first (postgres(1): fast, immediate), and the seconds that each is given."""
@@ -154,6 +154,13 @@ class Account(Struct, frozen=True):
     uid: int
     gid: int
     name: str
+
+
+def pause_after(pause_seconds: float, lasted_seconds: float) -> float:
+    """The pause before the next start: none for a server that held, else twice the last one, within bounds."""
+    if lasted_seconds >= STEADY_SECONDS:
+        return 0.0
+    return min(max(2 * pause_seconds, PAUSE_SECONDS_MIN), PAUSE_SECONDS_MAX)
 
 
 class EmbeddedPostgres:
@@ -218,12 +225,12 @@ class EmbeddedPostgres:
         More than one try, because the processes of a killed postmaster hold on to its shared memory for a moment.
         """
         log_size = self._log_path.stat().st_size if self._log_path.exists() else 0
-        pause_seconds = PAUSE_SECONDS_MIN
+        pause_seconds = 0.0
         for _ in range(FIRST_START_TRIES):
+            await anyio.sleep(pause_seconds)
             if await self._start():
                 return
-            await anyio.sleep(pause_seconds)
-            pause_seconds *= 2
+            pause_seconds = pause_after(pause_seconds, 0.0)
         said = self._log_path.read_bytes()[log_size:].decode(errors="replace")
         raise StartFailed(f"Postgres does not start ({self._log_path}):\n{said[-2000:].strip()}")
 
@@ -236,11 +243,9 @@ class EmbeddedPostgres:
             code = await _exit_code(self._process)
             if self._ready.is_set():
                 self._ready = anyio.Event()
-            if anyio.current_time() - began >= STEADY_SECONDS:
-                pause_seconds = 0.0
+            pause_seconds = pause_after(pause_seconds, anyio.current_time() - began)
             log.error("postgres_ended", exit_code=code, log=str(self._log_path), restart_in_seconds=pause_seconds)
             await anyio.sleep(pause_seconds)
-            pause_seconds = min(max(2 * pause_seconds, PAUSE_SECONDS_MIN), PAUSE_SECONDS_MAX)
             if await self._start():
                 log.info("postgres_restarted", pid=self.pid)
 
@@ -313,17 +318,19 @@ def _server_account(data: Path) -> Account | None:
 
     Raises DataDirectoryForeign where the data directory belongs to somebody this process cannot run as.
     """
-    owner = data.stat().st_uid if data.exists() else None
+    found = data.stat() if data.exists() else None
     if os.geteuid() != 0:
-        if owner not in (None, os.geteuid()):
-            raise DataDirectoryForeign(f"{data} belongs to {_name_of(owner)}: run as that user, or as root")
+        if found is not None and found.st_uid != os.geteuid():
+            raise DataDirectoryForeign(f"{data} belongs to {_name_of(found.st_uid)}: run as that user, or as root")
         return None
-    if owner == 0:
-        raise DataDirectoryForeign(f"{data} belongs to root, whom Postgres refuses to run as: give it to another user")
-    for wanted in (DATABASE, "nobody") if owner is None else (_name_of(owner),):
+    if found is not None:
+        if found.st_uid == 0:
+            raise DataDirectoryForeign(f"{data} belongs to root, as whom Postgres refuses to run: chown it")
+        return Account(found.st_uid, found.st_gid, _name_of(found.st_uid))
+    for name in ("leadline", "nobody"):
         with suppress(KeyError):
-            entry = pwd.getpwnam(wanted)
-            return Account(entry.pw_uid, entry.pw_gid, wanted)
+            entry = pwd.getpwnam(name)
+            return Account(entry.pw_uid, entry.pw_gid, name)
     raise DataDirectoryForeign("Postgres refuses to run as root, and there is neither a user `leadline` nor `nobody`")
 
 

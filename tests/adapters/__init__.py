@@ -1,0 +1,1 @@
+"""The adapters against the technology itself: real Postgres, real sockets, real processes."""
