@@ -38,6 +38,7 @@ class Call(msgspec.Struct):
     notes: dict[str, str | int] = {}
     headers_sent_us: int | None = None
     body_sent_us: int | None = None
+    ended_us: int | None = None
     ended: End = "open"
 
 
@@ -78,9 +79,9 @@ class Log:
         self._signal()
         return call
 
-    def end(self, call: Call, ended: End) -> None:
-        """Note how a call ended, and write it."""
-        call.ended = ended
+    def end(self, call: Call, ended: End, instant: int) -> None:
+        """Note how and when (microseconds) a call ended, and write it."""
+        call.ended, call.ended_us = ended, instant
         del self._open[call.n]
         self._write(call)
         self._signal()

@@ -75,9 +75,10 @@ class _Shell:
         try:
             response = await _answer(http, plan, call)
         except (asyncio.CancelledError, ConnectionError):
-            self._log.end(call, "client_left")
+            self._log.end(call, "client_left", read_clocks().instant)
             raise
-        self._log.end(call, "cut" if plan.stop in ("cut_before_headers", "cut_in_body") else "answered")
+        cut = plan.stop in ("cut_before_headers", "cut_in_body")
+        self._log.end(call, "cut" if cut else "answered", read_clocks().instant)
         return response
 
 
