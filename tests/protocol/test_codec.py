@@ -213,6 +213,18 @@ def test_nesting_is_allowed_to_depth_32_and_no_deeper() -> None:
     assert (fault.code, fault.ref) == (ErrorCode.BAD_JSON, 7)
 
 
+def test_arrays_without_a_single_key_are_looked_at_too() -> None:
+    class Odd(Submission, tag="odd", frozen=True, kw_only=True):
+        anything: Any
+
+    odd = RequestDecoder((Odd,))
+    line = '{"kind":"odd","teamspace":"a","anything":' + "[" * DEPTH_MAX + "]" * DEPTH_MAX + "}"
+    assert fault_of(line, odd).code is ErrorCode.BAD_JSON
+    assert (
+        fault_of('{"kind":"odd","teamspace":"a","anything":[9223372036854775808]}', odd).code is ErrorCode.BAD_REQUEST
+    )
+
+
 @pytest.mark.parametrize("number", ["9223372036854775808", "-9223372036854775809", "9" * 50, "9" * 5000, "1e999"])
 def test_a_number_that_does_not_fit_is_refused_as_a_bad_request(number: str) -> None:
     assert fault_of(enrich_with('{"a":[' + number + "]}")).code is ErrorCode.BAD_REQUEST
