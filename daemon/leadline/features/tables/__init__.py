@@ -1,0 +1,11 @@
+"""Tables: uploads, formulas, enrichments, chains and exports over the leads of a teamspace.
+
+The pure half of the slice, in the order in which a lead meets it:
+
+    reading, ingest          a file's bytes → rows → leads, or rows refused with their reasons
+    columns                  what a column is called and what its cells may hold
+    expressions              a filter or formula → SQL that cannot fail a statement and can reach nothing else
+    templates, prompts       {{placeholders}} → what is sent for one lead; a model's answer → a value
+    provider_modules         a provider as data: what to send, what it costs, how it says no
+    responses                one HTTP answer → one verdict
+"""
