@@ -247,9 +247,7 @@ async def test_a_path_that_makes_no_socket_address_is_given_a_short_one(used_sta
     folder.rmdir()
 
 
-async def test_a_short_socket_folder_that_somebody_else_made_is_not_used(
-    used_state_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_link_in_the_place_of_the_short_socket_folder_is_not_followed(used_state_dir: Path) -> None:
     deep = used_state_dir / ("d" * 100)
     deep.mkdir(mode=0o755)
     (used_state_dir / "pg").rename(deep / "pg")
@@ -262,6 +260,21 @@ async def test_a_short_socket_folder_that_somebody_else_made_is_not_used(
             await started(deep)
     finally:
         folder.unlink()
+
+
+@pytest.mark.root
+async def test_a_short_socket_folder_of_another_user_is_not_used(used_state_dir: Path) -> None:
+    deep = used_state_dir / ("d" * 100)
+    deep.mkdir(mode=0o755)
+    (used_state_dir / "pg").rename(deep / "pg")
+    async with embedded_postgres(deep) as postgres:
+        folder = Path(str(await value(postgres, "SHOW unix_socket_directories")))
+    os.chown(folder, 54321, 54321)
+    try:
+        with pytest.raises(FolderUnusable, match="belongs to uid 54321"):
+            await started(deep)
+    finally:
+        folder.rmdir()
 
 
 @pytest.mark.root
@@ -393,6 +406,8 @@ async def test_tenants_data_does_not_reach_the_servers_log(used_state_dir: Path)
         await connection.execute("CREATE TABLE leads (email text PRIMARY KEY)")
         with pytest.raises(asyncpg.UniqueViolationError):
             await connection.execute("INSERT INTO leads VALUES ('canary-4711'), ('canary-4711')")
+        with pytest.raises(asyncpg.PostgresError):
+            await connection.execute("SELECT 'canary-4711', pg_terminate_backend(pg_backend_pid())")
         await connection.close()
     said = (used_state_dir / "pg/server.log").read_text()
     assert "ready to accept connections" in said

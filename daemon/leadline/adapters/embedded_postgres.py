@@ -109,7 +109,6 @@ SETTINGS: Final = {
     # Statements and their errors quote tenants' data: the log holds what befalls the server itself, and no more.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
-    "log_error_verbosity": "terse",
     "log_checkpoints": "off",
 }
 """What the server is started with; a server that needs other settings is one for `database.url`."""
@@ -274,7 +273,6 @@ async def embedded_postgres(state_dir: Path, *, log_path: Path | None = None) ->
     home, account = _place(state_dir)
     data = home / "data"
     with _sole_holder(home / "lock"):
-        await _end_servers(data)
         binaries = await _binaries(home, account)
         if not data.exists():
             await _initialise(binaries, account, data)
