@@ -162,7 +162,7 @@ class RequestDecoder:
     __slots__ = ("_kinds", "_operations")
 
     def __init__(
-        self, submission_types: Sequence[type[Submission]], operation_types: Sequence[type[Operation]] = ()
+        self, submission_types: Sequence[type[Submission]], operation_types: Sequence[type[Operation[Reply]]] = ()
     ) -> None:
         self._kinds: Final[dict[str, type[Request]]] = {_tag(kind): kind for kind in submission_types}
         self._operations: Final[dict[str, type[Request]]] = {_tag(each): each for each in operation_types}

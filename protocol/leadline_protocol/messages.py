@@ -20,7 +20,7 @@ submissions only.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, assert_never, get_args
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, assert_never, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -321,234 +321,6 @@ def submission_of(step: Step, teamspace: str) -> Submission:
         case _:
             assert_never(step)
 
-
-# Operations -----------------------------------------------------------------------------------------------------------
-
-
-class Operation(
-    Struct,
-    tag_field="op",
-    frozen=True,
-    gc=False,
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-    kw_only=True,
-):
-    """A request that is no submission."""
-
-    ref: Ref = None
-
-
-class Ping(Operation, tag="ping", frozen=True, kw_only=True):
-    """Is the daemon there and ready? Answered by Pong, or refused as unavailable while it starts."""
-
-
-class Get(Operation, tag="get", frozen=True, kw_only=True):
-    """One job; on the submit socket only of the peer's own. Answered by JobReply."""
-
-    job: Id
-
-
-class Follow(Operation, tag="follow", frozen=True, kw_only=True):
-    """Send an `ended` notice for jobs that this peer's uid submitted. Answered by Done, then notices.
-
-    With `job`: that one, at once if it has ended. With `since`: every job with a greater id, those that have ended at
-    once and the others as they end; a service that keeps the lowest id it has no outcome of misses none across
-    restarts. With neither: every job that ends from now on.
-    """
-
-    job: Id | None = None
-    since: Annotated[JobId, Meta(ge=0, le=INT64_MAX)] | None = None
-
-    def __post_init__(self) -> None:
-        if self.job is not None and self.since is not None:
-            raise ValueError("Give job or since, not both")
-
-
-class Person(Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
-    """On whose behalf a request is made; the peer vouches for it."""
-
-    person: Annotated[str, Meta(min_length=1, max_length=200)]
-    role: Literal["member", "admin", "super_admin"]
-
-
-class ControlOperation(Operation, frozen=True, kw_only=True):
-    """An operation of the control socket."""
-
-    as_: Person | None = field(default=None, name="as")
-    """Absent: the operator."""
-
-
-class Jobs(ControlOperation, tag="jobs", frozen=True, kw_only=True):
-    """A page of jobs, newest first. Answered by JobList."""
-
-    teamspace: Name | None = None
-    state: State | None = None
-    family: Family | None = None
-    table: Name | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
-    before: Id | None = None
-    """The `next` of the page before."""
-
-
-class Job(ControlOperation, tag="job", frozen=True, kw_only=True):
-    """One job with what was submitted. Answered by JobReply."""
-
-    job: Id
-
-
-class Why(ControlOperation, tag="why", frozen=True, kw_only=True):
-    """All that keeps a job from starting or going on, with numbers. Answered by WhyReply."""
-
-    job: Id
-
-
-class History(ControlOperation, tag="history", frozen=True, kw_only=True):
-    """How a job came to where it is. Answered by HistoryReply."""
-
-    job: Id
-
-
-class Cancel(ControlOperation, tag="cancel", frozen=True, kw_only=True):
-    """End a job: no new leads; calls in flight may finish unless `force`. Answered by Changed."""
-
-    job: Id
-    force: bool = False
-    """Close it at once; answers that come later are refused."""
-
-
-class Rerun(ControlOperation, tag="rerun", frozen=True, kw_only=True):
-    """A new job over leads of an ended one. Answered by Receipt."""
-
-    job: Id
-    leads: Literal["unfinished", "failed", "all"] = "unfinished"
-    """`unfinished`: all that are neither done nor skipped."""
-
-
-Scope = Literal["queue", "family", "teamspace", "provider", "job"]
-"""What can be paused."""
-
-
-class Pause(ControlOperation, tag="pause", frozen=True, kw_only=True):
-    """Begin nothing new there; calls in flight finish. Answered by Done."""
-
-    scope: Scope
-    name: Name | Id | None = None
-    """Of the family, teamspace or provider; the id of the job; nothing for the queue."""
-
-    def __post_init__(self) -> None:
-        _check_target(self.scope, self.name)
-
-
-class Resume(ControlOperation, tag="resume", frozen=True, kw_only=True):
-    """Take a pause back; a job that a guard holds, or that is quarantined, is let go too. Answered by Done."""
-
-    scope: Scope
-    name: Name | Id | None = None
-
-    def __post_init__(self) -> None:
-        _check_target(self.scope, self.name)
-
-
-def _check_target(scope: Scope, name: str | int | None) -> None:
-    match scope:
-        case "queue":
-            if name is not None:
-                raise ValueError("The queue has no name")
-        case "job":
-            if not isinstance(name, int):
-                raise ValueError("The name of a job is its number")  # noqa: TRY004  msgspec reports a ValueError
-        case "family" | "teamspace" | "provider":
-            if not isinstance(name, str):
-                raise ValueError(f"Name the {scope}")  # noqa: TRY004  msgspec reports a ValueError
-        case _:
-            assert_never(scope)
-
-
-class Watch(ControlOperation, tag="watch", frozen=True, kw_only=True):
-    """Send notices of what happens to one job until it has ended, or to all. Answered by Done, then notices."""
-
-    job: Id | None = None
-
-
-class Status(ControlOperation, tag="status", frozen=True, kw_only=True):
-    """How the daemon is. Answered by StatusReply."""
-
-
-class Teamspaces(ControlOperation, tag="teamspaces", frozen=True, kw_only=True):
-    """The teamspaces and what each has in the queue. Answered by TeamspacesReply."""
-
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    after: Name | None = None
-    """The `next` of the page before."""
-
-
-class Providers(ControlOperation, tag="providers", frozen=True, kw_only=True):
-    """The provider accounts, their limits and who waits. Answered by ProvidersReply."""
-
-    name: Name | None = None
-
-
-class Tables(ControlOperation, tag="tables", frozen=True, kw_only=True):
-    """The tables of a teamspace. Answered by TablesReply."""
-
-    teamspace: Name | None = None
-    table: Name | None = None
-
-
-class Plans(ControlOperation, tag="plans", frozen=True, kw_only=True):
-    """The limits in force; with `key` and `value`, first set an override. Answered by PlansReply.
-
-    The limits are those of `teamspace`, or of the plan `plan`. The value null takes an override back.
-    """
-
-    plan: Name | None = None
-    teamspace: Name | None = None
-    key: Name | None = None
-    value: bool | int | float | str | UnsetType | None = UNSET
-
-    def __post_init__(self) -> None:
-        if self.plan is not None and self.teamspace is not None:
-            raise ValueError("Give plan or teamspace, not both")
-        if (self.key is None) != (self.value is UNSET):
-            raise ValueError("To set a limit give key and value")
-        if self.key is not None and self.plan is None and self.teamspace is None:
-            raise ValueError("To set a limit name the plan or the teamspace")
-
-
-class Reload(ControlOperation, tag="reload", frozen=True, kw_only=True):
-    """Read the configuration file again. Answered by Done, or refused with every fault."""
-
-
-class Drain(ControlOperation, tag="drain", frozen=True, kw_only=True):
-    """Start nothing more, checkpoint what runs and end the daemon. Answered by Done when it begins."""
-
-
-SUBMIT_OPERATIONS: Final[tuple[type[Operation], ...]] = (Ping, Get, Follow)
-"""What the submit socket allows, besides submissions."""
-
-CONTROL_OPERATIONS: Final[tuple[type[Operation], ...]] = (
-    *SUBMIT_OPERATIONS,
-    Status,
-    Jobs,
-    Job,
-    Why,
-    History,
-    Cancel,
-    Rerun,
-    Pause,
-    Resume,
-    Watch,
-    Teamspaces,
-    Providers,
-    Plans,
-    Tables,
-    Reload,
-    Drain,
-)
-"""What the control socket allows, besides submissions."""
-
-Request = Submission | Operation
 
 # Replies --------------------------------------------------------------------------------------------------------------
 
@@ -913,28 +685,242 @@ class PlansReply(Reply, frozen=True, kw_only=True):
     ref: Ref = None
 
 
-REPLY_TYPES: Final[dict[type[Operation], type[Reply]]] = {
-    Ping: Pong,
-    Get: JobReply,
-    Follow: Done,
-    Status: StatusReply,
-    Jobs: JobList,
-    Job: JobReply,
-    Why: WhyReply,
-    History: HistoryReply,
-    Cancel: Changed,
-    Rerun: Receipt,
-    Pause: Done,
-    Resume: Done,
-    Watch: Done,
-    Teamspaces: TeamspacesReply,
-    Providers: ProvidersReply,
-    Plans: PlansReply,
-    Tables: TablesReply,
-    Reload: Done,
-    Drain: Done,
+# Operations -----------------------------------------------------------------------------------------------------------
+
+
+R_co = TypeVar("R_co", bound=Reply, covariant=True)
+
+
+class Operation(
+    Struct,
+    Generic[R_co],
+    tag_field="op",
+    frozen=True,
+    gc=False,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+):
+    """A request that is no submission, answered by an `R_co` where it is not refused."""
+
+    ref: Ref = None
+
+
+class Ping(Operation[Pong], tag="ping", frozen=True, kw_only=True):
+    """Is the daemon there and ready? Refused as unavailable while it starts."""
+
+
+class Get(Operation[JobReply], tag="get", frozen=True, kw_only=True):
+    """One job; on the submit socket only of the peer's own."""
+
+    job: Id
+
+
+class Follow(Operation[Done], tag="follow", frozen=True, kw_only=True):
+    """Send an `ended` notice for jobs that this peer's uid submitted.
+
+    With `job`: that one, at once if it has ended. With `since`: every job with a greater id, those that have ended at
+    once and the others as they end; a service that keeps the lowest id it has no outcome of misses none across
+    restarts. With neither: every job that ends from now on.
+    """
+
+    job: Id | None = None
+    since: Annotated[JobId, Meta(ge=0, le=INT64_MAX)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.job is not None and self.since is not None:
+            raise ValueError("Give job or since, not both")
+
+
+class Person(Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """On whose behalf a request is made; the peer vouches for it."""
+
+    person: Annotated[str, Meta(min_length=1, max_length=200)]
+    role: Literal["member", "admin", "super_admin"]
+
+
+class ControlOperation(Operation[R_co], frozen=True, kw_only=True):
+    """An operation of the control socket."""
+
+    as_: Person | None = field(default=None, name="as")
+    """Absent: the operator."""
+
+
+class Jobs(ControlOperation[JobList], tag="jobs", frozen=True, kw_only=True):
+    """A page of jobs, newest first."""
+
+    teamspace: Name | None = None
+    state: State | None = None
+    family: Family | None = None
+    table: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    before: Id | None = None
+    """The `next` of the page before."""
+
+
+class Job(ControlOperation[JobReply], tag="job", frozen=True, kw_only=True):
+    """One job with what was submitted."""
+
+    job: Id
+
+
+class Why(ControlOperation[WhyReply], tag="why", frozen=True, kw_only=True):
+    """All that keeps a job from starting or going on, with numbers."""
+
+    job: Id
+
+
+class History(ControlOperation[HistoryReply], tag="history", frozen=True, kw_only=True):
+    """How a job came to where it is."""
+
+    job: Id
+
+
+class Cancel(ControlOperation[Changed], tag="cancel", frozen=True, kw_only=True):
+    """End a job: no new leads; calls in flight may finish unless `force`."""
+
+    job: Id
+    force: bool = False
+    """Close it at once; answers that come later are refused."""
+
+
+class Rerun(ControlOperation[Receipt], tag="rerun", frozen=True, kw_only=True):
+    """A new job over leads of an ended one."""
+
+    job: Id
+    leads: Literal["unfinished", "failed", "all"] = "unfinished"
+    """`unfinished`: all that are neither done nor skipped."""
+
+
+Scope = Literal["queue", "family", "teamspace", "provider", "job"]
+"""What can be paused."""
+
+
+class Pause(ControlOperation[Done], tag="pause", frozen=True, kw_only=True):
+    """Begin nothing new there; calls in flight finish."""
+
+    scope: Scope
+    name: Name | Id | None = None
+    """Of the family, teamspace or provider; the id of the job; nothing for the queue."""
+
+    def __post_init__(self) -> None:
+        _check_target(self.scope, self.name)
+
+
+class Resume(ControlOperation[Done], tag="resume", frozen=True, kw_only=True):
+    """Take a pause back; a job that a guard holds, or that is quarantined, is let go too."""
+
+    scope: Scope
+    name: Name | Id | None = None
+
+    def __post_init__(self) -> None:
+        _check_target(self.scope, self.name)
+
+
+def _check_target(scope: Scope, name: str | int | None) -> None:
+    match scope:
+        case "queue":
+            if name is not None:
+                raise ValueError("The queue has no name")
+        case "job":
+            if not isinstance(name, int):
+                raise ValueError("The name of a job is its number")  # noqa: TRY004  msgspec reports a ValueError
+        case "family" | "teamspace" | "provider":
+            if not isinstance(name, str):
+                raise ValueError(f"Name the {scope}")  # noqa: TRY004  msgspec reports a ValueError
+        case _:
+            assert_never(scope)
+
+
+class Watch(ControlOperation[Done], tag="watch", frozen=True, kw_only=True):
+    """Send notices of what happens to one job until it has ended, or to all."""
+
+    job: Id | None = None
+
+
+class Status(ControlOperation[StatusReply], tag="status", frozen=True, kw_only=True):
+    """How the daemon is."""
+
+
+class Teamspaces(ControlOperation[TeamspacesReply], tag="teamspaces", frozen=True, kw_only=True):
+    """The teamspaces and what each has in the queue."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    after: Name | None = None
+    """The `next` of the page before."""
+
+
+class Providers(ControlOperation[ProvidersReply], tag="providers", frozen=True, kw_only=True):
+    """The provider accounts, their limits and who waits."""
+
+    name: Name | None = None
+
+
+class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=True):
+    """The tables of a teamspace."""
+
+    teamspace: Name | None = None
+    table: Name | None = None
+
+
+class Plans(ControlOperation[PlansReply], tag="plans", frozen=True, kw_only=True):
+    """The limits in force; with `key` and `value`, first set an override.
+
+    The limits are those of `teamspace`, or of the plan `plan`. The value null takes an override back.
+    """
+
+    plan: Name | None = None
+    teamspace: Name | None = None
+    key: Name | None = None
+    value: bool | int | float | str | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        if self.plan is not None and self.teamspace is not None:
+            raise ValueError("Give plan or teamspace, not both")
+        if (self.key is None) != (self.value is UNSET):
+            raise ValueError("To set a limit give key and value")
+        if self.key is not None and self.plan is None and self.teamspace is None:
+            raise ValueError("To set a limit name the plan or the teamspace")
+
+
+class Reload(ControlOperation[Done], tag="reload", frozen=True, kw_only=True):
+    """Read the configuration file again. Refused with every fault it has."""
+
+
+class Drain(ControlOperation[Done], tag="drain", frozen=True, kw_only=True):
+    """Start nothing more, checkpoint what runs and end the daemon. The answer comes when it begins."""
+
+
+SUBMIT_OPERATIONS: Final[tuple[type[Operation[Reply]], ...]] = (Ping, Get, Follow)
+"""What the submit socket allows, besides submissions."""
+
+CONTROL_OPERATIONS: Final[tuple[type[Operation[Reply]], ...]] = (
+    *SUBMIT_OPERATIONS,
+    Status,
+    Jobs,
+    Job,
+    Why,
+    History,
+    Cancel,
+    Rerun,
+    Pause,
+    Resume,
+    Watch,
+    Teamspaces,
+    Providers,
+    Plans,
+    Tables,
+    Reload,
+    Drain,
+)
+"""What the control socket allows, besides submissions."""
+
+REPLY_TYPES: Final[dict[type[Operation[Reply]], type[Reply]]] = {
+    operation: get_args(operation.__dict__["__orig_bases__"][0])[0] for operation in CONTROL_OPERATIONS
 }
 """What answers each operation where it is not refused; a submission is answered by Receipt."""
+
+Request = Submission | Operation[Reply]
 
 # Notices --------------------------------------------------------------------------------------------------------------
 
