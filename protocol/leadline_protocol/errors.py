@@ -3,10 +3,11 @@
     LeadlineError
     ├── Refused              the daemon understood and said no; carries a code of the first list
     ├── Unreachable          no daemon answers at the socket
+    ├── OutcomeUnknown       a request was sent and its reply lost: it may have been carried out
     └── ProtocolViolation    the other side sent something that is not this protocol
 
-An expected refusal has a code; a bug is an assertion. Each list below is closed: a word that is not in it cannot be put on
-the wire, and each word says in its documentation what it means to the person who reads it.
+An expected refusal has a code; a bug is an assertion. Each list below is closed: a word that is not in it cannot be put
+on the wire, and each word says in its documentation what it means to the person who reads it.
 """
 
 from enum import StrEnum
@@ -42,9 +43,13 @@ class ErrorCode(StrEnum):
 
 
 ERROR_CODES: Final[dict[ErrorCode, str]] = {
-    ErrorCode.BAD_JSON: "The line is not one JSON object: not UTF-8, not JSON, too deep, or with a duplicate key or a NUL.",
+    ErrorCode.BAD_JSON: (
+        "The line is not one JSON object: not UTF-8, not JSON, too deep, or with a duplicate key or a NUL."
+    ),
     ErrorCode.BAD_REQUEST: "A field is missing, unknown or of the wrong type or range; `at` names it.",
-    ErrorCode.BAD_EXPRESSION: "A filter, formula or prompt does not compile; `at` is the field and the 1-based character.",
+    ErrorCode.BAD_EXPRESSION: (
+        "A filter, formula or prompt does not compile; `at` is the field and the 1-based character."
+    ),
     ErrorCode.UNKNOWN_OP: "There is no such operation on this socket.",
     ErrorCode.UNKNOWN_KIND: "There is no such kind of job.",
     ErrorCode.UNKNOWN_MODULE: "No data module of that name is configured.",
@@ -54,7 +59,9 @@ ERROR_CODES: Final[dict[ErrorCode, str]] = {
     ErrorCode.UNKNOWN_PROVIDER: "No provider of that name is configured.",
     ErrorCode.NOT_FOUND: "There is no such job, or it is not yours to see.",
     ErrorCode.BAD_STATE: "What was asked cannot be done in the present state; the message says which state that is.",
-    ErrorCode.BAD_ARCHIVE: "The file is missing, unreadable, outside the allowed folders, or not of a kind that can be read.",
+    ErrorCode.BAD_ARCHIVE: (
+        "The file is missing, unreadable, outside the allowed folders, or not of a kind that can be read."
+    ),
     ErrorCode.BAD_SCHEDULE: "The schedule does not parse or breaks a rule of the plan.",
     ErrorCode.TOO_LARGE: "The line or the file is larger than allowed.",
     ErrorCode.CONFLICT: "The idempotency key was used before with another body.",
@@ -63,7 +70,9 @@ ERROR_CODES: Final[dict[ErrorCode, str]] = {
     ErrorCode.UNAUTHORIZED: "The credentials are missing or not valid.",
     ErrorCode.FORBIDDEN: "This peer or person may not do that.",
     ErrorCode.BUSY: "The daemon has more work in hand than it can take; try again after `retry_after` seconds.",
-    ErrorCode.UNAVAILABLE: "The daemon cannot reach its database or is starting; try again after `retry_after` seconds.",
+    ErrorCode.UNAVAILABLE: (
+        "The daemon cannot reach its database or is starting; try again after `retry_after` seconds."
+    ),
     ErrorCode.INTERNAL: "A fault of the daemon itself; it is in its log under the same words.",
 }
 
@@ -123,7 +132,9 @@ JOB_REASONS: Final[dict[JobReason, str]] = {
     JobReason.STALLED: "It stood still for too long, as often as is allowed.",
     JobReason.WORKER_LOST: "Its worker stopped beating.",
     JobReason.CANCELLED: "A person or a service cancelled it.",
-    JobReason.PREVIOUS_STEP_FAILED: "An earlier step of its chain failed or was cancelled, and the chain stops on failure.",
+    JobReason.PREVIOUS_STEP_FAILED: (
+        "An earlier step of its chain failed or was cancelled, and the chain stops on failure."
+    ),
     JobReason.GUARD_EMPTY: "No lead matched, and the step's guard says to skip it then.",
     JobReason.GUARD_MORE_THAN: "More leads matched than the step's guard allows.",
     JobReason.INVALID_KEY: "The provider refused the credential.",
@@ -212,6 +223,10 @@ class Refused(LeadlineError):
 
 class Unreachable(LeadlineError):
     """No daemon answers at the socket."""
+
+
+class OutcomeUnknown(LeadlineError):
+    """A request was sent, its reply was lost, and sending it again might do it twice: it may have been carried out."""
 
 
 class ProtocolViolation(LeadlineError):
