@@ -4,12 +4,12 @@
 given, attempts started and stopped, calls sent.
 """
 
-from leadline_protocol.errors import JobReason, Refused
-from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TeamspaceId
 from msgspec import Struct, field
 
 from leadline.core.events import NewJob
 from leadline.core.model import Counts, Family, JobState, Stopping
+from leadline_protocol.errors import JobReason, Refused
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TeamspaceId
 
 
 class AdmittedJob(Struct, frozen=True, gc=False):

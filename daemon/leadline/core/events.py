@@ -5,13 +5,12 @@ An event carries facts and nothing else; what follows from them is decided in on
 
 from collections.abc import Sequence
 
-from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 from msgspec import Struct
 
 from leadline.core.model import Counts, JobState, Limits, Wait
-from leadline.core.provider_account import Cost
-from leadline.core.rate_limit import Limit
+from leadline.core.rate_limit import FLIGHT_SECONDS, Cost, Limit
+from leadline_protocol.errors import JobReason
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 
 
 class KnownKey(Struct, frozen=True, gc=False):
@@ -145,6 +144,13 @@ class CallAsked(Struct, frozen=True, gc=False):
     interactive: bool = False
 
 
+class CallSent(Struct, frozen=True, gc=False):
+    """The request's first byte was written."""
+
+    call: CallId
+    at: Instant
+
+
 class ResponseBegan(Struct, frozen=True, gc=False):
     """The response's headers have arrived."""
 
@@ -202,7 +208,9 @@ class AccountLearned(Struct, frozen=True):
 
     account: AccountName
     limits: tuple[Limit, ...]
-    flight_seconds: float = 5.0
+    flight_seconds: float = FLIGHT_SECONDS
+    failed_count: bool = True
+    interactive_share: float = 0.0
 
 
 class DaemonSlept(Struct, frozen=True, gc=False):
@@ -225,6 +233,7 @@ Event = (
     | WaitOpened
     | WaitClosed
     | CallAsked
+    | CallSent
     | ResponseBegan
     | CallEnded
     | CancelAsked

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Final
 
+from msgspec import Struct, field
+
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TeamspaceId
-from msgspec import Struct, field
 
 SECOND: Final = 1_000_000
 """Microseconds in a second."""
@@ -61,9 +62,7 @@ class JobState(StrEnum):
     SKIPPED = "skipped"
 
 
-ENDED: Final = frozenset(
-    {JobState.COMPLETED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED}
-)
+ENDED: Final = frozenset({JobState.COMPLETED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED})
 """The states that a job never leaves; the core forgets it when it gets there."""
 
 
@@ -130,8 +129,15 @@ class Attempt(Struct, gc=False):
     """Calls that wait for a permit."""
     flying: set[CallId] = field(default_factory=set)
     """Calls that have been granted and have not ended."""
+    waiting: bool = False
+    """Whether a wait was open when it was last looked at: a change of this stops or starts the stall clock."""
+    yielding_to: tuple[Wait, ...] = ()
+    """The long waits for which it gives its slot back."""
     stopping: "Stopping | None" = None
     warned: bool = False
+    """People have been told that it stands still."""
+    check: Instant | None = None
+    """The deadline armed for it."""
 
 
 class StopCause(StrEnum):
@@ -162,6 +168,8 @@ class Details(Struct, gc=False):
     """Its place in the chain, from 0."""
     waits: dict[JobReason, Wait] = field(default_factory=dict)
     """What keeps a queued job out of the backlog."""
+    started: Instant | None = None
+    """Wall time of its first start."""
     attempts: int = 0
     """The number of its last attempt."""
     stall_kills: int = 0

@@ -1,19 +1,19 @@
 """The durable side of the queue: what the dispatcher asks of a database.
 
-The store keeps and the memory decides. A daemon that owns the store commits one decision after the other, in order; each is
-one transaction, and nothing that follows from a decision happens before it has committed.
+The store keeps and the memory decides. A daemon that owns the store commits one decision after the other, in order;
+each is one transaction, and nothing that follows from a decision happens before it has committed.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from leadline_protocol.errors import LeadlineError
-from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TableId, TeamspaceId
 from msgspec import Struct
 
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
 from leadline.core.events import KnownKey
 from leadline.core.model import Counts, JobState
+from leadline_protocol.errors import LeadlineError
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TableId, TeamspaceId
 
 
 class Unavailable(LeadlineError):
@@ -122,15 +122,16 @@ class JobFilter(Struct, frozen=True):
 class Store(Protocol):
     """A database owned by one daemon.
 
-    Every write happens inside a transaction whose first statement proves that this daemon is still the owner; where it is not,
-    `Fenced` is raised and nothing is written.
+    Every write happens inside a transaction whose first statement proves that this daemon is still the owner; where
+    it is not, `Fenced` is raised and nothing is written.
     """
 
     async def take_over(self, *, owner: str, kinds: Mapping[str, int]) -> Recovered:
         """Become the owner under a new epoch, and say what is there.
 
-        `kinds` maps the names of the kinds of job that this daemon knows to their families' numbers. Calls found `sent` are
-        marked `unknown` with the cause `crash`. Raises OwnedByAnother while another daemon is alive on this database.
+        `kinds` maps the names of the kinds of job that this daemon knows to their families' numbers. Calls found
+        `sent` are marked `unknown` with the cause `crash`. Raises OwnedByAnother while another daemon is alive on
+        this database.
         """
         ...
 
@@ -141,8 +142,8 @@ class Store(Protocol):
     async def commit(self, records: Records) -> None:
         """Store one decision: all of it or, where this raises Unavailable or Fenced, nothing.
 
-        When it returns, the records survive a crash of everything. Raises OutcomeUnknown where the database cannot be asked
-        whether the commit took place.
+        When it returns, the records survive a crash of everything. Raises OutcomeUnknown where the database cannot be
+        asked whether the commit took place.
         """
         ...
 

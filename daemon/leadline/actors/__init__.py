@@ -1,0 +1,1 @@
+"""The asyncio shells round the core: each holds what it is named after, and decides nothing."""

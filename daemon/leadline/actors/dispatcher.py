@@ -1,0 +1,285 @@
+"""The one loop through which everything goes: gather what happened, decide, commit, then act.
+
+While one decision commits, events gather; the next round takes them all at once. That makes the commits fewer and
+larger exactly when there is much to do, and costs nothing when there is little: a lone submission is decided and
+committed at once.
+
+Nothing that follows from a decision happens before its records are durable: answers, starts, stops and permits wait
+for the commit. If a commit fails, the scheduler in memory knows things that the database does not; `run` then raises,
+the supervisor drops the reign and builds the next one from the database, and everybody who waits for an answer is
+told `unavailable`.
+
+Bare asyncio futures and one deque, because this is the hot path: a task per submission would cost more than the rest
+of the way (an asyncio task 4 µs, a task of a task group 18 µs, against 9 µs of everything else, measured on two
+cores).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+from msgspec import Struct
+
+from leadline.actors.timekeeper import Timekeeper
+from leadline.core.effects import (
+    Answer,
+    Effects,
+    EndedJob,
+    Receipt,
+    RefuseCall,
+    SendCall,
+    StartAttempt,
+    StopAttempt,
+    WakeAttempt,
+    WarnStalled,
+)
+from leadline.core.events import DaemonSlept, Event, NewJob, Submitted, Ticked
+from leadline.core.model import Now
+from leadline.core.scheduler import Scheduler
+from leadline.ports.clock import Clock
+from leadline.ports.store import Store
+from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import CallId, JobId
+
+JOBS_PER_DECISION: Final = 5_000
+"""New jobs that one decision takes in: bounds its transaction and the time in which nothing else is heard."""
+
+INBOX_JOBS_MAX: Final = 50_000
+"""New jobs that wait to be decided; beyond, submitters are told `busy`."""
+
+RETRY_SECONDS: Final = 1.0
+
+T = TypeVar("T")
+
+
+class Performer(Protocol):
+    """Carries out what was decided; nothing in here may wait."""
+
+    def start(self, order: StartAttempt) -> None:
+        """Run a job."""
+        ...
+
+    def stop(self, order: StopAttempt) -> None:
+        """Stop an attempt."""
+        ...
+
+    def send(self, order: SendCall) -> None:
+        """Hand a permit over."""
+        ...
+
+    def refuse(self, order: RefuseCall) -> None:
+        """Tell that there is no permit."""
+        ...
+
+    def wake(self, order: WakeAttempt) -> None:
+        """Let a waiting attempt go on."""
+        ...
+
+    def warn(self, order: WarnStalled) -> None:
+        """Tell people that a job stands still."""
+        ...
+
+    def ended(self, jobs: Sequence[EndedJob]) -> None:
+        """Tell whoever waits for these jobs that they have ended."""
+        ...
+
+
+class _Posted(Struct, gc=False):
+    event: Event
+    answer: asyncio.Future[Answer] | None = None
+
+
+class Dispatcher:
+    """Owns the scheduler for one reign: from a recovery to the loss of the database or the end of the daemon."""
+
+    def __init__(
+        self, scheduler: Scheduler, store: Store, clock: Clock, performer: Performer, *, last_call: int
+    ) -> None:
+        self.scheduler = scheduler
+        self._store = store
+        self._clock = clock
+        self._performer = performer
+        self._inbox: deque[_Posted] = deque()
+        self._inbox_jobs = 0
+        self._looks: list[tuple[Callable[[Scheduler, Now], Any], asyncio.Future[Any]]] = []
+        self._wanted = asyncio.Event()
+        self._timekeeper = Timekeeper(clock, lambda: self.post(Ticked()), lambda late: self.post(DaemonSlept(late)))
+        self._next_call = last_call + 1
+        self._closed = False
+
+    # -- what others call -------------------------------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Tell the scheduler what happened, without waiting for anything."""
+        if not self._closed:
+            self._inbox.append(_Posted(event))
+            self._wanted.set()
+
+    async def submit(self, jobs: Sequence[NewJob]) -> Sequence[Receipt | Refused]:
+        """Admit jobs: the answers come, in order, when what they say is durable.
+
+        Raises Refused with `busy` where too many wait already, and with `unavailable` where the database is lost.
+        """
+        if self._inbox_jobs + len(jobs) > INBOX_JOBS_MAX:
+            raise Refused(ErrorCode.BUSY, "too many submissions are waiting to be stored", retry_after=RETRY_SECONDS)
+        self._inbox_jobs += len(jobs)
+        answer = await self._ask(Submitted(jobs))
+        assert isinstance(answer, list)
+        return answer
+
+    async def tell(self, event: Event) -> None:
+        """Post an event and wait until what follows from it is durable. Raises Refused."""
+        answer = await self._ask(event)
+        if isinstance(answer, Refused):
+            raise answer
+
+    async def look(self, question: Callable[[Scheduler, Now], T]) -> T:
+        """Ask the scheduler something at a moment when all it knows is durable."""
+        if self._closed:
+            raise unavailable()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._looks.append((question, future))
+        self._wanted.set()
+        return await future
+
+    def new_call(self) -> CallId:
+        """The number of the next call."""
+        number = self._next_call
+        self._next_call += 1
+        return CallId(number)
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Decide until cancelled. Raises what the store raised when a commit failed."""
+        more = True
+        try:
+            while True:
+                if not more and not self._inbox and not self._looks:
+                    self._timekeeper.arm(self.scheduler.next_deadline(self._clock.now()))
+                    self._wanted.clear()
+                    await self._wanted.wait()
+                self._answer_looks()
+                batch = self._gather()
+                events = await self._with_known_keys([posted.event for posted in batch])
+                effects = self.scheduler.handle(events, self._clock.now())
+                if effects.records:
+                    await self._commit(effects, batch)
+                self._carry_out(effects, batch)
+                more = effects.more
+                if more:
+                    await asyncio.sleep(0)
+        finally:
+            self._close()
+
+    async def _commit(self, effects: Effects, batch: Sequence[_Posted]) -> None:
+        try:
+            await self._store.commit(effects.records)
+        except BaseException:
+            for posted in batch:
+                if posted.answer is not None and not posted.answer.done():
+                    posted.answer.set_exception(unavailable())
+            raise
+
+    def _gather(self) -> list[_Posted]:
+        batch: list[_Posted] = []
+        jobs = 0
+        inbox = self._inbox
+        while inbox and jobs < JOBS_PER_DECISION:
+            posted = inbox.popleft()
+            batch.append(posted)
+            if isinstance(posted.event, Submitted):
+                jobs += len(posted.event.jobs)
+        self._inbox_jobs -= jobs
+        return batch
+
+    async def _with_known_keys(self, events: list[Event]) -> list[Event]:
+        """Put what the database knows under each idempotency key into the event: the core asks nobody."""
+        wanted = [
+            (new.teamspace, new.key.key_hash)
+            for event in events
+            if isinstance(event, Submitted)
+            for new in event.jobs
+            if new.key is not None
+        ]
+        if not wanted:
+            return events
+        known = await self._store.known_keys(wanted)
+        if not known:
+            return events
+        return [_told(event, known) if isinstance(event, Submitted) else event for event in events]
+
+    def _answer_looks(self) -> None:
+        looks, self._looks = self._looks, []
+        for question, future in looks:
+            if future.cancelled():
+                continue
+            try:
+                future.set_result(question(self.scheduler, self._clock.now()))
+            except Exception as error:  # noqa: BLE001  whoever asked gets it
+                future.set_exception(error)
+
+    def _carry_out(self, effects: Effects, batch: Sequence[_Posted]) -> None:
+        for posted, answer in zip(batch, effects.answers, strict=True):
+            if posted.answer is not None and not posted.answer.done():
+                posted.answer.set_result(answer)
+        performer = self._performer
+        for stop in effects.stops:
+            performer.stop(stop)
+        for start in effects.starts:
+            performer.start(start)
+        for refused in effects.refused_calls:
+            performer.refuse(refused)
+        for send in effects.sends:
+            performer.send(send)
+        for wake in effects.wakes:
+            performer.wake(wake)
+        for warning in effects.warnings:
+            performer.warn(warning)
+        if effects.records.ended:
+            performer.ended(effects.records.ended)
+
+    async def _ask(self, event: Event) -> Answer:
+        if self._closed:
+            raise unavailable()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._inbox.append(_Posted(event, future))
+        self._wanted.set()
+        return await future
+
+    def _close(self) -> None:
+        self._closed = True
+        self._timekeeper.disarm()
+        waiting = [posted.answer for posted in self._inbox] + [future for _, future in self._looks]
+        self._inbox.clear()
+        self._looks.clear()
+        for future in waiting:
+            if future is not None and not future.done():
+                future.set_exception(unavailable())
+
+
+def unavailable() -> Refused:
+    """What everybody is told while there is no database to be sure of."""
+    message = "the daemon cannot reach its database, or is starting"
+    return Refused(ErrorCode.UNAVAILABLE, message, retry_after=RETRY_SECONDS)
+
+
+def _told(event: Submitted, known: Mapping[tuple[str, bytes], Any]) -> Submitted:
+    jobs: list[NewJob] = []
+    for new in event.jobs:
+        found = known.get((new.teamspace, new.key.key_hash)) if new.key is not None else None
+        if found is not None and new.key is not None:
+            key = type(new.key)(new.key.key_hash, new.key.body_hash, found)
+            new = _with_key(new, key)
+        jobs.append(new)
+    return Submitted(jobs)
+
+
+def _with_key(new: NewJob, key: Any) -> NewJob:
+    from msgspec.structs import replace
+
+    return replace(new, key=key)
+
+
+__all__ = ["Dispatcher", "JobId", "Performer", "unavailable"]

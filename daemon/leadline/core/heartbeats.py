@@ -1,0 +1,57 @@
+"""Which running attempts are overdue, and for what.
+
+Two silences mean different things. A worker that sends no beat is gone. A worker that beats, but whose job makes no
+progress although nothing that is known keeps it waiting, stands still: people call that job stalled. While a wait is
+open (a rate limit, a poll, a back-off) standing still is right and no time runs; when the last wait closes, the time
+starts anew.
+
+Everything is a function of the attempt and the instant; the caller arms one deadline per attempt, `next_check`.
+"""
+
+from enum import StrEnum
+
+from leadline.core.model import SECOND, Attempt, Rules
+from leadline_protocol.ids import Instant
+
+
+class Verdict(StrEnum):
+    """What the silence of an attempt means."""
+
+    FINE = "fine"
+    WARN = "warn"
+    """No progress for a while: tell people, do nothing."""
+    STALLED = "stalled"
+    WORKER_LOST = "worker_lost"
+
+
+def waiting(attempt: Attempt) -> bool:
+    """Whether a known reason keeps the attempt, or a part of it, from going on."""
+    return bool(attempt.asking or attempt.waits)
+
+
+def judge(attempt: Attempt, rules: Rules, instant: Instant) -> Verdict:
+    """What to make of an attempt at this instant: a bound is reached in the very microsecond, not before."""
+    if instant - attempt.beaten >= rules.beat_seconds_max * SECOND:
+        return Verdict.WORKER_LOST
+    if waiting(attempt):
+        return Verdict.FINE
+    still = instant - attempt.moved
+    if still >= rules.stall_after_seconds * SECOND:
+        return Verdict.STALLED
+    if still >= rules.warn_after_seconds * SECOND and not attempt.warned:
+        return Verdict.WARN
+    return Verdict.FINE
+
+
+def next_check(attempt: Attempt, rules: Rules) -> Instant:
+    """The first instant at which `judge` could say something new, if nothing happens until then."""
+    beat = attempt.beaten + rules.beat_seconds_max * SECOND
+    if waiting(attempt) or (attempt.warned and not rules.auto_kill_stalled):
+        return Instant(beat)
+    patience = rules.stall_after_seconds if attempt.warned else min(rules.warn_after_seconds, rules.stall_after_seconds)
+    return Instant(min(beat, attempt.moved + patience * SECOND))
+
+
+def still_seconds(attempt: Attempt, instant: Instant) -> int:
+    """For how many whole seconds the attempt has made no progress without a reason."""
+    return 0 if waiting(attempt) else (instant - attempt.moved) // SECOND

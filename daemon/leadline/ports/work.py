@@ -1,0 +1,142 @@
+"""What a slice provides for each kind of job, and what the actors give it to work with.
+
+A kind of job has two halves. `prepare` looks at a submission before it enters the queue: it refuses what cannot work,
+and says what must be stored with it. `run` is one attempt at it: it reads what earlier attempts have stored, goes on
+from there, and commits what it does in work transactions of its own.
+
+Stopping is cooperative first: from the moment an attempt is told to stop, whatever would wait for a permit or a timer
+raises `Stopped`; `run` lets calls in flight finish, stores what they brought, and raises Stopped itself. An attempt
+that does not come to an end, or is told to stop at once, is cancelled like any task.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from leadline.core.events import CallEnd, Statement
+from leadline.core.model import Counts, Family, JobState
+from leadline.core.rate_limit import Cost
+from leadline.ports.provider_client import Request, Response
+from leadline.ports.store import StoredJob
+from leadline_protocol.errors import JobReason, LeadlineError
+from leadline_protocol.ids import AccountName, CallId, Instant, LeadId, TableId
+from leadline_protocol.messages import JobWarning, Submission
+
+
+class Stopped(LeadlineError):
+    """The attempt was told to stop; what it has stored stays."""
+
+
+class NoPermit(LeadlineError):
+    """There will never be a permit for this call: its cost is above the limit itself."""
+
+
+class AccountClosed(LeadlineError):
+    """The provider account cannot be used: there is none of that name, or its key was refused."""
+
+
+class Prepared(Struct, frozen=True):
+    """A submission that can work, and what must be stored with it."""
+
+    table: TableId | None = None
+    total: int | None = None
+    """Leads in its list, where the list was frozen now."""
+    warnings: Sequence[JobWarning] = ()
+    statements: Sequence[Statement] = ()
+    """Run in the transaction that admits the job."""
+
+
+class Finished(Struct, frozen=True):
+    """How an attempt ended that ran to the end of its job."""
+
+    state: JobState
+    """completed, partial or failed."""
+    counts: Counts
+    reason: JobReason | None = None
+    message: str = ""
+
+
+class Call(Protocol):
+    """A permit for one request, charged and stored as sent."""
+
+    @property
+    def id(self) -> CallId:
+        """The call's number; its row in the database."""
+        ...
+
+    async def send(self, request: Request) -> Response:
+        """Make the request: once. Raises Unsent, Ambiguous, BrokenResponse."""
+        ...
+
+    def end(self, end: CallEnd) -> None:
+        """Say how it ended, after what it brought has been committed; every call must be ended."""
+        ...
+
+
+class Attempt(Protocol):
+    """One run of one job, as its work sees it."""
+
+    @property
+    def job(self) -> StoredJob:
+        """The job as stored when the attempt began, its counts included."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """1, 2, …: work transactions present it, and are refused when it is retired."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it has been told to stop: begin nothing new."""
+        ...
+
+    def now(self) -> Instant:
+        """The present instant."""
+        ...
+
+    def doing(self, activity: str) -> None:
+        """Say, for people, what it is at."""
+        ...
+
+    def progressed(self, counts: Counts) -> None:
+        """Report counts that have just been committed."""
+        ...
+
+    def moved(self) -> None:
+        """Report progress that no count shows: a provider says that it works on a polled call."""
+        ...
+
+    async def wait(self, reason: JobReason, until: Instant, numbers: Mapping[str, int | float | str]) -> None:
+        """Wait for a known reason until that instant, without its being a stall. Raises Stopped."""
+        ...
+
+    async def permit(self, account: AccountName, lead: LeadId, cost: Cost) -> Call:
+        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed."""
+        ...
+
+
+class JobKind(Protocol):
+    """A kind of job."""
+
+    @property
+    def name(self) -> str:
+        """The word on the wire."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """Whose slots and capacity it takes."""
+        ...
+
+    async def prepare(self, teamspace: str, submission: Submission, *, in_chain: bool) -> Prepared:
+        """Check a submission against everything but the queue. Raises Refused."""
+        ...
+
+    async def run(self, attempt: Attempt) -> Finished:
+        """Do the job, or what is left of it.
+
+        Raises Stopped when it was told to stop. Any other exception fails the job with the reason `error`.
+        """
+        ...
