@@ -20,31 +20,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tally", type=Path, metavar="FILE", help="append 'passed failed skipped' of this run to FILE")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        needed = [tool for mark in item.iter_markers("needs") for tool in mark.args]
-        unknown = [tool for tool in needed if tool not in system_tools.DEBIAN_PACKAGE]
-        if unknown:
-            raise pytest.UsageError(f"{item.nodeid} needs {unknown}: give tests/system_tools.py the Debian package")
-        absent = system_tools.missing(needed)
-        if absent:
-            # On the report, because that is all a worker of xdist sends to the process that prints the summary.
-            item.user_properties.extend((MISSING_TOOL, tool) for tool in absent)
-            item.add_marker(pytest.mark.skip(reason=f"{', '.join(absent)} not installed"))
-        if item.get_closest_marker("root") and os.geteuid() != 0:
-            item.add_marker(pytest.mark.skip(reason="needs root"))
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    needed = [tool for mark in item.iter_markers("needs") for tool in mark.args]
+    for tool in needed:
+        assert tool in system_tools.DEBIAN_PACKAGE, f"tests/system_tools.py knows no Debian package for {tool}"
+    absent = system_tools.missing(needed)
+    if absent:
+        # On the report, because that is all a worker of xdist sends to the process that prints the summary.
+        item.user_properties.extend((MISSING_TOOL, tool) for tool in absent)
+        pytest.skip(f"{', '.join(absent)} not installed")
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is a process of xdist that runs a share of the tests for another, which keeps the account."""
+    return hasattr(config, "workerinput")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or not session.config.getoption("--require-all"):
+    if is_worker(session.config) or not session.config.getoption("--require-all"):
         return
-    if reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if is_worker(config):
+        return
     passed, failed, errors, skipped = (
         len(terminalreporter.stats.get(outcome, [])) for outcome in ("passed", "failed", "error", "skipped")
     )
