@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from leadline.actors.timekeeper import Timekeeper
 from leadline.core.effects import (
@@ -31,16 +32,15 @@ from leadline.core.effects import (
     SendCall,
     StartAttempt,
     StopAttempt,
-    WakeAttempt,
     WarnStalled,
 )
-from leadline.core.events import DaemonSlept, Event, NewJob, Submitted, Ticked
+from leadline.core.events import DaemonSlept, Event, KnownKey, NewJob, Submitted, Ticked
 from leadline.core.model import Now
 from leadline.core.scheduler import Scheduler
 from leadline.ports.clock import Clock
 from leadline.ports.store import Store
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.ids import CallId, JobId
+from leadline_protocol.ids import CallId
 
 JOBS_PER_DECISION: Final = 5_000
 """New jobs that one decision takes in: bounds its transaction and the time in which nothing else is heard."""
@@ -70,10 +70,6 @@ class Performer(Protocol):
 
     def refuse(self, order: RefuseCall) -> None:
         """Tell that there is no permit."""
-        ...
-
-    def wake(self, order: WakeAttempt) -> None:
-        """Let a waiting attempt go on."""
         ...
 
     def warn(self, order: WarnStalled) -> None:
@@ -150,6 +146,11 @@ class Dispatcher:
         return CallId(number)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
+
+    async def open(self, first: Effects) -> None:
+        """Store the first decision after a recovery, and carry it out. Raises what the store raises."""
+        await self._commit(first, ())
+        self._carry_out(first, ())
 
     async def run(self) -> None:
         """Decide until cancelled. Raises what the store raised when a commit failed."""
@@ -233,8 +234,6 @@ class Dispatcher:
             performer.refuse(refused)
         for send in effects.sends:
             performer.send(send)
-        for wake in effects.wakes:
-            performer.wake(wake)
         for warning in effects.warnings:
             performer.warn(warning)
         if effects.records.ended:
@@ -265,21 +264,11 @@ def unavailable() -> Refused:
     return Refused(ErrorCode.UNAVAILABLE, message, retry_after=RETRY_SECONDS)
 
 
-def _told(event: Submitted, known: Mapping[tuple[str, bytes], Any]) -> Submitted:
-    jobs: list[NewJob] = []
-    for new in event.jobs:
-        found = known.get((new.teamspace, new.key.key_hash)) if new.key is not None else None
-        if found is not None and new.key is not None:
-            key = type(new.key)(new.key.key_hash, new.key.body_hash, found)
-            new = _with_key(new, key)
-        jobs.append(new)
-    return Submitted(jobs)
+def _told(event: Submitted, known: Mapping[tuple[str, bytes], KnownKey]) -> Submitted:
+    return Submitted([_with_known(new, known) if new.key is not None else new for new in event.jobs])
 
 
-def _with_key(new: NewJob, key: Any) -> NewJob:
-    from msgspec.structs import replace
-
-    return replace(new, key=key)
-
-
-__all__ = ["Dispatcher", "JobId", "Performer", "unavailable"]
+def _with_known(new: NewJob, known: Mapping[tuple[str, bytes], KnownKey]) -> NewJob:
+    assert new.key is not None
+    found = known.get((new.teamspace, new.key.key_hash))
+    return new if found is None else replace(new, key=replace(new.key, known=found))

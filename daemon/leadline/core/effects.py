@@ -146,7 +146,7 @@ class Receipt(Struct, frozen=True, gc=False):
 
 
 Answer = list[Receipt | Refused] | Refused | None
-"""What the sender of an event is told: for Submitted a list in the order of its jobs, for the others a refusal or None."""
+"""What the sender of an event is told: for Submitted a list in the order of its jobs, else a refusal or None."""
 
 
 class StartAttempt(Struct, frozen=True, gc=False):
@@ -180,15 +180,9 @@ class RefuseCall(Struct, frozen=True, gc=False):
     """There is no permit and never will be."""
 
     call: CallId
+    account: AccountName
     reason: JobReason | None
-    """None: the attempt is stopping; a reason: the account cannot serve it (its cost never fits, its key is refused)."""
-
-
-class WakeAttempt(Struct, frozen=True, gc=False):
-    """A wait is over and there is capacity: go on."""
-
-    job: JobId
-    number: int
+    """None: the attempt is stopping; else why the account cannot serve it: the cost never fits, the key is refused."""
 
 
 class WarnStalled(Struct, frozen=True, gc=False):
@@ -209,7 +203,6 @@ class Effects(Struct):
     stops: list[StopAttempt] = field(default_factory=list)
     sends: list[SendCall] = field(default_factory=list)
     refused_calls: list[RefuseCall] = field(default_factory=list)
-    wakes: list[WakeAttempt] = field(default_factory=list)
     warnings: list[WarnStalled] = field(default_factory=list)
     more: bool = False
     """True: there is more to do at once; call again without waiting for an event."""

@@ -1,17 +1,15 @@
 """Building a scheduler from what the database holds: at the start of a daemon, and after a commit that failed.
 
-Whatever ran is not running any more: attempts live in the daemon's process, and the epoch has changed, so nothing that may
-still be about can write. So a running job goes back to its old place in the queue, without its being anybody's fault; a job
-that was being cancelled has now been cancelled. Waits keep their end. Provider accounts get back every charge that may still
-count, from the rows of their calls; a call whose sending was stored and whose answer was not is taken to have been sent at
-the latest moment possible, which is now.
+Whatever ran is not running any more: attempts live in the daemon's process, and the epoch has changed, so nothing
+that may still be about can write. So a running job goes back to its old place in the queue, without its being
+anybody's fault; a job that was being cancelled has now been cancelled. Waits keep their end. Provider accounts get
+back every charge that may still count, from the rows of their calls; a call whose sending was stored and whose answer
+was not is taken to have been sent at the latest moment possible, which is now.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
 from msgspec import Struct
 
 from leadline.core.effects import Effects, SlotRow
@@ -20,6 +18,8 @@ from leadline.core.model import Job, JobState, Now, Wait
 from leadline.core.provider_account import Snapshot
 from leadline.core.rate_limit import Cost, PastCall
 from leadline.core.scheduler import Scheduler, StoredDetails
+from leadline_protocol.errors import JobReason
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
 
 
 class JobRow(Struct, frozen=True, gc=False):
@@ -120,7 +120,7 @@ class Recovery:
             )
 
     def finish(self, slots: Iterable[SlotRow], last_job: JobId) -> Effects:
-        """End the recovery with the first decision: slots given back, cancellations done, and what may start, started."""
+        """Make the first decision: slots are given back, cancellations done, and what may start is started."""
         scheduler = self.scheduler
         scheduler.next_job = last_job + 1
         for chain, stop_on_failure in self._chains:

@@ -46,7 +46,6 @@ from leadline.core.effects import (
     SlotRow,
     StartAttempt,
     StopAttempt,
-    WakeAttempt,
     WarnStalled,
 )
 from leadline.core.lifecycle import Trigger, move, start_and_complete
@@ -78,6 +77,9 @@ INSTANT_JOBS_PER_DECISION: Final = 4096
 
 GRACE_SECONDS: Final = 60
 """How long an attempt that was asked to stop may let its calls in flight finish: the call timeout (Q10)."""
+
+INTERRUPTION_SECONDS: Final = 1
+"""How long a job rests whose attempt was interrupted by a fault that is not its own."""
 
 _DROPPED: Final = frozenset({StopCause.STALLED, StopCause.WORKER_LOST})
 
@@ -502,8 +504,6 @@ class Scheduler:
             self._send_off(job, attempt)
         elif waking.call is not None:
             self._send(self.calls[waking.call])
-        else:
-            self._effects.wakes.append(WakeAttempt(job.id, attempt.number))
 
     def _wants_to_go_on(self, job: Job, attempt: Attempt, waking: Waking) -> None:
         if attempt.busy:
@@ -557,7 +557,7 @@ class Scheduler:
             return
         job = self.jobs[event.job]
         attempt.counts = event.counts
-        cause = attempt.stopping.cause if attempt.stopping is not None else StopCause.WORKER_LOST
+        cause = attempt.stopping.cause if attempt.stopping is not None else StopCause.INTERRUPTED
         leads_in_flight = frozenset(self.calls[call].lead for call in attempt.flying if call in self.calls)
         self._close_calls(attempt, "unknown", cause)
         self._tell(job, "stopped", f"{cause}: {event.evidence}" if event.evidence else cause)
@@ -566,10 +566,13 @@ class Scheduler:
         elif cause in _DROPPED:
             self._after_kill(job, attempt, cause, leads_in_flight)
         else:
+            if cause is StopCause.INTERRUPTED:
+                until = Instant(self._now.instant + INTERRUPTION_SECONDS * SECOND)
+                attempt.yielding_to = (Wait(JobReason.BACKOFF, until),)
             self._requeue(job, Trigger.YIELD)
 
     def _after_kill(self, job: Job, attempt: Attempt, cause: StopCause, leads: frozenset[int]) -> None:
-        """Resume a killed job, or fail it after too many kills in a row without a lead in a final state between them."""
+        """Resume a killed job, or fail it after too many kills in a row with no lead in a final state between them."""
         details = job.details
         assert details is not None
         if job.state is JobState.RUNNING:
@@ -741,7 +744,6 @@ class Scheduler:
             return
         attempt.waits.pop(event.reason, None)
         self._unsettled.add((event.job, event.number))
-        self._wants_to_go_on(self.jobs[event.job], attempt, Waking(event.job, event.number))
 
     def _waits_of(self, job: Job, attempt: Attempt, instant: Instant) -> list[Wait]:
         waits = list(attempt.waits.values())
@@ -776,12 +778,12 @@ class Scheduler:
     def _call_asked(self, event: ev.CallAsked) -> None:
         attempt = self._attempt(event.job, event.number)
         if attempt is None or attempt.stopping is not None:
-            self._effects.refused_calls.append(RefuseCall(event.call, None))
+            self._effects.refused_calls.append(RefuseCall(event.call, event.account, None))
             return
         job = self.jobs[event.job]
         account = self.accounts.get(event.account)
         if account is None:
-            self._effects.refused_calls.append(RefuseCall(event.call, JobReason.INVALID_KEY))
+            self._effects.refused_calls.append(RefuseCall(event.call, event.account, JobReason.INVALID_KEY))
             return
         refusal = account.ask(
             event.call,
@@ -792,7 +794,7 @@ class Scheduler:
             interactive=event.interactive,
         )
         if isinstance(refusal, NeverFits):
-            self._effects.refused_calls.append(RefuseCall(event.call, JobReason.LIMIT))
+            self._effects.refused_calls.append(RefuseCall(event.call, event.account, JobReason.LIMIT))
             return
         self.calls[event.call] = Call(event.call, event.account, event.job, event.number, event.lead)
         attempt.asking.add(event.call)
@@ -863,7 +865,7 @@ class Scheduler:
             call = self.calls.pop(call_id)
             self.accounts[call.account].withdraw(call_id)
             self._touched.add(call.account)
-            self._effects.refused_calls.append(RefuseCall(call_id, None))
+            self._effects.refused_calls.append(RefuseCall(call_id, call.account, None))
         attempt.asking.clear()
 
     def _close_calls(self, attempt: Attempt, state: str, cause: str) -> None:
@@ -895,7 +897,7 @@ class Scheduler:
                 if (attempt := self._attempt(call.job, call.attempt)) is not None:
                     attempt.asking.discard(call_id)
                     self._unsettled.add((call.job, call.attempt))
-                self._effects.refused_calls.append(RefuseCall(call_id, JobReason.LIMIT))
+                self._effects.refused_calls.append(RefuseCall(call_id, event.account, JobReason.LIMIT))
         self._touched.add(event.account)
 
     def _describe_account(self, account: ProviderAccount) -> None:

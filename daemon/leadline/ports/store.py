@@ -21,7 +21,7 @@ class Unavailable(LeadlineError):
 
 
 class OutcomeUnknown(LeadlineError):
-    """The connection was lost while a transaction committed, and looking it up did not tell: it may have been stored."""
+    """The connection was lost while a transaction committed, and looking it up did not tell whether it took place."""
 
 
 class Fenced(LeadlineError):
@@ -30,6 +30,10 @@ class Fenced(LeadlineError):
 
 class OwnedByAnother(LeadlineError):
     """Another daemon owns this database; the message names it."""
+
+
+class AttemptRetired(LeadlineError):
+    """The attempt was killed, restarted or ended: what it writes now is refused."""
 
 
 class LiveJob(Struct, frozen=True, gc=False):

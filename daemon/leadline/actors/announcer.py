@@ -1,0 +1,88 @@
+"""Tells those who listen what happens to jobs: their end, and how they get on.
+
+Listeners hear of a job's end exactly when it is durable. Progress is told at most once a second for each job and only
+while somebody listens to it; with no listeners nothing is collected at all. What a listener does not take in time it
+misses: it is told how much, and the queue does not wait for it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from leadline.core.effects import EndedJob, StartAttempt
+from leadline_protocol.ids import JobId
+
+PROGRESS_SECONDS: Final = 1.0
+"""Least time between two notices of progress for one job."""
+
+
+class Listener:
+    """Somebody who wants to hear of some jobs, or of all."""
+
+    def __init__(
+        self,
+        *,
+        ended: Callable[[EndedJob], None],
+        progressed: Callable[[JobId], None] | None = None,
+        started: Callable[[StartAttempt], None] | None = None,
+    ) -> None:
+        self.ended = ended
+        self.progressed = progressed
+        self.started = started
+
+
+class Announcer:
+    """Who listens to what."""
+
+    def __init__(self) -> None:
+        self._by_job: dict[JobId, list[Listener]] = {}
+        self._to_all: list[Listener] = []
+        self._due: set[JobId] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def listen(self, listener: Listener, job: JobId | None) -> None:
+        """Hear of one job until it has ended, or of all."""
+        if job is None:
+            self._to_all.append(listener)
+        else:
+            self._by_job.setdefault(job, []).append(listener)
+
+    def forget(self, listener: Listener) -> None:
+        """Hear nothing more; costs the number of jobs that anybody listens to."""
+        if listener in self._to_all:
+            self._to_all.remove(listener)
+        for job, listeners in list(self._by_job.items()):
+            if listener in listeners:
+                listeners.remove(listener)
+                if not listeners:
+                    del self._by_job[job]
+
+    def ended(self, jobs: Sequence[EndedJob]) -> None:
+        """These jobs have ended, durably."""
+        if not self._by_job and not self._to_all:
+            return
+        for job in jobs:
+            for listener in (*self._by_job.pop(job.id, ()), *self._to_all):
+                listener.ended(job)
+
+    def started(self, order: StartAttempt) -> None:
+        """An attempt has begun."""
+        for listener in (*self._by_job.get(order.job, ()), *self._to_all):
+            if listener.started is not None:
+                listener.started(order)
+
+    def progressed(self, job: JobId) -> None:
+        """Counts, waits or the activity of a job have changed."""
+        if job not in self._by_job and not self._to_all:
+            return
+        self._due.add(job)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PROGRESS_SECONDS, self._tell_progress)
+
+    def _tell_progress(self) -> None:
+        self._timer = None
+        due, self._due = self._due, set()
+        for job in due:
+            for listener in (*self._by_job.get(job, ()), *self._to_all):
+                if listener.progressed is not None:
+                    listener.progressed(job)

@@ -1,0 +1,138 @@
+"""A provider account's calls on their way: who waits for a permit, and what is out.
+
+An attempt asks here. Even pacing, where the account is configured to have it, is acquired before the question is put
+to the scheduler, so that nobody holds a charge while he is being paced. The permit comes back through the dispatcher
+when the call is charged and stored as sent; between that and the first byte there is one look, without an await, at
+whether a stop, a cancel or a pause has come in the meantime.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from aiolimiter import AsyncLimiter
+
+from leadline.actors.dispatcher import Dispatcher
+from leadline.core.events import CallAsked, CallEnd, CallEnded, CallSent, ResponseBegan
+from leadline.core.rate_limit import Cost
+from leadline.ports.clock import Clock
+from leadline.ports.provider_client import ProviderClient, Request, Response
+from leadline.ports.work import AccountClosed, NoPermit, Stopped
+from leadline_protocol.errors import JobReason
+from leadline_protocol.ids import AccountName, CallId, JobId, LeadId
+
+
+class ProviderActor:
+    """The calls of one account; it exists while there are any."""
+
+    def __init__(
+        self,
+        account: AccountName,
+        dispatcher: Dispatcher,
+        client: ProviderClient,
+        clock: Clock,
+        pacer: AsyncLimiter | None,
+        released: Callable[[AccountName], None],
+    ) -> None:
+        """`released` is called whenever the actor may have become idle."""
+        self.account: Final = account
+        self._dispatcher = dispatcher
+        self._client = client
+        self._clock = clock
+        self._pacer = pacer
+        self._released = released
+        self._asked: dict[CallId, asyncio.Future[None]] = {}
+        self._out: set[CallId] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody asks and nothing is out."""
+        return not self._asked and not self._out
+
+    async def permit(self, job: JobId, number: int, lead: LeadId, cost: Cost, stopping: Callable[[], bool]) -> "Permit":
+        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed."""
+        if self._pacer is not None:
+            await self._pacer.acquire()
+        if stopping():
+            raise Stopped("told to stop")
+        call = self._dispatcher.new_call()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked[call] = future
+        self._dispatcher.post(CallAsked(call, job, number, self.account, lead, cost))
+        try:
+            await future
+        except BaseException:
+            del self._asked[call]
+            self._released(self.account)
+            raise
+        del self._asked[call]
+        self._out.add(call)
+        return Permit(call, self, stopping)
+
+    def grant(self, call: CallId) -> None:
+        """The call is charged and stored: whoever asked may go."""
+        future = self._asked.get(call)
+        if future is not None and not future.done():
+            future.set_result(None)
+        else:
+            # Whoever asked was cancelled between the decision and its commit: no byte left, none will.
+            self._dispatcher.post(CallEnded(call, self._clock.now().instant, CallEnd(unsent=True)))
+
+    def refuse(self, call: CallId, reason: JobReason | None) -> None:
+        """There will be no permit."""
+        future = self._asked.get(call)
+        if future is None or future.done():
+            return
+        match reason:
+            case None:
+                future.set_exception(Stopped("told to stop"))
+            case JobReason.LIMIT:
+                future.set_exception(NoPermit(f"the call costs more than {self.account} ever allows"))
+            case _:
+                future.set_exception(AccountClosed(f"the provider account {self.account} cannot be used"))
+
+    async def send(self, permit: "Permit", request: Request) -> Response:
+        """Make the one request that a permit stands for."""
+        call = permit.id
+
+        def may_send() -> bool:
+            instant = self._clock.now().instant
+            account = self._dispatcher.scheduler.accounts.get(self.account)
+            if permit.stopping() or account is None or not account.may_send(call, instant):
+                return False
+            self._dispatcher.post(CallSent(call, instant))
+            return True
+
+        def began() -> None:
+            self._dispatcher.post(ResponseBegan(call, self._clock.now().instant))
+
+        return await self._client.send(request, may_send=may_send, began=began)
+
+    def end(self, call: CallId, end: CallEnd) -> None:
+        """A call is over."""
+        self._out.discard(call)
+        self._dispatcher.post(CallEnded(call, self._clock.now().instant, end))
+        self._released(self.account)
+
+
+class Permit:
+    """Leave for one request."""
+
+    def __init__(self, call: CallId, actor: ProviderActor, stopping: Callable[[], bool]) -> None:
+        self.id: Final = call
+        self.stopping: Final = stopping
+        self._actor = actor
+        self._used = False
+        self._ended = False
+
+    async def send(self, request: Request) -> Response:
+        """Make the request: once. Raises Unsent, Ambiguous, BrokenResponse."""
+        assert not self._used, f"call {self.id} was sent before"
+        self._used = True
+        return await self._actor.send(self, request)
+
+    def end(self, end: CallEnd) -> None:
+        """Say how it ended, after what it brought has been committed; later calls change nothing."""
+        if not self._ended:
+            self._ended = True
+            self._actor.end(self.id, end)

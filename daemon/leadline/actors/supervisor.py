@@ -1,0 +1,293 @@
+"""Keeps the queue alive: one reign after the other over the same database.
+
+A reign begins by becoming the database's owner under a new epoch, builds the scheduler from what is stored, and runs
+the actors in one task group. It ends when a commit fails: then everything that hangs off the scheduler in memory is
+cancelled at once, whatever it might still write is refused because of its epoch, and the next reign is built the same
+way, as soon as the database answers. The start of a daemon is simply its first reign, so the path that a crash takes
+is the path that every start takes.
+
+Sockets outlive reigns; between two of them everybody is told `unavailable`.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import structlog
+from aiolimiter import AsyncLimiter
+from anyio.abc import TaskGroup, TaskStatus
+from msgspec import Struct
+
+from leadline.actors.actor import Registry
+from leadline.actors.announcer import Announcer
+from leadline.actors.dispatcher import Dispatcher, unavailable
+from leadline.actors.provider import Permit, ProviderActor
+from leadline.actors.teamspace import TeamspaceActor
+from leadline.actors.watchdog import Watchdog
+from leadline.core.effects import Effects, EndedJob, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
+from leadline.core.events import AccountLearned, Event, LimitsSet
+from leadline.core.model import Family, Kind, Limits, Rules
+from leadline.core.rate_limit import Cost, NextReset
+from leadline.core.recovery import JobRow, PastCallRow, Recovery
+from leadline.core.scheduler import Scheduler
+from leadline.ports.clock import Clock
+from leadline.ports.provider_client import ProviderClient
+from leadline.ports.store import OutcomeUnknown, Recovered, Store, Unavailable
+from leadline.ports.work import JobKind
+from leadline_protocol.ids import AccountName, JobId, LeadId, TeamspaceId
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Pauses between attempts to begin a reign; the last one repeats."""
+
+NOOP: Final = Kind(0, "noop", Family.NOOP, instant=True)
+CHAIN: Final = Kind(1, "chain", Family.TABLES, chain=True)
+
+
+class Account(Struct, frozen=True):
+    """A provider account as configured."""
+
+    learned: AccountLearned
+    pace_per_second: float | None = None
+    """Calls are spread evenly at this rate before they ask for a permit."""
+
+
+class Setting(Struct, frozen=True):
+    """What the configuration says about the queue; a reload replaces it."""
+
+    rules: Rules
+    limits: Mapping[str, Limits]
+    """Of the teamspaces that have other than the default ones."""
+    accounts: Sequence[Account]
+
+
+class Supervisor:
+    """Begins reigns, and knows the present one."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        store: Store,
+        clock: Callable[[Recovered], Clock],
+        kinds: Sequence[JobKind],
+        client: ProviderClient,
+        setting: Setting,
+        next_reset: NextReset | None = None,
+        announcer: Announcer,
+    ) -> None:
+        self._owner = owner
+        self._store = store
+        self._clock = clock
+        self._client = client
+        self._next_reset = next_reset
+        self.setting = setting
+        self.announcer: Final = announcer
+        self.kinds: Final = (
+            NOOP,
+            CHAIN,
+            *(Kind(number, kind.name, kind.family) for number, kind in enumerate(kinds, start=2)),
+        )
+        self.works: Final = dict(enumerate(kinds, start=2))
+        self.reign: Reign | None = None
+        self._ready = anyio.Event()
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The dispatcher of the present reign. Raises Refused with `unavailable` between reigns."""
+        if self.reign is None:
+            raise unavailable()
+        return self.reign.dispatcher
+
+    async def until_ready(self) -> None:
+        """Wait until the queue takes work."""
+        await self._ready.wait()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Reign until cancelled.
+
+        Raises OwnedByAnother where the database has a living owner at the first try, and Fenced when another daemon has
+        taken over; both end this daemon.
+        """
+        failures = 0
+        while True:
+            try:
+                async with self._begun() as (reign, _):
+                    failures = 0
+                    self.reign = reign
+                    self._ready.set()
+                    task_status.started()
+                    await reign.dispatcher.run()
+            except* (Unavailable, OutcomeUnknown) as lost:
+                pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
+                failures += 1
+                log.warning("database_lost", error=_first_line(lost), next_try_seconds=pause)
+                await anyio.sleep(pause)
+            finally:
+                self.reign = None
+                self._ready = anyio.Event()
+
+    async def reload(self, setting: Setting) -> None:
+        """Put changed limits into force: they bind the next admission and the next call."""
+        self.setting = setting
+        if self.reign is not None:
+            self.reign.dispatcher.scheduler.rules = setting.rules
+            for event in self._limits():
+                await self.reign.dispatcher.tell(event)
+            for account in setting.accounts:
+                await self.reign.dispatcher.tell(account.learned)
+
+    def _limits(self) -> list[Event]:
+        return [LimitsSet(name, limits) for name, limits in self.setting.limits.items()]
+
+    @asynccontextmanager
+    async def _begun(self) -> AsyncIterator[tuple["Reign", Scheduler]]:
+        kinds = {kind.name: int(kind.family) for kind in self.kinds}
+        recovered = await self._store.take_over(owner=self._owner, kinds=kinds)
+        clock = self._clock(recovered)
+        scheduler = Scheduler(self.kinds, self.setting.rules, self._next_reset)
+        recovery = Recovery(scheduler, clock.now())
+        recovery.teamspaces(recovered.teamspaces)
+        scheduler.handle(self._limits(), clock.now())
+        recovery.pauses((pause.scope, pause.name) for pause in recovered.pauses)
+        recovery.accounts(
+            [account.learned for account in self.setting.accounts],
+            {row.account: row.state for row in recovered.accounts},
+            [PastCallRow(call.id, call.account, call.cost, call.sent, call.began) for call in recovered.calls],
+        )
+        numbers = {kind.name: kind.number for kind in self.kinds}
+        async for page in self._store.live_jobs():
+            recovery.jobs(
+                JobRow(
+                    row.id,
+                    row.order,
+                    row.teamspace,
+                    numbers.get(row.kind),
+                    row.state,
+                    row.run_at,
+                    row.chain,
+                    row.step,
+                    row.attempt,
+                    row.started,
+                    row.details,
+                    row.stop_on_failure,
+                )
+                for row in page
+            )
+        first = recovery.finish(recovered.slots, recovered.last_job)
+        async with anyio.create_task_group() as tasks:
+            reign = Reign(self, scheduler, clock, tasks, recovered)
+            await reign.open(first)
+            log.info("ready", epoch=recovered.epoch, jobs=len(scheduler.jobs), running=len(scheduler.running))
+            yield reign, scheduler
+            tasks.cancel_scope.cancel()
+
+    def make_pacers(self) -> dict[AccountName, AsyncLimiter]:
+        """Even pacing for the accounts that are configured to have it."""
+        return {
+            account.learned.account: AsyncLimiter(1, 1 / account.pace_per_second)
+            for account in self.setting.accounts
+            if account.pace_per_second
+        }
+
+    @property
+    def store(self) -> Store:
+        """The store that every reign is kept in."""
+        return self._store
+
+    @property
+    def client(self) -> ProviderClient:
+        """How requests get to providers."""
+        return self._client
+
+
+class Reign:
+    """One life of the scheduler and of the actors round it; it carries out what the scheduler decides."""
+
+    def __init__(
+        self, supervisor: Supervisor, scheduler: Scheduler, clock: Clock, tasks: TaskGroup, recovered: Recovered
+    ) -> None:
+        self.epoch: Final = recovered.epoch
+        self.clock: Final = clock
+        self._supervisor = supervisor
+        self._tasks = tasks
+        self._announcer = supervisor.announcer
+        self.dispatcher: Final = Dispatcher(scheduler, supervisor.store, clock, self, last_call=recovered.last_call)
+        pacers = supervisor.make_pacers()
+        self.teamspaces: Final[Registry[TeamspaceId, TeamspaceActor]] = Registry(self._make_teamspace)
+        self.providers: Final[Registry[AccountName, ProviderActor]] = Registry(
+            lambda name: ProviderActor(
+                name, self.dispatcher, supervisor.client, clock, pacers.get(name), self.providers.release
+            )
+        )
+        self._watchdog = Watchdog(self._beat)
+
+    async def open(self, first: Effects) -> None:
+        """Store the first decision, carry it out, and start the actors."""
+        await self.dispatcher.open(first)
+        self._tasks.start_soon(self._watchdog.run, name="watchdog")
+
+    def _make_teamspace(self, teamspace: TeamspaceId) -> TeamspaceActor:
+        return TeamspaceActor(
+            teamspace,
+            self._tasks,
+            self.dispatcher,
+            self._supervisor.store,
+            self.clock,
+            self._supervisor.works,
+            self._permit,
+            self._announcer,
+            self.teamspaces.release,
+        )
+
+    async def _permit(
+        self, account: AccountName, job: JobId, number: int, lead: LeadId, cost: Cost, stopping: Callable[[], bool]
+    ) -> Permit:
+        return await self.providers.of(account).permit(job, number, lead, cost, stopping)
+
+    def _beat(self) -> bool:
+        for actor in self.teamspaces:
+            actor.beat()
+        return len(self.teamspaces) > 0
+
+    # -- what the dispatcher has carried out ------------------------------------------------------------------------
+
+    def start(self, order: StartAttempt) -> None:
+        """Run a job."""
+        self.teamspaces.of(order.teamspace).start(order)
+        self._watchdog.watch()
+        self._announcer.started(order)
+
+    def stop(self, order: StopAttempt) -> None:
+        """Stop an attempt."""
+        actor = self.teamspaces.find(order.teamspace)
+        if actor is not None:
+            actor.stop(order)
+
+    def send(self, order: SendCall) -> None:
+        """Hand a permit over."""
+        self.providers.of(order.account).grant(order.call)
+
+    def refuse(self, order: RefuseCall) -> None:
+        """Tell that there is no permit."""
+        actor = self.providers.find(order.account)
+        if actor is not None:
+            actor.refuse(order.call, order.reason)
+
+    def warn(self, order: WarnStalled) -> None:
+        """Tell people that a job stands still."""
+        log.warning("job_stands_still", job=order.job, seconds=order.seconds, killed=order.killed)
+        self._announcer.progressed(order.job)
+
+    def ended(self, jobs: Sequence[EndedJob]) -> None:
+        """Tell whoever waits for these jobs that they have ended."""
+        self._announcer.ended(jobs)
+
+
+def _first_line(error: BaseExceptionGroup[BaseException]) -> str:
+    inner: BaseException = error
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return str(inner).splitlines()[0] if str(inner) else type(inner).__name__

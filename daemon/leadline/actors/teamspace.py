@@ -1,0 +1,256 @@
+"""A teamspace's running attempts: starts each as a task, tells it to stop, and reports how it ended.
+
+The actor exists while something of its teamspace runs. It holds one task and one cancel scope per attempt. A stop is
+first a flag: whatever the attempt waits for raises Stopped, and calls in flight may come to their end. A forced stop
+cancels the scope, which aborts sockets and statements; the report that the attempt is gone is sent when the task
+really has ended, never before.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from leadline.actors.dispatcher import Dispatcher
+from leadline.actors.provider import Permit
+from leadline.core.effects import StartAttempt, StopAttempt
+from leadline.core.events import (
+    AttemptFinished,
+    AttemptStopped,
+    Beat,
+    Moved,
+    Progressed,
+    WaitClosed,
+    WaitOpened,
+)
+from leadline.core.model import SECOND, Counts, JobState, StopCause, Wait
+from leadline.core.rate_limit import Cost
+from leadline.ports.clock import Clock
+from leadline.ports.store import AttemptRetired, Fenced, OutcomeUnknown, Store, StoredJob, Unavailable
+from leadline.ports.work import Finished, JobKind, Stopped
+from leadline_protocol.errors import JobReason
+from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TeamspaceId
+
+log = structlog.get_logger(__name__)
+
+Permits = Callable[[AccountName, JobId, int, LeadId, Cost, Callable[[], bool]], Awaitable[Permit]]
+"""Asks a provider actor for a permit."""
+
+
+class Progress(Protocol):
+    """Who wants to know how jobs get on."""
+
+    def progressed(self, job: JobId) -> None:
+        """Counts, waits or the activity of a running job have changed."""
+        ...
+
+
+class RunningAttempt:
+    """One attempt while it runs; what its work is given (`ports.work.Attempt`)."""
+
+    def __init__(
+        self, job: StoredJob, number: int, dispatcher: Dispatcher, clock: Clock, permits: Permits, progress: Progress
+    ) -> None:
+        self._job: Final = job
+        self._number: Final = number
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._permits = permits
+        self._progress = progress
+        self._stopping = False
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiting: dict[JobReason, list[Instant]] = {}
+        self.counts = job.counts
+        self.activity = ""
+
+    @property
+    def job(self) -> StoredJob:
+        """The job as stored when the attempt began."""
+        return self._job
+
+    @property
+    def number(self) -> int:
+        """Which attempt it is."""
+        return self._number
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._stopping
+
+    def now(self) -> Instant:
+        """The present instant."""
+        return self._clock.now().instant
+
+    def doing(self, activity: str) -> None:
+        """Say, for people, what it is at."""
+        self.activity = activity
+        self._progress.progressed(self._job.id)
+
+    def progressed(self, counts: Counts) -> None:
+        """Report counts that have just been committed."""
+        self.counts = counts
+        self._dispatcher.post(Progressed(self._job.id, self._number, counts, self.activity))
+        self._progress.progressed(self._job.id)
+
+    def moved(self) -> None:
+        """Report progress that no count shows."""
+        self._dispatcher.post(Moved(self._job.id, self._number))
+
+    async def wait(self, reason: JobReason, until: Instant, numbers: Mapping[str, int | float | str]) -> None:
+        """Wait for a known reason until that instant. Raises Stopped.
+
+        Several leads of one job may wait for the same reason; the job then waits for it until the first of them goes
+        on.
+        """
+        waiting = self._waiting.setdefault(reason, [])
+        waiting.append(until)
+        self._dispatcher.post(WaitOpened(self._job.id, self._number, Wait(reason, min(waiting), numbers)))
+        self._progress.progressed(self._job.id)
+        try:
+            await self._sleep(max(0, until - self.now()) / SECOND)
+        finally:
+            waiting.remove(until)
+            if waiting:
+                self._dispatcher.post(WaitOpened(self._job.id, self._number, Wait(reason, min(waiting), numbers)))
+            else:
+                self._dispatcher.post(WaitClosed(self._job.id, self._number, reason))
+
+    async def permit(self, account: AccountName, lead: LeadId, cost: Cost) -> Permit:
+        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed."""
+        if self._stopping:
+            raise Stopped("told to stop")
+        return await self._permits(account, self._job.id, self._number, lead, cost, lambda: self._stopping)
+
+    def stop(self) -> None:
+        """Tell it to stop."""
+        self._stopping = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(Stopped("told to stop"))
+
+    async def _sleep(self, seconds: float) -> None:
+        if self._stopping:
+            raise Stopped("told to stop")
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiters.add(waiter)
+        timer = loop.call_later(seconds, _let_go, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.discard(waiter)
+
+
+class TeamspaceActor:
+    """What runs of one teamspace."""
+
+    def __init__(
+        self,
+        teamspace: TeamspaceId,
+        tasks: TaskGroup,
+        dispatcher: Dispatcher,
+        store: Store,
+        clock: Clock,
+        kinds: Mapping[int, JobKind],
+        permits: Permits,
+        progress: Progress,
+        released: Callable[[TeamspaceId], None],
+    ) -> None:
+        """`released` is called whenever the actor may have become idle."""
+        self.teamspace: Final = teamspace
+        self._tasks = tasks
+        self._dispatcher = dispatcher
+        self._store = store
+        self._clock = clock
+        self._kinds = kinds
+        self._permits = permits
+        self._progress = progress
+        self._released = released
+        self._scopes: dict[JobId, anyio.CancelScope] = {}
+        self._attempts: dict[JobId, RunningAttempt] = {}
+        self._told: dict[JobId, StopAttempt] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs."""
+        return not self._scopes
+
+    def start(self, order: StartAttempt) -> None:
+        """Run an attempt as a task of its own."""
+        scope = self._scopes[order.job] = anyio.CancelScope()
+        self._tasks.start_soon(self._run, order, scope, name=f"job {order.job} attempt {order.number}")
+
+    def stop(self, order: StopAttempt) -> None:
+        """Tell an attempt to stop, or cancel it where that is forced."""
+        scope = self._scopes.get(order.job)
+        if scope is None:
+            return
+        self._told[order.job] = order
+        attempt = self._attempts.get(order.job)
+        if attempt is not None:
+            attempt.stop()
+        if order.order.forced:
+            scope.cancel()
+
+    def beat(self) -> None:
+        """Report a sign of life for each attempt whose task is still there."""
+        for job, attempt in self._attempts.items():
+            self._dispatcher.post(Beat(job, attempt.number, attempt.activity))
+
+    async def _run(self, order: StartAttempt, scope: anyio.CancelScope) -> None:
+        finished: Finished | None = None
+        evidence = ""
+        with scope:
+            try:
+                finished = await self._work(order)
+            except (Stopped, AttemptRetired):
+                pass
+            except (Unavailable, OutcomeUnknown, Fenced) as error:
+                evidence = f"the database was lost: {error}"
+            except Exception as error:  # noqa: BLE001  a fault in a job's work is that job's end, not the daemon's
+                log.error("job_failed", job=order.job, attempt=order.number, error=traceback.format_exc())
+                finished = Finished(JobState.FAILED, self._counts(order.job), JobReason.ERROR, _sentence(error))
+        attempt = self._attempts.pop(order.job, None)
+        del self._scopes[order.job]
+        told = self._told.pop(order.job, None)
+        counts = attempt.counts if attempt is not None else Counts()
+        if finished is not None:
+            event: AttemptFinished | AttemptStopped = AttemptFinished(
+                order.job, order.number, finished.state, finished.counts, finished.reason, finished.message
+            )
+        else:
+            cancelled = told is not None and told.order.cause is StopCause.CANCELLED
+            if not evidence and attempt is not None and not cancelled:
+                evidence = attempt.activity
+            event = AttemptStopped(order.job, order.number, counts, evidence)
+        self._dispatcher.post(event)
+        self._released(self.teamspace)
+
+    def _counts(self, job: JobId) -> Counts:
+        attempt = self._attempts.get(job)
+        return attempt.counts if attempt is not None else Counts()
+
+    async def _work(self, order: StartAttempt) -> Finished:
+        job = await self._store.job(order.job)
+        assert job is not None, f"job {order.job} was started and is not stored"
+        attempt = RunningAttempt(job, order.number, self._dispatcher, self._clock, self._permits, self._progress)
+        self._attempts[order.job] = attempt
+        told = self._told.get(order.job)
+        if told is not None:
+            attempt.stop()
+        return await self._kinds[order.kind].run(attempt)
+
+
+def _let_go(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
