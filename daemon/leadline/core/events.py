@@ -125,7 +125,7 @@ class WaitOpened(Struct, frozen=True, gc=False):
 
 
 class WaitClosed(Struct, frozen=True, gc=False):
-    """That reason is gone; the answer, a wake effect, comes when there is capacity."""
+    """That reason is gone."""
 
     job: JobId
     number: int

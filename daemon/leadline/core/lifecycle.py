@@ -8,8 +8,8 @@
                    │          └─┼─────────────────── stopping ──── FAIL, CANCEL, COMPLETE ─▶ failed cancelled …
                    └────────────┴── CANCEL, SKIP ─────────────────────────────────────────▶ cancelled skipped
 
-An arrow that is not in the table is illegal: asking for it is a bug, and the error tells where the job stood. An attempt that
-is told to stop may have just ended by itself; that is why `stopping` may still complete.
+An arrow that is not in the table is illegal: asking for it is a bug, and the error tells where the job stood. An
+attempt that is told to stop may have just ended by itself; that is why `stopping` may still complete.
 """
 
 from enum import StrEnum

@@ -148,6 +148,8 @@ class StopCause(StrEnum):
     WORKER_LOST = "worker_lost"
     YIELDED = "yielded"
     PAUSED = "paused"
+    INTERRUPTED = "interrupted"
+    """Nobody told it to: it lost its database connection, or found itself retired."""
 
 
 class Stopping(Struct, frozen=True, gc=False):
