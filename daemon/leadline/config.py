@@ -1,0 +1,868 @@
+"""One frozen Config: everything a person may set, checked once, before anything is started.
+
+A configuration that is wrong should be put right in one go. So the TOML is walked key by key, each leaf judged by the
+declared type of its field, and every fault is gathered with its path and with what is allowed there; msgspec, which
+does the judging, would stop at the first. A key at fault counts as its default while the walk goes on. Rules that join
+several keys are judged at the end, where none of these keys is at fault by itself.
+
+The structs below are the only description of the keys there is: the names, types and defaults that the daemon uses, and
+in each field's `Meta` the bounds, the unit and the sentence for people. `reference` and `describe` read them, so that
+`config show`, the documentation and the sample configuration cannot tell of keys that are not there.
+
+The complication is what a Config is besides its keys: secrets, which must not be printed by mistake (`Secret`); paths,
+which are taken from the folder of the file that names them; and plans, of which each takes what it does not say from
+the plan `default`. All that is settled here, so that a Config can be used as it is.
+
+Where things are kept, `state_dir` and `runtime_dir`, is no configuration: a command finds the daemon without any.
+"""
+
+import difflib
+import json
+import math
+import os
+import pwd
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin
+
+import msgspec
+from msgspec import NODEFAULT, Meta, Struct, field
+
+from leadline.core.model import Family, Limits, Rules
+from leadline.core.rate_limit import FLIGHT_SECONDS, DailyLimit, Limit, RateLimiter
+from leadline_protocol.errors import LeadlineError
+
+SYSTEM_CONFIG: Final = Path("/etc/leadline/leadline.toml")
+SYSTEM_STATE: Final = Path("/var/lib/leadline")
+SYSTEM_RUNTIME: Final = Path("/run/leadline")
+
+SUBMIT_SOCKET: Final = "submit.sock"
+CONTROL_SOCKET: Final = "control.sock"
+
+SOCKET_PATH_BYTES_MAX: Final = 107
+"""What `sockaddr_un` of Linux holds, without its closing NUL."""
+
+DEFAULT_PLAN: Final = "default"
+
+EVERY_TEAMSPACE: Final = "*"
+"""In `submit.allow`: all teamspaces."""
+
+Source = Literal["built-in", "toml"]
+"""Where a value comes from."""
+
+
+class Fault(Struct, frozen=True, gc=False):
+    """One thing that is wrong: the path of a key, or of the file itself, and what is allowed there."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class ConfigError(LeadlineError):
+    """The configuration cannot be used; `faults` holds all that is wrong with it."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults: Final = list(faults)
+
+
+class SocketPathTooLong(LeadlineError):
+    """No Unix socket can be made in the runtime directory: its path is longer than the system allows."""
+
+
+class Secret:
+    """A text that is not printed by mistake: only `reveal` gives it away."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself, for the one place that needs it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> str:
+        raise TypeError("A secret is not pickled")
+
+
+# The keys -------------------------------------------------------------------------------------------------------------
+
+File = NewType("File", Path)
+"""A file that exists."""
+
+Folder = NewType("Folder", Path)
+"""A folder that exists."""
+
+Uid = NewType("Uid", int)
+"""A user's number; in the file a name may stand for it."""
+
+
+def _key(sentence: str, *, unit: str = "", allowed: str = "", default: str = "") -> Meta:
+    """What people are told of a key, besides its type and its bounds.
+
+    `allowed` says in words what a pattern allows, `default` what it is where that depends on the machine.
+    """
+    return Meta(description=sentence, extra={"unit": unit, "allowed": allowed, "default": default})
+
+
+_Jobs = Annotated[int, Meta(ge=1, le=100_000, extra={"unit": "jobs"})]
+_Name = Annotated[str, Meta(min_length=1, max_length=100, extra={"allowed": "a name of 1 to 100 characters"})]
+_ProviderName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[^@\s]*$",
+        extra={"allowed": "a name of 1 to 100 characters without @ and white space"},
+    ),
+]
+
+
+class Database(Struct, frozen=True, gc=False, kw_only=True):
+    """Where the queue is kept, and how much of the database the tables may take."""
+
+    url: Annotated[
+        Secret | None,
+        _key("The Postgres to use, 14 or later. Absent: one of the daemon's own, in the state directory."),
+    ] = None
+    records_per_hour: Annotated[
+        int,
+        Meta(ge=0, le=10**12),
+        _key(
+            "What uploads, formulas and result writes of all teamspaces together may write; 0: no limit.",
+            unit="records/h",
+        ),
+    ] = 1_000_000
+    interactive_share: Annotated[
+        float,
+        Meta(ge=0, le=1),
+        _key("The part of that which is kept for jobs of at most 5,000 records, while there are any."),
+    ] = 0.2
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+class Capacity(Struct, frozen=True, gc=False, kw_only=True):
+    """How many jobs of a family may have work in hand at a time, over all teamspaces. A noop takes nothing of it."""
+
+    tables: Annotated[_Jobs, _key("Tables jobs with work in hand, over all teamspaces.")] = 8
+    batch: Annotated[
+        _Jobs, _key("Batch jobs with work in hand, over all teamspaces.", default="twice the usable cores")
+    ] = field(default_factory=lambda: 2 * _usable_cores())
+    outreach: Annotated[_Jobs, _key("Outreach jobs with work in hand, over all teamspaces.")] = 64
+
+
+class Queue(Struct, frozen=True, gc=False, kw_only=True):
+    """How the one queue is run."""
+
+    beat_seconds_max: Annotated[
+        int,
+        Meta(ge=11, le=3_600),
+        _key("A worker that has not beaten for so long is dead; it beats every 10 s.", unit="s"),
+    ] = 30
+    warn_after_seconds: Annotated[
+        int,
+        Meta(ge=1, le=604_800),
+        _key("So long without progress, while it waits for nothing, brings a warning.", unit="s"),
+    ] = 120
+    stall_after_seconds: Annotated[
+        int, Meta(ge=1, le=604_800), _key("So long without progress, while it waits for nothing, is a stall.", unit="s")
+    ] = 300
+    auto_kill_stalled: Annotated[
+        bool, _key("Whether stalled jobs are killed and resumed by the daemon; else they are flagged for a person.")
+    ] = True
+    max_stall_kills: Annotated[
+        int,
+        Meta(ge=1, le=100),
+        _key("After so many kills in a row without one lead finished the job fails.", unit="kills"),
+    ] = 2
+    yield_slot_after_seconds: Annotated[
+        int,
+        Meta(ge=1, le=604_800),
+        _key("A job that is known to wait longer lets its teamspace's next job run.", unit="s"),
+    ] = 900
+    default_plan: Annotated[_Name, _key("The plan of the teamspaces that are not named in [teamspaces].")] = (
+        DEFAULT_PLAN
+    )
+    capacity: Capacity = Capacity()
+
+
+class Slots(Struct, frozen=True, gc=False, kw_only=True):
+    """How many jobs of a family one teamspace may run at a time, waits included."""
+
+    tables: Annotated[_Jobs, _key("Tables jobs that one teamspace runs at a time.")] = 1
+    batch: Annotated[_Jobs, _key("Batch jobs that one teamspace runs at a time.")] = 5
+    outreach: Annotated[
+        _Jobs | None, _key("Outreach jobs that one teamspace runs at a time. Absent: one for each of its mailboxes.")
+    ] = None
+    noop: Annotated[_Jobs, _key("Noop jobs that one teamspace runs at a time.")] = 1
+
+
+class Plan(Struct, frozen=True, gc=False, kw_only=True):
+    """The limits of the teamspaces that have this plan; what it does not say it takes from the plan `default`."""
+
+    slots: Slots = Slots()
+    max_queued: Annotated[
+        int,
+        Meta(ge=1, le=100_000_000),
+        _key(
+            "A teamspace with so many jobs queued is refused more; a chain counts once.",
+            unit="jobs",
+        ),
+    ] = 10_000
+    weight: Annotated[
+        float, Meta(gt=0, le=1_000), _key("Its share where teamspaces compete for a provider, beside weights of 1.")
+    ] = 1.0
+
+
+class Teamspace(Struct, frozen=True, gc=False, kw_only=True):
+    """What is said of one teamspace."""
+
+    plan: Annotated[_Name, _key("Its plan, one of [plans].")]
+
+
+class Submit(Struct, frozen=True, gc=False, kw_only=True):
+    """Who may submit."""
+
+    allow: Annotated[
+        dict[Uid, list[_Name]] | None,
+        _key(
+            "A user, by name or number, and the teamspaces it may submit for; '*' stands for all of them. Users that "
+            "are not named may submit for none. Absent: everybody for all."
+        ),
+    ] = None
+
+    def allows(self, uid: int, teamspace: str) -> bool:
+        """Whether a peer of this uid may submit for a teamspace."""
+        if self.allow is None:
+            return True
+        teamspaces = self.allow.get(Uid(uid), [])
+        return teamspace in teamspaces or EVERY_TEAMSPACE in teamspaces
+
+
+class Files(Struct, frozen=True, gc=False, kw_only=True):
+    """Which files the daemon may read."""
+
+    upload_folders: Annotated[
+        list[Folder], _key("Folders, besides STATE/incoming, at or below which an upload may name a file.")
+    ] = []
+
+
+class Provider(Struct, frozen=True, gc=False, kw_only=True):
+    """An outside service. What is absent is as its module says."""
+
+    module: Annotated[File | None, _key("The module file that describes it; either this or `preset`.")] = None
+    preset: Annotated[_Name | None, _key("The module that comes with Leadline under this name.")] = None
+    secret: Annotated[Secret | None, _key("Its credential; better kept in a file of its own, see `secret_file`.")] = (
+        None
+    )
+    secret_file: Annotated[
+        File | None,
+        _key("The file that holds its credential. A plain name may be a systemd credential of the service."),
+    ] = None
+    base_url: Annotated[
+        str | None,
+        Meta(pattern=r"^https?://[^\s/]\S*$"),
+        _key(
+            "Where it is.",
+            allowed="a URL that begins with http:// or https://",
+        ),
+    ] = None
+    limits: Annotated[
+        list[Limit] | None,
+        _key("All its limits, each a table of the shape window, concurrent, daily or bucket."),
+    ] = None
+    pace_per_second: Annotated[
+        float | None, Meta(gt=0, le=100_000), _key("Calls are spread evenly, so many a second at most.", unit="calls/s")
+    ] = None
+    call_timeout_seconds: Annotated[
+        float | None,
+        Meta(gt=0, le=86_400),
+        _key("A call is ended after so long. Absent: as its module says.", unit="s"),
+    ] = None
+    flight_seconds: Annotated[
+        float, Meta(gt=0, le=600), _key("So long after it was sent a request may still reach the provider.", unit="s")
+    ] = FLIGHT_SECONDS
+    settings: Annotated[
+        dict[_Name, str], _key("What only its module knows the meaning of, such as the model of an AI endpoint.")
+    ] = {}
+
+
+class Log(Struct, frozen=True, gc=False, kw_only=True):
+    """What the daemon writes on standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], _key("The least important thing that is worth a line.")
+    ] = "info"
+    format: Annotated[Literal["text", "json"], _key("Lines for people, or JSON objects.")] = "text"
+
+
+class Service(Struct, frozen=True, gc=False, kw_only=True):
+    """How the daemon gets on with its service manager."""
+
+    drain_seconds: Annotated[
+        float,
+        Meta(ge=0, le=3_600),
+        _key("At a stop, calls in flight have so long to end before they are cut.", unit="s"),
+    ] = 30.0
+
+
+class _Sections(Struct, frozen=True, gc=False, kw_only=True):
+    """The top level of the file."""
+
+    database: Database = Database()
+    queue: Queue = field(default_factory=Queue)
+    plans: dict[_Name, Plan] = field(default_factory=lambda: {DEFAULT_PLAN: Plan()})
+    teamspaces: dict[_Name, Teamspace] = {}
+    submit: Submit = Submit()
+    files: Files = Files()
+    providers: dict[_ProviderName, Provider] = {}
+    log: Log = Log()
+    service: Service = Service()
+
+
+class Config(_Sections, frozen=True, gc=False, kw_only=True):
+    """Everything that was configured, and where it was read."""
+
+    path: Path | None = None
+    """The file; None: there is none."""
+    given: frozenset[str] = frozenset()
+    """The keys that stand in the file."""
+
+    def plan_of(self, teamspace: str) -> str:
+        """The name of the plan that the file gives a teamspace."""
+        named = self.teamspaces.get(teamspace)
+        return self.queue.default_plan if named is None else named.plan
+
+    def limits_of(self, plan: str) -> Limits:
+        """The limits of a plan, as the core takes them. Raises KeyError where there is no such plan."""
+        chosen = self.plans[plan]
+        return Limits(slots=_by_family(chosen.slots), max_queued=chosen.max_queued, weight=chosen.weight)
+
+    def rules(self) -> Rules:
+        """The numbers that bind over everything, as the core takes them."""
+        queue = self.queue
+        return Rules(
+            capacity=_by_family(queue.capacity),
+            default_limits=self.limits_of(queue.default_plan),
+            beat_seconds_max=queue.beat_seconds_max,
+            warn_after_seconds=queue.warn_after_seconds,
+            stall_after_seconds=queue.stall_after_seconds,
+            auto_kill_stalled=queue.auto_kill_stalled,
+            max_stall_kills=queue.max_stall_kills,
+            yield_slot_after_seconds=queue.yield_slot_after_seconds,
+        )
+
+
+def _by_family(numbers: Slots | Capacity) -> Mapping[Family, int | None]:
+    return {family: getattr(numbers, family.word, None) for family in Family}
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def find(option: Path | None) -> Path | None:
+    """The file to read: the option, else $LEADLINE_CONFIG, else the system's, if there is one; None: defaults."""
+    if option is not None:
+        return option
+    if variable := os.environ.get("LEADLINE_CONFIG"):
+        return Path(variable)
+    return SYSTEM_CONFIG if SYSTEM_CONFIG.exists() else None
+
+
+def load(option: Path | None = None) -> Config:
+    """The configuration in force; raises ConfigError with every fault of it.
+
+    Secrets are read from their files here, paths made absolute from the folder of the file, plans completed from the
+    plan `default`.
+    """
+    path = find(option)
+    if path is None:
+        return Config()
+    path = path.absolute()
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError([Fault(str(path), f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([Fault(str(path), f"is not UTF-8 at byte {error.start}")]) from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """The configuration that the text of a file stands for, see `load`; `path` is the file's."""
+    import tomllib  # only who has a file pays for it
+
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([Fault(str(path), f"is not TOML: {error}")]) from None
+    reading = _Reading(path.parent)
+    sections = reading.value(_Sections, tree, "")
+    given = frozenset(reading.given)
+    values = {name: getattr(sections, name) for name in _Sections.__struct_fields__}
+    values["plans"] = _complete_plans(sections.plans, given)
+    values["providers"] = {name: reading.reveal(name, each) for name, each in sections.providers.items()}
+    config = Config(**values, path=path, given=given)
+    at_fault = {fault.path for fault in reading.faults}
+    faults = [*reading.faults, *(fault for keys, fault in _contradictions(config) if at_fault.isdisjoint(keys))]
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+class _Reading:
+    """A walk through what TOML made of a file: which keys it gives, and what is wrong with them.
+
+    Each step answers the value found, as the wanted type, or NODEFAULT where it is at fault.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder: Final = folder
+        self.faults: Final[list[Fault]] = []
+        self.given: Final[set[str]] = set()
+
+    def value(self, wanted: Any, found: Any, path: str) -> Any:
+        """What was found at a path, read as a type as it is written in an annotation."""
+        self.given.add(path)
+        bare, metas = _unwrapped(wanted)
+        if _is_struct(bare):
+            return self._struct(bare, found, path)
+        origin, arguments = get_origin(bare), get_args(bare)
+        if origin is dict:
+            return self._table(arguments[0], arguments[1], found, path)
+        if origin is list:
+            return self._list(arguments[0], found, path)
+        if origin in (Union, UnionType):
+            return self._shape(arguments, found, path)
+        return self._leaf(bare, metas, found, path)
+
+    def reveal(self, name: str, provider: Provider) -> Provider:
+        """The provider with the secret that its file holds."""
+        if provider.secret_file is None or provider.secret is not None:
+            return provider
+        path = _join(_join("providers", name), "secret_file")
+        try:
+            text = provider.secret_file.read_bytes().decode().strip()
+        except OSError as error:
+            self._refuse(path, f"{provider.secret_file} cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            self._refuse(path, f"{provider.secret_file} is not a text in UTF-8")
+        else:
+            if text:
+                return msgspec.structs.replace(provider, secret=Secret(text))
+            self._refuse(path, f"{provider.secret_file} is empty")
+        return provider
+
+    def _struct(self, wanted: type[Struct], found: Any, path: str, tag_field: str | None = None) -> Any:
+        if not isinstance(found, dict):
+            return self._refuse(path, f"must be a table of keys{_but(found)}")
+        fields = {each.name: each for each in msgspec.structs.fields(wanted)}
+        values = {}
+        for key, value in found.items():
+            if key in fields:
+                values[key] = self.value(fields[key].type, value, _join(path, key))
+            elif key != tag_field:
+                self._refuse(_join(path, key), _no_such_key(key, fields))
+        for name, each in fields.items():
+            if each.required and name not in values:
+                values[name] = self._refuse(
+                    _join(path, name), f"is missing; it must be {_allowed(*_unwrapped(each.type))}"
+                )
+        if any(values.get(name) is NODEFAULT for name, each in fields.items() if each.required):
+            return NODEFAULT
+        return wanted(**{name: value for name, value in values.items() if value is not NODEFAULT})
+
+    def _table(self, key_type: Any, item_type: Any, found: Any, path: str) -> Any:
+        if not isinstance(found, dict):
+            return self._refuse(path, f"must be a table of keys{_but(found)}")
+        table = {}
+        for name, value in found.items():
+            key = self._leaf(*_unwrapped(key_type), name, _join(path, name))
+            item = self.value(item_type, value, _join(path, name))
+            if key is not NODEFAULT and item is not NODEFAULT:
+                table[key] = item
+        return table
+
+    def _list(self, item_type: Any, found: Any, path: str) -> Any:
+        if not isinstance(found, list):
+            return self._refuse(path, f"must be a list{_but(found)}")
+        items = [self.value(item_type, value, f"{path}[{index}]") for index, value in enumerate(found)]
+        return [item for item in items if item is not NODEFAULT]
+
+    def _shape(self, shapes: Sequence[type[Struct]], found: Any, path: str) -> Any:
+        """One of several kinds of table, told apart by a word in them."""
+        tag_field = str(shapes[0].__struct_config__.tag_field)
+        by_tag = {each.__struct_config__.tag: each for each in shapes}
+        if not isinstance(found, dict):
+            return self._refuse(path, f"must be a table of keys{_but(found)}")
+        word = found.get(tag_field)
+        if not isinstance(word, str) or word not in by_tag:
+            return self._refuse(_join(path, tag_field), f"must be one of {_listed(by_tag)}{_but(word)}")
+        limit = self._struct(by_tag[word], found, path, tag_field)
+        if isinstance(limit, DailyLimit) and not _is_zone(limit.zone):
+            return self._refuse(_join(path, "zone"), f"must be a time zone such as Europe/Berlin{_but(limit.zone)}")
+        return limit
+
+    def _leaf(self, bare: Any, metas: Sequence[Meta], found: Any, path: str) -> Any:
+        if bare is Secret:
+            # What was found is not repeated: it may be the secret.
+            return Secret(found) if isinstance(found, str) and found else self._refuse(path, "must be a text")
+        if bare is Uid:
+            return self._uid(found, path)
+        if bare is File or bare is Folder:
+            return self._place(bare, found, path)
+        try:
+            value = msgspec.convert(found, Annotated[bare, *metas] if metas else bare)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(value)
+        except ValueError:
+            return self._refuse(path, f"must be {_allowed(bare, metas)}{_but(found)}")
+        return value
+
+    def _uid(self, name: str, path: str) -> Any:
+        if name.isascii() and name.isdecimal():
+            return Uid(int(name))
+        try:
+            return Uid(pwd.getpwnam(name).pw_uid)
+        except (KeyError, ValueError):
+            return self._refuse(path, "there is no user of this name on this machine")
+
+    def _place(self, bare: Any, found: Any, path: str) -> Any:
+        """The path made absolute: a plain name may be a credential of the service, else the file's folder counts."""
+        if not isinstance(found, str) or not found or "\0" in found:
+            return self._refuse(path, f"must be {_allowed(bare, ())}{_but(found)}")
+        place = self._folder / found
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        if credentials and "/" not in found and (Path(credentials) / found).is_file():
+            place = Path(credentials) / found
+        try:
+            if not (place.is_dir() if bare is Folder else place.is_file()):
+                return self._refuse(path, f"there is no {'folder' if bare is Folder else 'file'} {place}")
+        except PermissionError:
+            return self._refuse(path, f"{place} may not be looked at by this user")
+        return place
+
+    def _refuse(self, path: str, message: str) -> Any:
+        self.faults.append(Fault(path, message))
+        return NODEFAULT
+
+
+def _complete_plans(plans: Mapping[str, Plan], given: frozenset[str]) -> dict[str, Plan]:
+    """Plans that say everything: what one does not is taken from `default`, which is there in any case."""
+    default = plans.get(DEFAULT_PLAN, Plan())
+    filled = {name: _filled(plan, default, _join("plans", name), given) for name, plan in plans.items()}
+    return {DEFAULT_PLAN: default, **filled}
+
+
+def _filled(plan: Any, default: Any, path: str, given: frozenset[str]) -> Any:
+    values = {}
+    for name in plan.__struct_fields__:
+        place, own, other = _join(path, name), getattr(plan, name), getattr(default, name)
+        if isinstance(own, Struct):
+            values[name] = _filled(own, other, place, given)
+        else:
+            values[name] = own if place in given else other
+    return type(plan)(**values)
+
+
+def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], Fault]]:
+    """What is wrong with keys together: the fault, and the keys that must each be right by themselves to judge it."""
+    queue = config.queue
+    plans = _listed(config.plans)
+    if queue.default_plan not in config.plans:
+        yield ("queue.default_plan",), Fault("queue.default_plan", f"must be one of the plans {plans}")
+    if queue.warn_after_seconds >= queue.stall_after_seconds:
+        yield (
+            ("queue.warn_after_seconds", "queue.stall_after_seconds"),
+            Fault(
+                "queue.warn_after_seconds",
+                f"must be less than queue.stall_after_seconds, which is {queue.stall_after_seconds}",
+            ),
+        )
+    for name, teamspace in config.teamspaces.items():
+        if teamspace.plan not in config.plans:
+            path = _join(_join("teamspaces", name), "plan")
+            yield (path, _join("plans", teamspace.plan)), Fault(path, f"must be one of the plans {plans}")
+    for name, provider in config.providers.items():
+        yield from _provider_contradictions(provider, _join("providers", name), config.given)
+
+
+def _provider_contradictions(
+    provider: Provider, path: str, given: frozenset[str]
+) -> Iterator[tuple[tuple[str, ...], Fault]]:
+    module, preset, secret, secret_file, limits = (
+        f"{path}.{key}" for key in ("module", "preset", "secret", "secret_file", "limits")
+    )
+    if provider.module is None and provider.preset is None:
+        yield (module, preset), Fault(path, "needs a module or a preset")
+    if {module, preset} <= given:
+        yield (), Fault(path, "may have a module or a preset, not both")
+    if {secret, secret_file} <= given:
+        yield (), Fault(path, "may have a secret or a secret_file, not both")
+    try:
+        RateLimiter(provider.limits or (), next_reset=lambda _, instant: instant)
+    except ValueError:
+        yield (limits,), Fault(limits, "has two limits of the same shape, unit and period")
+
+
+def _is_zone(name: str) -> bool:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+# Telling --------------------------------------------------------------------------------------------------------------
+
+
+class Key(Struct, frozen=True, gc=False, kw_only=True):
+    """What may be set: for documentation, and to check a sample configuration against."""
+
+    name: str
+    """The path, in which NAME stands for whatever name people choose."""
+    type: str
+    """What is allowed, in words."""
+    default: str
+    """As it would be written in TOML; empty: absent; of some keys words, as it depends on the machine."""
+    unit: str
+    """Empty where there is none."""
+    sentence: str
+    """What it means."""
+    required: bool
+
+
+class Setting(Struct, frozen=True, gc=False, kw_only=True):
+    """One key with its value in force."""
+
+    key: str
+    value: Any
+    """As JSON has it; None: absent; a secret is only stars."""
+    source: Source
+
+
+_NAMED_PLAN: Final = re.compile(r"""^plans\.([\w-]+|"(\\.|[^"\\])*")\.""")
+
+
+def reference() -> list[Key]:
+    """Every key there is, in the order of the documentation."""
+    return list(_keys_of(_Sections, ""))
+
+
+def describe(config: Config) -> list[Setting]:
+    """Every key with its value and where that comes from, in the order of the documentation."""
+    settings = []
+    for path, value, key in _values_of(config, _Sections, ""):
+        inherited = _NAMED_PLAN.sub(f"plans.{DEFAULT_PLAN}.", key)
+        source: Source = "toml" if key in config.given or inherited in config.given else "built-in"
+        settings.append(Setting(key=path, value=value, source=source))
+    return settings
+
+
+def toml_text(value: Any) -> str:
+    """A value of JSON as TOML writes it on one line."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_quoted(str(key))} = {toml_text(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(toml_text, value)) + "]"
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
+def _keys_of(wanted: type[Struct], path: str) -> Iterator[Key]:
+    for each in msgspec.structs.fields(wanted):
+        bare, metas = _unwrapped(each.type)
+        name = _join(path, each.name)
+        arguments = get_args(bare)
+        if _is_struct(bare):
+            yield from _keys_of(bare, name)
+        elif get_origin(bare) is dict and _is_struct(arguments[1]):
+            yield from _keys_of(arguments[1], f"{name}.NAME")
+        else:
+            default = each.default if each.default is not NODEFAULT else None
+            if default is None and each.default_factory is not NODEFAULT:
+                default = each.default_factory()
+            yield Key(
+                name=name,
+                type=_allowed(bare, metas),
+                default=_said(metas, "default") or ("" if default is None else toml_text(msgspec.to_builtins(default))),
+                unit=_said(metas, "unit"),
+                sentence=next((meta.description for meta in metas if meta.description), ""),
+                required=each.required,
+            )
+
+
+def _values_of(found: Struct, wanted: type[Struct], path: str) -> Iterator[tuple[str, Any, str]]:
+    """The path of each key, its value, and the path under which it counts as given."""
+    for each in msgspec.structs.fields(wanted):
+        value = getattr(found, each.name)
+        name = _join(path, each.name)
+        arguments = get_args(_unwrapped(each.type)[0])
+        if isinstance(value, Struct):
+            yield from _values_of(value, type(value), name)
+        elif isinstance(value, dict) and _is_struct(arguments[1]):
+            for key, item in value.items():
+                yield from _values_of(item, type(item), _join(name, key))
+        elif isinstance(value, dict) and value:
+            yield from ((_join(name, str(key)), item, name) for key, item in value.items())
+        else:
+            yield name, msgspec.to_builtins(value, enc_hook=str), name
+
+
+# Words and types ------------------------------------------------------------------------------------------------------
+
+
+def _unwrapped(wanted: Any) -> tuple[Any, list[Meta]]:
+    """The type within Annotated and `| None`, and what is said of it, the outermost first."""
+    metas: list[Meta] = []
+    while True:
+        if get_origin(wanted) is Annotated:
+            wanted, *more = get_args(wanted)
+            metas = [*metas, *more]
+        elif NoneType in get_args(wanted):
+            [wanted] = [each for each in get_args(wanted) if each is not NoneType]
+        else:
+            return wanted, metas
+
+
+def _is_struct(bare: Any) -> bool:
+    return isinstance(bare, type) and issubclass(bare, Struct)
+
+
+def _join(path: str, key: str) -> str:
+    """The path of a key, as TOML writes it."""
+    return f"{path}.{_quoted(key)}" if path else _quoted(key)
+
+
+def _quoted(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+
+
+def _listed(words: Iterable[Any]) -> str:
+    return ", ".join(map(str, words))
+
+
+def _said(metas: Iterable[Meta], what: str) -> str:
+    return next((meta.extra[what] for meta in metas if meta.extra and meta.extra.get(what)), "")
+
+
+def _no_such_key(key: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(key, known, 1)
+    return f"there is no such key; {f'did you mean {close[0]}?' if close else f'known here: {_listed(known)}'}"
+
+
+def _but(found: Any) -> str:
+    """What was found instead, if it can be said in a few words."""
+    match found:
+        case None:
+            return ""
+        case bool() | int() | float():
+            return f", not {found}".lower()
+        case str() if len(found) <= 60:
+            return f", not {json.dumps(found, ensure_ascii=False)}"
+        case str():
+            return f", not a text of {len(found)} characters"
+        case dict():
+            return ", not a table"
+        case list():
+            return ", not a list"
+        case _:
+            return f", not a {type(found).__name__}"
+
+
+def _allowed(bare: Any, metas: Sequence[Meta]) -> str:
+    """What is allowed, in words that follow 'must be'."""
+    if words := _said(metas, "allowed"):
+        return words
+    if bare is bool:
+        return "true or false"
+    if bare is int or bare is float:
+        return ("a whole number" if bare is int else "a number") + _range(metas)
+    if bare is File or bare is Folder:
+        return "the path of a folder" if bare is Folder else "the path of a file"
+    if get_origin(bare) is Literal:
+        return f"one of {_listed(get_args(bare))}"
+    if isinstance(bare, type) and issubclass(bare, Enum):
+        return f"one of {_listed(each.value for each in bare)}"
+    arguments = [_unwrapped(each) for each in get_args(bare)]
+    if get_origin(bare) is dict:
+        return f"a table; each value is {_allowed(*arguments[1])}"
+    if get_origin(bare) is list:
+        return f"a list; each item is {_allowed(*arguments[0])}"
+    if get_origin(bare) in (Union, UnionType):
+        shapes = [each.__struct_config__ for each, _ in arguments]
+        return f"a table whose {shapes[0].tag_field} is one of {_listed(shape.tag for shape in shapes)}"
+    pattern = next((meta.pattern for meta in metas if meta.pattern), None)
+    return f"a text like {pattern}" if pattern else "a text"
+
+
+def _range(metas: Iterable[Meta]) -> str:
+    bounds = {name: next((b for meta in metas if (b := getattr(meta, name)) is not None), None) for name in _BOUNDS}
+    ge, gt, le = (None if bound is None else f"{bound:,}" for bound in bounds.values())
+    if ge is not None and le is not None:
+        return f" from {ge} to {le}"
+    low = f" of at least {ge}" if ge is not None else f" above {gt}" if gt is not None else ""
+    return low + (f"{' and' if low else ''} at most {le}" if le is not None else "")
+
+
+_BOUNDS: Final = ("ge", "gt", "le")
+
+# Places ---------------------------------------------------------------------------------------------------------------
+
+
+def state_dir(option: Path | None) -> Path:
+    """Where state is kept: the option, else $STATE_DIRECTORY, else the system's for root, else the user's own."""
+    if option is not None:
+        return option.absolute()
+    if variable := os.environ.get("STATE_DIRECTORY"):
+        return Path(variable.partition(":")[0]).absolute()  # systemd lists every directory it made
+    if os.geteuid() == 0:
+        return SYSTEM_STATE
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "leadline"
+
+
+def runtime_dir(option: Path | None, state: Path) -> Path:
+    """Where the sockets are: the option, else $RUNTIME_DIRECTORY, else the system's for root, else the user's own.
+
+    Where there is no $XDG_RUNTIME_DIR either, the folder `run` in the state directory. Raises SocketPathTooLong.
+    """
+    if option is not None:
+        folder = option.absolute()
+    elif variable := os.environ.get("RUNTIME_DIRECTORY"):
+        folder = Path(variable.partition(":")[0]).absolute()
+    elif os.geteuid() == 0:
+        folder = SYSTEM_RUNTIME
+    elif variable := os.environ.get("XDG_RUNTIME_DIR"):
+        folder = Path(variable) / "leadline"
+    else:
+        folder = state / "run"
+    longest = max(len(os.fsencode(folder / name)) for name in (SUBMIT_SOCKET, CONTROL_SOCKET))
+    if longest > SOCKET_PATH_BYTES_MAX:
+        raise SocketPathTooLong(
+            f"{folder / CONTROL_SOCKET} is {longest} bytes long and a Unix socket's path may have "
+            f"{SOCKET_PATH_BYTES_MAX}: choose a shorter --runtime-dir"
+        )
+    return folder
