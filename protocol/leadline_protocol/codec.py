@@ -1,7 +1,8 @@
 """The wire without the socket: bytes to lines, lines to requests, replies to bytes; and the client's half of the same.
 
 Nothing here does I/O, so every rule of the wire can be tested by feeding bytes, cut anywhere. A server holds one
-`LineDecoder` per connection and one `RequestDecoder` per kind of socket; a client holds one `ClientConnection`.
+`LineDecoder` per connection and one `RequestDecoder` per kind of socket; a client holds a `ClientConnection`, and an
+`Exchange` for each group of requests that it waits for.
 
     bytes ──LineDecoder──▶ (number, line) ──RequestDecoder──▶ Submission | Operation | LineFault ──…──▶ encode ──▶ bytes
 
@@ -26,7 +27,7 @@ from typing import Any, Final
 
 import msgspec
 
-from leadline_protocol.errors import ErrorCode, ProtocolViolation, Refused
+from leadline_protocol.errors import ErrorCode, LeadlineError, OutcomeUnknown, ProtocolViolation, Refused, Unreachable
 from leadline_protocol.messages import (
     INT64_MAX,
     REPLY_TYPES,
@@ -326,43 +327,50 @@ def _bad_request(error: msgspec.ValidationError, ref: Ref) -> LineFault:
 
 # Client --------------------------------------------------------------------------------------------------------------
 
+AnyRequest = Request | Mapping[str, Any]
+"""A request; a mapping is a submission for the daemon to judge: it may be of a kind that this client does not know."""
 
-def resend_is_exact(request: Request | Mapping[str, Any]) -> bool:
+_ASKING: Final = frozenset(
+    {"ping", "get", "follow", "status", "jobs", "job", "why", "history", "watch", "teamspaces", "providers", "tables"}
+)
+_REPEATABLE: Final = _ASKING | {"cancel", "pause", "resume", "plans", "reload"}
+
+
+def only_asks(request: AnyRequest) -> bool:
+    """Whether the request changes nothing, so that nothing is in doubt when its reply is lost."""
+    return isinstance(request, Operation) and _tag(type(request)) in _ASKING
+
+
+def resend_is_exact(request: AnyRequest) -> bool:
     """Whether sending it again, when its reply was lost, does nothing that sending it once does not.
 
-    True of a submission with an idempotency key and of everything that only asks, or that says how things shall be.
+    True of a submission with an idempotency key, and of every operation but those that make a job or end the daemon.
     """
     if isinstance(request, Submission):
         return request.idempotency_key is not None
     if isinstance(request, Operation):
-        return _tag(type(request)) not in {"rerun", "drain"}
+        return _tag(type(request)) in _REPEATABLE
     return request.get("idempotency_key") is not None
 
 
 class ClientConnection:
-    """The client's half of one connection: which replies are outstanding, and what each of them must be."""
+    """The client's half of one connection: which requests are unanswered, and what each reply must be."""
 
-    __slots__ = ("_awaited", "_lines", "_number")
+    __slots__ = ("_answered", "_lines", "_unanswered")
 
     def __init__(self) -> None:
         self._lines: Final = LineDecoder(REPLY_BYTES_MAX)
-        self._awaited: deque[type[Reply]] = deque()
-        self._number = 0
+        self._unanswered: Final[deque[type[Reply]]] = deque()
+        self._answered = 0
 
-    @property
-    def outstanding(self) -> int:
-        """How many requests have not been answered."""
-        return len(self._awaited)
-
-    def send(self, requests: Iterable[Request | Mapping[str, Any]]) -> bytes:
-        """The lines to write for `requests`; a mapping is a submission that the daemon shall judge.
+    def send(self, requests: Sequence[AnyRequest]) -> bytes:
+        """The lines to write for `requests`.
 
         Raises TypeError or ValueError for what cannot be written as JSON; nothing counts as sent then.
         """
-        batch = list(requests)
-        data = _encoder.encode_lines(batch)
-        self._awaited.extend(
-            REPLY_TYPES[type(request)] if isinstance(request, Operation) else Receipt for request in batch
+        data = _encoder.encode_lines(requests)
+        self._unanswered.extend(
+            REPLY_TYPES[type(each)] if isinstance(each, Operation) else Receipt for each in requests
         )
         return data
 
@@ -385,25 +393,106 @@ class ClientConnection:
                 # A word that this client does not know yet is for newer ones.
                 return None if notice is None else msgspec.convert(value, notice)
             reply: Reply | Refusal
-            if value.get("ok") is True and self._awaited:
-                reply = msgspec.convert(value, self._awaited[0])
+            if value.get("ok") is True and self._unanswered:
+                reply = msgspec.convert(value, self._unanswered[0])
             else:
                 reply = msgspec.convert(value, Refusal)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
             raise ProtocolViolation(f"Not a reply: {line[:80]!r}: {error}") from error
         if isinstance(reply, Refusal) and reply.line == 0:
             raise refused(reply)
-        if not self._awaited or reply.line != self._number + 1:
-            raise ProtocolViolation(f"A reply to line {reply.line} where one to {self._number + 1} was due")
-        self._number += 1
-        self._awaited.popleft()
+        if not self._unanswered or reply.line != self._answered + 1:
+            raise ProtocolViolation(f"A reply to line {reply.line} where one to {self._answered + 1} was due")
+        self._answered += 1
+        self._unanswered.popleft()
         return reply
+
+
+class Exchange:
+    """Some requests on the way to their outcomes, over as many connections as that takes.
+
+    A reply can be lost with its connection. What may be sent again is sent again; of the rest the outcome is unknown. A
+    daemon that was restarted meanwhile may answer the second sending with busy or unavailable: that says nothing about
+    the first one, so such a request is sent until a reply settles it.
+    """
+
+    __slots__ = ("_due", "_requests", "_sendings", "outcomes", "retry_after")
+
+    def __init__(self, requests: Sequence[AnyRequest]) -> None:
+        self._requests: Final = requests
+        self._sendings: Final = bytearray(len(requests))
+        self._due: deque[int] = deque()
+        self.outcomes: Final[list[Reply | LeadlineError | None]] = [None] * len(requests)
+        """What became of each request: its reply, why there is none, or None while that is open."""
+        self.retry_after = 0.0
+        """Seconds to wait before the next round."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether every request of this round has its reply."""
+        return not self._due
+
+    @property
+    def settled(self) -> bool:
+        """Whether every request has its outcome."""
+        return None not in self.outcomes
+
+    def begin(self) -> list[AnyRequest]:
+        """Start a round: what to send, in this order, over one connection."""
+        self.retry_after = 0.0
+        self._due = deque(index for index, outcome in enumerate(self.outcomes) if outcome is None)
+        for index in self._due:
+            self._sendings[index] = min(self._sendings[index] + 1, 2)
+        return [self._requests[index] for index in self._due]
+
+    def answer(self, reply: Reply | Refusal) -> None:
+        """Take the reply to the first request of the round that has none."""
+        index = self._due.popleft()
+        if isinstance(reply, Reply):
+            self.outcomes[index] = reply
+        elif self._says_nothing_of_the_first_sending(index, reply.error.code):
+            self.retry_after = max(self.retry_after, reply.error.retry_after or 0.1)
+        else:
+            self.outcomes[index] = refused(reply)
+
+    def lose(self, error: LeadlineError | None = None) -> None:
+        """The connection ended before the round did, by itself or for `error`."""
+        for index in self._due:
+            if isinstance(error, Refused):  # the connection itself: none of its lines was read
+                if self._says_nothing_of_the_first_sending(index, error.code):
+                    self.retry_after = max(self.retry_after, error.retry_after or 0.1)
+                else:
+                    self.outcomes[index] = error
+            elif error is not None and only_asks(self._requests[index]):
+                self.outcomes[index] = error
+            elif error is not None or not resend_is_exact(self._requests[index]):
+                self.outcomes[index] = _unknown("The connection broke before the reply came", error)
+        self._due.clear()
+
+    def expire(self, why: str) -> None:
+        """Time is up: settle what is open."""
+        for index, outcome in enumerate(self.outcomes):
+            if outcome is not None:
+                continue
+            if self._sendings[index] and not only_asks(self._requests[index]):
+                self.outcomes[index] = _unknown(why)
+            else:
+                self.outcomes[index] = Unreachable(why)
+
+    def _says_nothing_of_the_first_sending(self, index: int, code: ErrorCode) -> bool:
+        return self._sendings[index] > 1 and code in {ErrorCode.BUSY, ErrorCode.UNAVAILABLE}
 
 
 def refused(reply: Refusal) -> Refused:
     """The refusal as an exception."""
     error = reply.error
     return Refused(error.code, error.message, at=error.at, retry_after=error.retry_after)
+
+
+def _unknown(why: str, cause: Exception | None = None) -> OutcomeUnknown:
+    unknown = OutcomeUnknown(f"{why}: it may have been carried out")
+    unknown.__cause__ = cause
+    return unknown
 
 
 _NOTICES: Final[dict[str, type[Notice]]] = {

@@ -441,7 +441,6 @@ def test_a_client_reads_replies_in_the_order_of_its_requests_and_notices_among_t
     pong = Pong(line=2, version="1")
     refusal = Refusal(line=3, error=Fault(code=ErrorCode.UNKNOWN_KIND, message="no"), ref=None)
     assert answers(connection, receipt, pong, refusal) == [receipt, pong, refusal]
-    assert connection.outstanding == 1
     data = encode([Done(line=4)])
     assert connection.receive(data[:7]) == []
     ended = b'{"event":"ended","job":5,"state":"completed","counts":' + msgspec.json.encode(
