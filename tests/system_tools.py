@@ -12,8 +12,6 @@ from collections.abc import Iterable
 
 DEBIAN_PACKAGE = {
     "git": "git",
-    "socat": "socat",
-    "systemd-analyze": "systemd",
 }
 
 # An ordinary user's PATH leaves out the administrator's folders, where some of these programs live.
