@@ -24,5 +24,7 @@ def test_the_table_names_exactly_the_tools_that_tests_need() -> None:
     assert set(system_tools.DEBIAN_PACKAGE) == named
 
 
-def test_the_command_names_each_package_once() -> None:
-    assert system_tools.apt_command(["socat", "git", "socat"]) == "apt-get install -y git socat"
+def test_the_command_names_each_package_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"systemd-run": "systemd", "bwrap": "bubblewrap", "systemd-analyze": "systemd"}
+    monkeypatch.setattr(system_tools, "DEBIAN_PACKAGE", table)
+    assert system_tools.apt_command(table) == "apt-get install -y bubblewrap systemd"
