@@ -5,13 +5,14 @@ each is one transaction, and nothing that follows from a decision happens before
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from enum import Enum
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
 from leadline.core.events import KnownKey
-from leadline.core.model import Counts, JobState
+from leadline.core.model import Counts, Family, JobState
 from leadline_protocol.errors import LeadlineError
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TableId, TeamspaceId
 
@@ -30,6 +31,39 @@ class Fenced(LeadlineError):
 
 class OwnedByAnother(LeadlineError):
     """Another daemon owns this database; the message names it."""
+
+
+class UnfitDatabase(LeadlineError):
+    """The database cannot keep the promises as it is: the message says what has to be changed."""
+
+
+class SchemaTooNew(UnfitDatabase):
+    """The database was migrated by a newer Leadline than this one."""
+
+
+class SchemaChanged(UnfitDatabase):
+    """A migration that the database has seen is not the one that this Leadline holds under the same number."""
+
+
+class AttemptRetired(LeadlineError):
+    """The attempt is not the present one of its job any more: nothing that it brings is stored."""
+
+
+class Contradiction(AssertionError):
+    """A bug: the records do not fit what is stored, or cannot be stored at all. Nothing was written."""
+
+
+class Placeholder(Enum):
+    """Stands in the arguments of an admission's `Statement` for what is not known before it is decided."""
+
+    THIS_JOB = "this job"
+
+
+THIS_JOB: Final = Placeholder.THIS_JOB
+"""The id of the job that the statement comes with."""
+
+LOOK_BACK_JOBS: Final = 100_000
+"""How far a listing looks back for what no index leads to: see `JobFilter`."""
 
 
 class AttemptRetired(LeadlineError):
@@ -112,11 +146,15 @@ class StoredJob(Struct, frozen=True, gc=False):
 
 
 class JobFilter(Struct, frozen=True):
-    """Which jobs to list: newest first, from below `before`."""
+    """Which jobs to list: newest first, from below `before`; a field that is None or empty narrows nothing.
+
+    Among ended jobs, those of a `uid`, and over all teamspaces completed noops, are looked for in the newest LOOK_BACK_JOBS
+    ids below `before` only.
+    """
 
     teamspace: str | None = None
-    table: str | None = None
-    families: tuple[str, ...] = ()
+    table: TableId | None = None
+    families: tuple[Family, ...] = ()
     states: tuple[JobState, ...] = ()
     uid: int | None = None
     before: JobId | None = None
