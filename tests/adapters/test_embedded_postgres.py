@@ -22,6 +22,7 @@ from leadline.adapters.embedded_postgres import (
     SETTINGS,
     STEADY_SECONDS,
     BinariesMissing,
+    BinariesUnusable,
     DataDirectoryForeign,
     DataDirectoryInUse,
     EmbeddedPostgres,
@@ -53,6 +54,29 @@ OWNER = """
     asyncio.run(main())
 """
 
+# As root first: the interpreter may lie where an ordinary user cannot load anything, so everything is loaded before.
+BECOMES_ORDINARY = """
+    import asyncio, os, sys
+    from pathlib import Path
+    import asyncpg
+    from leadline.adapters.embedded_postgres import embedded_postgres
+
+    async def once(state_dir):
+        async with embedded_postgres(Path(state_dir)) as postgres:
+            os.environ.setdefault("LEADLINE_PG_BIN", os.path.dirname(os.readlink(f"/proc/{postgres.pid}/exe")))
+            connection = await asyncpg.connect(postgres.url)
+            rows = await connection.fetchval("SELECT count(*) FROM generate_series(1, 1000)")
+            await connection.close()
+            return os.stat(f"/proc/{postgres.pid}").st_uid, rows
+
+    as_root, ordinary, uid, gid = sys.argv[1:]
+    asyncio.run(once(as_root))
+    os.setgroups([])
+    os.setgid(int(gid))
+    os.setuid(int(uid))
+    print(*asyncio.run(once(ordinary)))
+"""
+
 
 @pytest.fixture
 def state_dir() -> Iterator[Path]:
@@ -64,17 +88,25 @@ def state_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def template() -> Iterator[Path]:
+    """A state directory for all tests, for `programs` to fill."""
     with tempfile.TemporaryDirectory(prefix="leadline-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
 @pytest.fixture
-async def used_state_dir(template: Path, state_dir: Path) -> Path:
+async def programs(template: Path) -> Path:
+    """The programs that a server of this machine runs: installed ones, or a copy that it can reach."""
+    noted = template / "programs"
+    if not noted.exists():
+        async with embedded_postgres(template) as postgres:
+            noted.write_text(str(Path(f"/proc/{postgres.pid}/exe").readlink().parent))
+    return Path(noted.read_text())
+
+
+@pytest.fixture
+def used_state_dir(programs: Path, template: Path, state_dir: Path) -> Path:
     """A state directory that a server has run in, without the seconds that making one takes."""
-    if not (template / "pg").exists():
-        async with embedded_postgres(template):
-            pass
     subprocess.run(["cp", "-a", template / "pg", state_dir], check=True)
     return state_dir
 
@@ -99,16 +131,9 @@ async def until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 @contextmanager
-def owner_process(state_dir: Path, user: int | None = None) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+def owner_process(state_dir: Path) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """A process that owns a server and has committed 1,000 rows; with it the postmaster's pid."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", dedent(OWNER), state_dir],
-        stdout=subprocess.PIPE,
-        cwd="/",
-        user=user,
-        group=None if user is None else pwd.getpwuid(user).pw_gid,
-        extra_groups=None if user is None else [],
-    )
+    process = subprocess.Popen([sys.executable, "-c", dedent(OWNER), state_dir], stdout=subprocess.PIPE)
     with process:
         try:
             assert process.stdout is not None
@@ -154,14 +179,17 @@ async def test_an_initialised_server_is_ready_within_two_seconds_and_keeps_what_
 
 
 @pytest.mark.root
-async def test_an_ordinary_user_runs_the_server_as_itself(state_dir: Path) -> None:
+def test_an_ordinary_user_runs_the_server_as_itself(template: Path, state_dir: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     os.chown(state_dir, nobody.pw_uid, nobody.pw_gid)
-    with owner_process(state_dir, user=nobody.pw_uid) as (owner, pid):
-        assert Path(f"/proc/{pid}").stat().st_uid == nobody.pw_uid
-        owner.send_signal(signal.SIGINT)
-        owner.wait(20)
-    assert gone(pid)
+    ran = subprocess.run(
+        [sys.executable, "-c", dedent(BECOMES_ORDINARY), template, state_dir, str(nobody.pw_uid), str(nobody.pw_gid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stderr == ""
+    assert ran.stdout.split() == [str(nobody.pw_uid), "1000"]
 
 
 async def test_a_killed_postmaster_is_replaced_and_committed_rows_are_there(used_state_dir: Path) -> None:
@@ -299,6 +327,8 @@ async def test_binaries_that_the_server_cannot_reach_are_copied_once(
         shutil.copytree(package.with_name(package.name + ".libs"), private / f"{package.name}.libs")
     monkeypatch.setenv("LEADLINE_PG_BIN", str(private / package.name / installed.name / "bin"))
     pg = used_state_dir / "pg"
+    for copy in pg.glob("[0-9]*"):
+        shutil.rmtree(copy)
     (pg / "9.9").mkdir()
     (pg / "18.0.partial").mkdir()
     async with embedded_postgres(used_state_dir) as postgres:
@@ -352,36 +382,44 @@ async def test_a_half_made_data_directory_is_begun_anew(state_dir: Path) -> None
     assert not partial.exists()
 
 
-async def test_a_system_without_c_utf_8_gets_the_c_locale(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_initdb(
-        state_dir,
-        monkeypatch,
-        'case "$*" in *C.UTF-8*) echo "initdb: error: invalid locale name \\"C.UTF-8\\""; exit 1;; esac',
-    )
+async def test_a_system_without_c_utf_8_gets_the_c_locale(
+    programs: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = 'case "$*" in *C.UTF-8*) echo "initdb: error: invalid locale name \\"C.UTF-8\\""; exit 1;; esac'
+    monkeypatch.setenv("LEADLINE_PG_BIN", with_initdb(programs, state_dir, refuse))
     async with embedded_postgres(state_dir) as postgres:
         assert await value(postgres, "SHOW server_encoding") == "UTF8"
         assert await value(postgres, "SELECT datcollate FROM pg_database WHERE datname = 'leadline'") == "C"
 
 
 async def test_an_initialisation_that_fails_says_why_and_leaves_no_data_directory(
-    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+    programs: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_initdb(state_dir, monkeypatch, 'echo "initdb: error: No space left on device"; exit 1')
+    fail = 'echo "initdb: error: No space left on device"; exit 1'
+    monkeypatch.setenv("LEADLINE_PG_BIN", with_initdb(programs, state_dir, fail))
     with pytest.raises(InitialisationFailed, match="No space left on device"):
         await started(state_dir)
     assert not (state_dir / "pg/data").exists()
 
 
-def with_initdb(state_dir: Path, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
-    """Has `initdb` run some lines of shell first."""
-    installed = next(_candidates())
-    programs = state_dir / "bin"
-    programs.mkdir()
-    (programs / "postgres").write_text(f'#!/bin/sh\nexec {installed}/postgres "$@"\n')
-    (programs / "initdb").write_text(f'#!/bin/sh\n{before}\nexec {installed}/initdb "$@"\n')
-    for name in ("postgres", "initdb"):
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("LEADLINE_PG_BIN", str(programs))
+def with_initdb(programs: Path, state_dir: Path, before: str) -> str:
+    """A folder of programs whose `initdb` runs some lines of shell first."""
+    folder = state_dir / "bin"
+    folder.mkdir()
+    for name, lines in (("postgres", ""), ("initdb", before)):
+        (folder / name).write_text(f'#!/bin/sh\n{lines}\nexec {programs}/{name} "$@"\n')
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+@pytest.mark.root
+async def test_programs_that_can_be_neither_reached_nor_copied_are_refused(
+    programs: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEADLINE_PG_BIN", with_initdb(programs, state_dir, ""))
+    (state_dir / "bin").chmod(0o700)
+    with pytest.raises(BinariesUnusable, match=str(state_dir / "bin/postgres")):
+        await started(state_dir)
 
 
 async def test_a_server_that_cannot_start_says_why(used_state_dir: Path) -> None:

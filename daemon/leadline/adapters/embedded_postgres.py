@@ -482,18 +482,22 @@ async def _version(folder: Path, account: Account | None) -> str | None:
 def _copied(folder: Path, target: Path) -> Path:
     """The folder of the binaries within a copy of their installation at `target`, which is made where it is missing.
 
-    Wheels keep the libraries of `package/` in `package.libs/` beside it, found by a relative path: that is kept. The
-    copy appears whole or not at all, and copies for other versions are removed.
+    An installation that stands by itself has its share/ and lib/ beside its bin/. Wheels keep more libraries of
+    `package/` in `package.libs/` beside it, found by a relative path: that is kept. The copy appears whole or not at
+    all, and copies for other versions are removed. Raises BinariesUnusable for an installation of another shape.
     """
     prefix = folder.parent
+    if not any((prefix / share / "postgres.bki").is_file() for share in ("share", "share/postgresql")):
+        raise BinariesUnusable(f"the server's user cannot run {folder / 'postgres'}, and it cannot be copied by itself")
     libraries = prefix.parent.with_name(prefix.parent.name + ".libs")
     base = libraries.parent if libraries.is_dir() else prefix.parent
     if not target.exists():
         for stale in target.parent.glob("[0-9]*"):
             shutil.rmtree(stale)
         partial = target.with_name(target.name + ".partial")
-        for tree in (prefix, libraries) if libraries.is_dir() else (prefix,):
-            shutil.copytree(tree, partial / tree.relative_to(base), ignore=shutil.ignore_patterns("include", "*.a"))
+        for tree in (folder, prefix / "lib", prefix / "share", libraries):
+            if tree.is_dir():
+                shutil.copytree(tree, partial / tree.relative_to(base), ignore=shutil.ignore_patterns("*.a"))
         for path in (partial, *partial.rglob("*")):
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         os.sync()
