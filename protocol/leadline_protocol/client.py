@@ -169,8 +169,7 @@ class Client:
             exchange.expire(f"{self._path} gave no answer in {self._timeout_seconds:g} s")
         except Unreachable as closed:
             exchange.expire(str(closed))
-        # A copy: a reply that comes too late is still written into the exchange.
-        return cast("list[Reply | LeadlineError]", exchange.outcomes.copy())
+        return cast("list[Reply | LeadlineError]", exchange.outcomes)
 
     async def _connected(self) -> "_Wire":
         """The present connection, or a new one as soon as somebody listens; raises Unreachable once closed."""

@@ -384,28 +384,41 @@ class ClientConnection:
     def _read(self, line: bytes | LineFault) -> Reply | Refusal | Notice | None:
         if isinstance(line, LineFault):
             raise ProtocolViolation(line.message)
-        try:
-            value = _decode_any(line)
-            if type(value) is not dict:
-                raise ProtocolViolation(f"Not a reply: {line[:80]!r}")
-            if "event" in value:
-                notice = _NOTICES.get(value["event"])
-                # A word that this client does not know yet is for newer ones.
-                return None if notice is None else msgspec.convert(value, notice)
-            reply: Reply | Refusal
-            if value.get("ok") is True and self._unanswered:
-                reply = msgspec.convert(value, self._unanswered[0])
-            else:
-                reply = msgspec.convert(value, Refusal)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
-            raise ProtocolViolation(f"Not a reply: {line[:80]!r}: {error}") from error
-        if isinstance(reply, Refusal) and reply.line == 0:
-            raise refused(reply)
-        if not self._unanswered or reply.line != self._answered + 1:
-            raise ProtocolViolation(f"A reply to line {reply.line} where one to {self._answered + 1} was due")
+        message = self._expected(line) or _read_other(line)
+        if not isinstance(message, Reply | Refusal):
+            return message
+        if isinstance(message, Refusal) and message.line == 0:
+            raise refused(message)
+        if not self._unanswered or message.line != self._answered + 1:
+            raise ProtocolViolation(f"A reply to line {message.line} where one to {self._answered + 1} was due")
         self._answered += 1
         self._unanswered.popleft()
-        return reply
+        return message
+
+    def _expected(self, line: bytes) -> Reply | None:
+        """The reply that is due, if that is what the line is: tried first, since nearly every line is."""
+        if not self._unanswered:
+            return None
+        try:
+            reply = _REPLY_DECODERS[self._unanswered[0]].decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return reply if reply.ok else None
+
+
+def _read_other(line: bytes) -> Refusal | Notice | None:
+    """A refusal or a notice; None for a notice of a word that this client does not know: it is for newer ones."""
+    try:
+        value = _decode_any(line)
+        if isinstance(value, dict) and "event" in value:
+            notice = _NOTICES.get(value["event"])
+            return None if notice is None else msgspec.convert(value, notice)
+        refusal = msgspec.convert(value, Refusal)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
+        raise ProtocolViolation(f"Not a reply: {line[:80]!r}: {error}") from error
+    if refusal.ok:
+        raise ProtocolViolation(f"Not a reply to anything asked: {line[:80]!r}")
+    return refusal
 
 
 class Exchange:
@@ -495,6 +508,9 @@ def _unknown(why: str, cause: Exception | None = None) -> OutcomeUnknown:
     return unknown
 
 
+_REPLY_DECODERS: Final = {
+    reply: msgspec.json.Decoder(reply) for reply in (Receipt, *dict.fromkeys(REPLY_TYPES.values()))
+}
 _NOTICES: Final[dict[str, type[Notice]]] = {
     _tag(notice): notice for notice in (Queued, Started, Progress, Ended, Missed)
 }
