@@ -337,7 +337,7 @@ class Reply(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """The answer to the request on line `line` of this connection, counted from 1."""
 
     # A factory is the one default that omit_defaults keeps: `ok` stands on every line.
-    ok: bool = field(default_factory=_true)
+    ok: Annotated[bool, Meta(extra_json_schema={"const": True})] = field(default_factory=_true)
     line: int
 
 
@@ -355,7 +355,7 @@ class Fault(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
 class Refusal(Struct, frozen=True, gc=False, kw_only=True):
     """The request on line `line` was not carried out, and nothing of it was kept."""
 
-    ok: bool = field(default_factory=_false)
+    ok: Annotated[bool, Meta(extra_json_schema={"const": False})] = field(default_factory=_false)
     line: int
     error: Fault
     ref: Ref = None
