@@ -236,7 +236,8 @@ def _admit(text: str, words: Sequence["Token"], columns: Mapping[str, ColumnType
     The tree is judged again afterwards, and that is what keeps the gate; this pass knows where every word stands.
     """
     known = {name.casefold() for name in columns}
-    end, depth = 0, 0
+    end = 0
+    opened: list[_Offset] = []
     for position, word in enumerate(words):
         if text[end : word.start].strip():
             gap = text[end : word.start]
@@ -246,14 +247,20 @@ def _admit(text: str, words: Sequence["Token"], columns: Mapping[str, ColumnType
         before = text[words[position - 1].start : words[position - 1].end + 1].casefold() if position else ""
         calls = position + 1 < len(words) and words[position + 1].text == "("
         if written == "(":
-            depth += 1
-            if depth > DEPTH_MAX:
+            opened.append(word.start)
+            if len(opened) > DEPTH_MAX:
                 raise _FaultError(f"is nested deeper than {DEPTH_MAX}", word.start)
         elif written == ")":
-            depth -= 1
+            if not opened:
+                raise _FaultError("closes a parenthesis that was not opened", word.start)
+            opened.pop()
+        elif written[0] == "'" == before[:1]:
+            raise _FaultError("a quoted text follows another", word.start)
         _admit_word(word, written, before, calls=calls, known=known)
     if text[end:].strip():
         raise _FaultError("comments are not part of an expression", end + len(text[end:]) - len(text[end:].lstrip()))
+    if opened:
+        raise _FaultError("a parenthesis is not closed", opened[-1])
 
 
 def _admit_word(word: "Token", written: str, before: str, *, calls: bool, known: set[str]) -> None:
@@ -346,6 +353,8 @@ class _Term(msgspec.Struct, frozen=True):
     """The value of a numeric literal."""
     grows: bool = False
     """Whether the text may be longer than the cells that it is made of."""
+    moved_days: int = 0
+    """By how many days at most a date may lie outside the calendar of cells, the years 1 to 9999."""
 
     def asked(self) -> str | None:
         """`fails`, asked only where it can have an answer."""
@@ -376,6 +385,9 @@ def _compiles(*nodes: str, arguments: str = "this expression") -> Callable[[_Han
 
     return enter
 
+
+_MOVED_DAYS_MAX: Final = 1_000_000
+"""Postgres' calendar reaches further than this beyond the dates of cells on both sides."""
 
 _ARITHMETIC: Final = frozenset({"Add", "Sub", "Mul", "Div", "Mod"})
 
@@ -416,32 +428,35 @@ class _Compiler:
         elif term.type is None:
             term = self.as_type(term, ColumnType.TEXT, "")
         assert term.type is not None
-        fails = term.asked()
         value = term.sql
+        fits = ""
         match term.type:
             case ColumnType.NUMBER:
                 json = f"to_jsonb(trim_scale(round({value}, {DECIMALS_MAX})))"
                 if term.number is None:
-                    fails = self._bounded(value, f"abs({value}) < 1e{NUMBER_DIGITS_MAX}", term.fails, asked=fails)
+                    fits = f"abs({value}) < 1e{NUMBER_DIGITS_MAX}"
             case ColumnType.TEXT:
                 json = f"to_jsonb(NULLIF({value}, ''))"
                 if term.grows:
-                    fails = self._bounded(value, f"length({value}) <= {TEXT_CHARACTERS_MAX}", term.fails, asked=fails)
+                    fits = f"length({value}) <= {TEXT_CHARACTERS_MAX}"
             case ColumnType.BOOLEAN | ColumnType.JSON:
                 json = f"to_jsonb({value})"
-            case ColumnType.DATE:
-                json = f"to_jsonb(to_char({value}, 'YYYY-MM-DD'))"
-            case ColumnType.TIMESTAMP:
-                json = f"to_jsonb(as_text({value}))"
+            case ColumnType.DATE | ColumnType.TIMESTAMP:
+                text = f"to_char({value}, 'YYYY-MM-DD')" if term.type is ColumnType.DATE else f"as_text({value})"
+                json = f"to_jsonb({text})"
+                if term.moved_days:
+                    day = value if term.type is ColumnType.DATE else f"({value} AT TIME ZONE 'UTC')::date"
+                    fits = f"abs({day} - date '5000-07-02') <= 1826029"  # the middle of the years 1 to 9999, in days
+        fails = self._bounded(term, fits) if fits else term.asked()
         if max(len(value), len(fails or "")) > SQL_CHARACTERS_MAX:
             raise _FaultError("is too complex", 0)
         return Compiled(value, fails, json, tuple(self.parameters), term.type, tuple(self.used))
 
-    def _bounded(self, value: str, fits: str, fails: str | None, *, asked: str | None) -> str:
-        """`asked`, and out of range where the value does not fit; the usual lead costs one look at its value."""
-        if fails is not None and asked == fails:
-            return f"COALESCE({fails}, CASE WHEN NOT ({fits}) THEN {_FAILS_RANGE} END)"
-        why = f"CASE WHEN {value} IS NULL THEN {fails or 'NULL::text'} ELSE {_FAILS_RANGE} END"
+    def _bounded(self, term: _Term, fits: str) -> str:
+        """Why a lead fails, or that its result does not fit; the usual lead costs one look at its value."""
+        if term.fails is not None and not term.null_when_failing:
+            return f"COALESCE({term.fails}, CASE WHEN NOT ({fits}) THEN {_FAILS_RANGE} END)"
+        why = f"CASE WHEN {term.sql} IS NULL THEN {term.fails or 'NULL'} ELSE {_FAILS_RANGE} END"
         return f"CASE WHEN {fits} THEN NULL ELSE {why} END"
 
     def term(self, node: "exp.Expr", depth: int) -> _Term:
@@ -591,10 +606,8 @@ class _Compiler:
         match kind:
             case ColumnType.TEXT | ColumnType.JSON:
                 return _Term(text, kind, offset)
-            case ColumnType.NUMBER | ColumnType.BOOLEAN:
+            case _:
                 sql = f"as_{kind}({cell})"
-            case ColumnType.DATE | ColumnType.TIMESTAMP:
-                sql = f"as_{kind}({text})"
         return _Term(sql, kind, offset, _unread(sql, text))
 
     @_compiles("Literal", arguments="this is_string")
@@ -651,9 +664,13 @@ class _Compiler:
             right = self.as_type(right, ColumnType.DATE, "")
             return _over(f"({left.sql} - {right.sql})::numeric", ColumnType.NUMBER, left, right)
         days = self.as_type(right, ColumnType.NUMBER, "a date moves by a number of days")
+        if days.number is not None and days.number == int(days.number):
+            moved = left.moved_days + abs(int(days.number))
+            if moved <= _MOVED_DAYS_MAX:
+                return _over(f"({left.sql} {operator} {days.sql}::int)", ColumnType.DATE, left, moved_days=moved)
         sql = f"days_after({left.sql}, {'-' if operator == '-' else ''}{days.sql})"
         far = f"CASE WHEN {left.sql} IS NOT NULL AND {days.sql} IS NOT NULL AND {sql} IS NULL THEN {_FAILS_RANGE} END"
-        return _over(sql, ColumnType.DATE, left, days, own=far)
+        return _over(sql, ColumnType.DATE, left, days, own=far, moved_days=0)
 
     @_compiles("Div", "Mod")
     def _division(self, node: "exp.Expr", depth: int) -> _Term:
@@ -804,6 +821,7 @@ class _Compiler:
             null_when_failing=not any(condition.fails for condition in conditions)
             and all(term.null_when_failing for term in (*results, default)),
             grows=any(term.grows for term in (*results, default)),
+            moved_days=max(term.moved_days for term in (*results, default)),
         )
 
     @_compiles("Coalesce", arguments="this expressions")
@@ -815,8 +833,15 @@ class _Compiler:
             later = fails and f"CASE WHEN {term.sql} IS NULL THEN {fails} END"
             fails = _first(term.asked(), later)
         sql = f"COALESCE({', '.join(term.sql for term in terms)})"
-        grows = any(term.grows for term in terms)
-        return _Term(sql, kind, terms[0].at, fails, null_when_failing=fails is None, grows=grows)
+        return _Term(
+            sql,
+            kind,
+            terms[0].at,
+            fails,
+            null_when_failing=fails is None,
+            grows=any(term.grows for term in terms),
+            moved_days=max(term.moved_days for term in terms),
+        )
 
     @_compiles("Nullif")
     def _nullif(self, node: "exp.Expr", depth: int) -> _Term:
@@ -930,7 +955,8 @@ class _Compiler:
         match term.type, wanted:
             case ColumnType.TEXT | ColumnType.JSON, _:
                 sql = f"as_{wanted}({term.sql})"
-                return _over(sql, wanted, term, own=_unread(sql, f"btrim({term.sql})"), grows=False)
+                moved = 1 if wanted is ColumnType.TIMESTAMP else 0
+                return _over(sql, wanted, term, own=_unread(sql, f"btrim({term.sql})"), grows=False, moved_days=moved)
             case ColumnType.BOOLEAN, ColumnType.NUMBER:
                 return _over(f"({term.sql})::int::numeric", wanted, term)
             case ColumnType.DATE, ColumnType.TIMESTAMP:
@@ -968,6 +994,7 @@ def _over(
     own: str | None = None,
     hides_null: bool = False,
     grows: bool | None = None,
+    moved_days: int | None = None,
 ) -> _Term:
     """A term made of others: it fails as they do, from left to right, or for a reason of its `own`.
 
@@ -981,6 +1008,7 @@ def _over(
         fails,
         null_when_failing=fails is None or (not hides_null and all(term.null_when_failing for term in terms)),
         grows=any(term.grows for term in terms) if grows is None else grows,
+        moved_days=max(term.moved_days for term in terms) if moved_days is None else moved_days,
     )
 
 
