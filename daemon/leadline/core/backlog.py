@@ -159,6 +159,10 @@ class Backlog:
             lane.limit = self._limit(lane.teamspace, lane.family)
             self.offer(lane)
 
+    def oldest(self) -> int | None:
+        """The order of the job that has queued longest; costs the number of lanes."""
+        return min((head.order for lane in self.lanes.values() if (head := lane.head()) is not None), default=None)
+
     def ahead_of(self, job: Job, family: Family) -> int:
         """How many jobs of its own lane run or start before it.
 
@@ -170,6 +174,18 @@ class Backlog:
             return 0
         running = len(lane.held) if lane.limit is not None and len(lane.held) >= lane.limit else 0
         return running + sum(1 for _ in _before(lane.heap, job))
+
+    def oldest(self) -> int | None:
+        """The order of the first job of all lanes, whether it may start or not; None: nothing is queued."""
+        return min((job.order for lane in self.lanes.values() if (job := lane.head()) is not None), default=None)
+
+    def lanes_before(self, job: Job, family: Family) -> int:
+        """How many other lanes of the family are ready with a job that goes before this one."""
+        return sum(
+            lane.offered is not None and lane.offered < job and lane.teamspace != job.teamspace
+            for lane in self.lanes.values()
+            if lane.family is family
+        )
 
 
 def _before(heap: list[Job], job: Job) -> Iterator[Job]:
