@@ -175,10 +175,6 @@ class Backlog:
         running = len(lane.held) if lane.limit is not None and len(lane.held) >= lane.limit else 0
         return running + sum(1 for _ in _before(lane.heap, job))
 
-    def oldest(self) -> int | None:
-        """The order of the first job of all lanes, whether it may start or not; None: nothing is queued."""
-        return min((job.order for lane in self.lanes.values() if (job := lane.head()) is not None), default=None)
-
     def lanes_before(self, job: Job, family: Family) -> int:
         """How many other lanes of the family are ready with a job that goes before this one."""
         return sum(

@@ -77,8 +77,11 @@ def _of_attempt(scheduler: Scheduler, job: Job, attempt: Attempt, now: Now) -> l
         _capacity(scheduler, job) if wait.reason is JobReason.CAPACITY else wait for wait in attempt.waits.values()
     ]
     for name in sorted({scheduler.calls[call].account for call in attempt.asking}):
-        for wait in scheduler.accounts[name].waits(job.teamspace, now.instant):
-            waits.append(replace(wait, numbers={"provider": name, **wait.numbers}))
+        account = scheduler.accounts[name]
+        waits += [
+            replace(wait, numbers={"provider": name, **wait.numbers})
+            for wait in account.waits(job.teamspace, now.instant)
+        ]
     return waits
 
 
