@@ -80,7 +80,7 @@ class Standing(Struct, frozen=True, gc=False, omit_defaults=True):
     parked_until: Instant | None = None
 
 
-_FLOWING: Final = Standing()
+FLOWING: Final = Standing()
 
 
 class Snapshot(Struct, frozen=True, gc=False):
@@ -153,7 +153,7 @@ class ProviderAccount:
         )
         self._fair: FairShare[tuple[TeamspaceId, bool]] = FairShare(lag_max=_LAG_MAX, reserve=interactive_share)
         self._asks: dict[CallId, _Ask] = {}
-        self._standing = _FLOWING
+        self._standing = FLOWING
         self._canary: CallId | None = None
         self._paused = False
 
@@ -222,7 +222,7 @@ class ProviderAccount:
         if call == self._canary:
             self._canary = None
             if not failed:
-                self._standing = _FLOWING
+                self._standing = FLOWING
 
     def throttled(self, call: CallId, until: Instant | None, instant: Instant) -> None:
         """It was thrown back as too fast, and is over: everyone stops. `until` is the provider's hint, if any."""
@@ -287,7 +287,7 @@ class ProviderAccount:
     def restore(self, calls: Iterable[PastCall], snapshot: Snapshot | None, instant: Instant) -> None:
         """Take over from earlier processes, before the first grant: see `RateLimiter.restore`."""
         if snapshot is not None:
-            self._standing = snapshot.standing if snapshot.standing != _FLOWING else _FLOWING
+            self._standing = snapshot.standing if snapshot.standing != FLOWING else FLOWING
         levels, at = (snapshot.levels, snapshot.at) if snapshot is not None else ({}, instant)
         self._limiter.restore(calls, levels, at, instant)
 
@@ -383,7 +383,7 @@ class ProviderAccount:
 
     def _stop(self, instant: Instant) -> Wait | None:
         """What keeps everyone from going, the longest of it; None: calls, or a canary, may go."""
-        if self._standing is _FLOWING and not self._paused:
+        if self._standing is FLOWING and not self._paused:
             return None
         return min(self._stops(instant), key=_longest_first, default=None)
 
@@ -414,4 +414,4 @@ class ProviderAccount:
         if self._canary is not None:
             assert self._standing.throttled_until is not None, f"call {self._canary} is a canary of nothing"
             assert self._canary in self._limiter, f"the canary {self._canary} is gone"
-        assert (self._standing == _FLOWING) == (self._standing is _FLOWING), "flowing is one object"
+        assert (self._standing == FLOWING) == (self._standing is FLOWING), "flowing is one object"

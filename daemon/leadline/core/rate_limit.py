@@ -239,9 +239,9 @@ class RateLimiter:
         return None
 
     def share(self, cost: Cost) -> float:
-        """The largest part of any limit that this cost takes (its dominant share); 0 without limits."""
+        """The largest part of any limit that this cost takes (its dominant share); without limits all calls are 1."""
         if not self._bounds:
-            return 0.0
+            return 1.0
         return max(bound.of(cost) / bound.meter.amount for bound in self._bounds)
 
     def fits(self, cost: Cost, *, beside: Cost | None = None) -> bool:

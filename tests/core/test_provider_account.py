@@ -1,0 +1,517 @@
+"""One provider account as a whole: shares, turns, throttling, restarts, on virtual time against the provider's log."""
+
+from itertools import accumulate
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leadline.core.model import Wait
+from leadline.core.provider_account import FLOWING, NeverFits, ProviderAccount, Snapshot, Standing
+from leadline.core.rate_limit import (
+    BucketLimit,
+    ConcurrentLimit,
+    Cost,
+    DailyLimit,
+    Limit,
+    PastCall,
+    Unit,
+    WindowLimit,
+)
+from leadline_protocol.errors import JobReason
+from leadline_protocol.ids import AccountName, CallId, Instant, TeamspaceId
+from tests.core.provider_side import SECOND, START, Asked, Trip, World, worst_window
+
+A, B = TeamspaceId(1), TeamspaceId(2)
+REQUEST = Cost(request=1)
+LEAD = Cost(request=1, lead=1)
+SNOV = (WindowLimit(60, 60), WindowLimit(15, 60, Unit.LEAD))
+
+
+def instant(seconds: float) -> Instant:
+    return Instant(START + round(seconds * SECOND))
+
+
+def account(*limits: Limit, interactive_share: float = 0.0) -> ProviderAccount:
+    return ProviderAccount(AccountName("x"), limits, interactive_share=interactive_share)
+
+
+def asking(account: ProviderAccount, *calls: int, teamspace: TeamspaceId = A, cost: Cost = REQUEST) -> None:
+    for call in calls:
+        assert account.ask(CallId(call), teamspace=teamspace, order=0, cost=cost) is None
+
+
+def flying(*calls: int) -> ProviderAccount:
+    """An account without limits and with these calls sent."""
+    fresh = account()
+    asking(fresh, *calls)
+    for call in fresh.grants(instant(0)):
+        fresh.sent(call, instant(0))
+    return fresh
+
+
+# --- shares
+
+
+def test_300_leads_and_30_leads_share_15_a_minute_and_the_30_are_done_between_3_and_4_2_minutes() -> None:
+    asked = [Asked(0, 1, LEAD)] * 300 + [Asked(0, 2, LEAD)] * 30
+    world = World(account(*SNOV), asked).run()
+    assert 3 * 60 <= max(world.seconds_of(2)) <= 4.2 * 60
+    assert max(world.seconds_of(1)) >= 21 * 60
+    assert len(world.ended) == 330
+    assert worst_window(world.log, 60, Unit.LEAD) == 15
+
+
+def test_alone_a_teamspace_has_all_of_it() -> None:
+    world = World(account(*SNOV), [Asked(0, 1, LEAD)] * 150).run()
+    assert max(world.seconds_of(1)) == 9 * 61 + 1
+
+
+def test_weights_are_shares() -> None:
+    asked = [Asked(0, 1, REQUEST, weight=3.0)] * 300 + [Asked(0, 2, REQUEST)] * 300
+    world = World(account(WindowLimit(20, 10)), asked).run(until=100 * SECOND)
+    assert len(world.seconds_of(1)) == pytest.approx(3 * len(world.seconds_of(2)), abs=4)
+
+
+costs = st.integers(1, 8).map(lambda units: Cost(request=units))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    first=st.lists(costs, min_size=1, max_size=3),
+    second=st.lists(costs, min_size=1, max_size=3),
+    weight=st.sampled_from([0.5, 1.0, 3.0]),
+)
+def test_two_teamspaces_on_one_limit_are_never_further_apart_than_a_call_each(
+    first: list[Cost], second: list[Cost], weight: float
+) -> None:
+    asked = [Asked(0, 1, first[turn % len(first)], weight=weight) for turn in range(80)]
+    asked += [Asked(0, 2, second[turn % len(second)]) for turn in range(80)]
+    world = World(account(WindowLimit(10, 5)), asked).run()
+    bound = max(cost.request for cost in first) / weight + max(cost.request for cost in second)
+    left = {1: 80, 2: 80}
+    apart = 0.0
+    for _, call in world.granted:
+        ask = world.asked[call]
+        apart += ask.cost.request / weight if ask.teamspace == 1 else -ask.cost.request
+        assert abs(apart) <= bound + 1e-9
+        left[ask.teamspace] -= 1
+        if not left[ask.teamspace]:
+            break
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    amount=st.sampled_from([8, 15, 60, 3_000]),
+    units=st.lists(st.integers(1, 8), min_size=1, max_size=6),
+    latency=st.sampled_from([0, 200_000, SECOND, 9 * SECOND]),
+    teamspaces=st.integers(1, 7),
+)
+def test_while_calls_wait_the_rate_is_what_the_window_allows(
+    amount: int, units: list[int], latency: int, teamspaces: int
+) -> None:
+    """At least (N - max cost) / (W + latency), at any moment; the latency counts for at most the flight."""
+    seconds = 10
+    enough = 5 * amount // min(units)
+    asked = [
+        Asked(0, number % teamspaces, Cost(request=units[number % len(units)]), Trip(to_answer=latency))
+        for number in range(enough)
+    ]
+    world = World(account(WindowLimit(amount, seconds)), asked).run()
+    last = world.granted[-1][0]
+    period = seconds * SECOND + min(latency, 5 * SECOND)
+    period += seconds * SECOND // 1_024 if amount > 1_024 else 0
+    granted = list(accumulate(asked[call].cost.request for _, call in world.granted))
+    for (at, _), (after, _), total in zip(world.granted, world.granted[1:], granted, strict=False):
+        if after > at:
+            assert total * period >= (amount - max(units)) * (after - START)
+    assert last > START
+    assert world.wakeups <= len(world.log), "woken for grants only"
+
+
+# --- the head keeps its turn
+
+
+def test_polls_pass_a_lead_that_waits_for_its_minute() -> None:
+    snov = account(*SNOV)
+    asking(snov, *range(16), cost=LEAD)
+    assert snov.grants(instant(0)) == list(range(15))
+    asking(snov, *range(100, 110), teamspace=B)
+    assert snov.grants(instant(1)) == list(range(100, 110))
+    asking(snov, 200)
+    assert snov.grants(instant(1)) == [200], "its own poll too"
+    assert snov.waiting(A) == 1
+    snov.check()
+
+
+def test_a_costly_call_is_not_starved_by_cheap_ones() -> None:
+    asked = [Asked(0, 1, Cost(request=10))] * 5 + [Asked(0, 2, REQUEST)] * 200
+    world = World(account(WindowLimit(10, 10)), asked).run()
+    costly = world.seconds_of(1)
+    assert len(costly) == 5
+    assert max(costly) <= 11 * 10 + 1, "every second window is its own"
+
+
+def test_nobody_passes_who_would_take_what_the_head_waits_for() -> None:
+    """Tokens are short, requests nearly so: a cheap request may go only while the head's own request keeps its room."""
+    ai = account(WindowLimit(3, 60), WindowLimit(100, 60, Unit.TOKEN))
+    asking(ai, 1, cost=Cost(request=1, token=100))
+    assert ai.grants(instant(0)) == [1]
+    asking(ai, 2, cost=Cost(request=1, token=100))
+    asking(ai, 3, 4, teamspace=B)
+    assert ai.grants(instant(0)) == [3]
+    assert ai.grants(instant(1)) == []
+    ai.sent(CallId(1), instant(1))
+    ai.response_began(CallId(1), instant(2))
+    assert ai.next_deadline(instant(2)) == instant(62)
+    assert ai.grants(instant(62)) == [2, 4]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 5), st.integers(0, 12)), min_size=5, max_size=40))
+def test_who_passes_never_delays_the_head(script: list[tuple[bool, int, int]]) -> None:
+    """Leads alone go at the very moments at which they go with requests beside them."""
+    leads = [Asked(at * SECOND, 1, Cost(request=1, lead=units)) for lead, units, at in script if lead]
+    others = [Asked(at * SECOND, 2, Cost(record=units), weight=100.0) for lead, units, at in script if not lead]
+    limits = (WindowLimit(9, 4), WindowLimit(6, 6, Unit.LEAD), WindowLimit(5, 5, Unit.RECORD))
+    alone = World(account(*limits), leads).run()
+    together = World(account(*limits), leads + others).run()
+    assert len(together.ended) == len(script)
+    assert [at for at, call in together.granted if call < len(leads)] == [at for at, _ in alone.granted]
+
+
+# --- limits that change, costs that never fit
+
+
+def test_15_to_60_in_the_middle_binds_from_the_next_call() -> None:
+    world = World(account(WindowLimit(15, 60)), [Asked(0, 1, REQUEST)] * 200)
+    for at, amount in ((30, 60), (100, 15)):
+        limits = [WindowLimit(amount, 60)]
+        world.at(at * SECOND, lambda limits=limits: world.account.replace_limits(limits, Instant(world.now)))  # type: ignore[misc]
+    world.run(until=30 * SECOND)
+    assert [at for at, _ in world.granted] == [START] * 15 + [START + 30 * SECOND] * 45
+    world.run()
+    assert worst_window(world.log, 60) == 60
+    assert worst_window([seen for seen in world.log if seen.at >= START + 100 * SECOND], 60) == 15
+
+
+def test_a_cost_above_the_limit_is_told_so_at_once() -> None:
+    snov = account(*SNOV)
+    answer = snov.ask(CallId(1), teamspace=A, order=0, cost=Cost(request=1, lead=16))
+    assert answer == NeverFits(SNOV[1], Cost(request=1, lead=16))
+    assert snov.grants(instant(0)) == []
+    assert snov.replace_limits([WindowLimit(20, 60, Unit.LEAD)], instant(0)) == []
+    asking(snov, 2, cost=Cost(request=1, lead=16))
+    assert snov.replace_limits(SNOV, instant(0)) == [2], "a lowered limit says so of those that wait"
+    assert snov.waiting(A) == 0
+    snov.check()
+
+
+# --- throttled
+
+
+def test_retry_after_stops_everyone_until_then_and_exactly_one_canary_goes() -> None:
+    api = flying(1, 2, 3)
+    asking(api, 4, 5)
+    asking(api, 6, teamspace=B)
+    api.throttled(CallId(1), instant(30), instant(1))
+    assert api.grants(instant(2)) == []
+    assert api.next_deadline(instant(2)) == instant(30)
+    assert api.grants(instant(29.999999)) == []
+    assert api.grants(instant(30)) == [4]
+    assert api.grants(instant(31)) == []
+    assert api.next_deadline(instant(31)) is None
+    api.ended(CallId(2), instant(31))
+    assert api.grants(instant(31)) == [], "an old call's good answer says nothing about now"
+    api.sent(CallId(4), instant(31))
+    api.response_began(CallId(4), instant(32))
+    assert api.grants(instant(32)) == [], "its body may still say no"
+    api.ended(CallId(4), instant(33))
+    assert api.grants(instant(33)) == [6, 5]
+    assert api.standing is FLOWING
+    api.check()
+
+
+def test_without_a_hint_it_waits_1_second_and_twice_as_long_each_time_up_to_5_minutes() -> None:
+    api = flying(1)
+    api.throttled(CallId(1), None, instant(0))
+    now, waits = 0.0, []
+    for call in range(2, 14):
+        asking(api, call)
+        at = api.next_deadline(instant(now))
+        assert at is not None
+        waits.append((at - instant(now)) // SECOND)
+        now += waits[-1]
+        assert api.grants(instant(now)) == [call]
+        api.sent(CallId(call), instant(now))
+        api.throttled(CallId(call), None, instant(now))
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+    api.check()
+
+
+@pytest.mark.parametrize(
+    ("hint", "until"),
+    [(None, 11), (-5.0, 11), (10.0, 11), (10.000001, 10.000001), (600.0, 600), (10 + 86_400.0, 86_410), (1e9, 86_410)],
+)
+def test_hints_are_bounded(hint: float | None, until: float) -> None:
+    api = flying(1)
+    api.throttled(CallId(1), None if hint is None else instant(hint), instant(10))
+    assert api.standing.throttled_until == instant(until)
+
+
+def test_calls_thrown_back_together_are_one_refusal_and_a_later_hint_counts() -> None:
+    api = flying(*range(10))
+    for call in range(9):
+        api.throttled(CallId(call), None, instant(0.1 * call))
+    assert api.standing == Standing(throttled_until=instant(1), refusals=1)
+    api.throttled(CallId(9), instant(20), instant(0.9))
+    assert api.standing == Standing(throttled_until=instant(20), refusals=1, hinted=True)
+
+
+def test_a_hint_that_proves_too_short_gives_way_to_the_backoff() -> None:
+    api = flying(1)
+    now = 0.0
+    for call in range(1, 6):
+        api.throttled(CallId(call), instant(now + 1), instant(now))
+        asking(api, call + 1)
+        until = api.standing.throttled_until
+        assert until == instant(now + 2 ** (call - 1))
+        now += 2 ** (call - 1)
+        assert api.grants(Instant(until)) == [call + 1]
+        api.sent(CallId(call + 1), Instant(until))
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "lost", "failed"])
+def test_a_canary_that_brings_no_good_answer_is_followed_by_another(how: str) -> None:
+    api = flying(1)
+    asking(api, 2, 3, 4)
+    api.throttled(CallId(1), None, instant(0))
+    assert api.grants(instant(1)) == [2]
+    if how == "withdrawn":
+        api.withdraw(CallId(2))
+    else:
+        api.sent(CallId(2), instant(1))
+        if how == "failed":
+            api.response_began(CallId(2), instant(2))
+        api.ended(CallId(2), instant(2), failed=True)
+    assert api.grants(instant(2)) == [3]
+    assert api.grants(instant(2)) == []
+    api.check()
+
+
+def test_a_granted_call_that_is_not_sent_yet_stays_at_home_when_the_account_stops() -> None:
+    api = flying(1)
+    asking(api, 2, 3)
+    assert api.grants(instant(0)) == [2, 3]
+    assert api.may_send(CallId(2), instant(0))
+    api.throttled(CallId(1), instant(5), instant(0))
+    assert not api.may_send(CallId(2), instant(0))
+    assert not api.may_send(CallId(2), instant(6)), "nor as a second canary"
+    api.withdraw(CallId(2))
+    api.withdraw(CallId(3))
+    asking(api, 4)
+    assert api.grants(instant(6)) == [4]
+    assert api.may_send(CallId(4), instant(6))
+    api.pause(paused=True)
+    assert not api.may_send(CallId(4), instant(6))
+    api.check()
+
+
+def test_a_withdrawn_grant_costs_nothing() -> None:
+    api = account(WindowLimit(1, 60))
+    asking(api, 1, 2)
+    assert api.grants(instant(0)) == [1]
+    api.sent(CallId(1), instant(0))
+    api.withdraw(CallId(1))
+    assert api.grants(instant(0)) == [2]
+    api.check()
+
+
+# --- parked, paused
+
+
+def test_a_parked_account_waits_for_its_time_and_comes_back_with_a_canary() -> None:
+    api = flying(1)
+    asking(api, 2, 3)
+    api.ended(CallId(1), instant(0), failed=True)
+    api.park(JobReason.CREDITS, instant(3_600))
+    assert api.grants(instant(1)) == []
+    assert api.binding(A, instant(1)) == Wait(JobReason.CREDITS, instant(3_600))
+    assert api.next_deadline(instant(1)) == instant(3_600)
+    assert api.grants(instant(3_600)) == [2]
+    assert api.grants(instant(3_600)) == []
+    api.ended(CallId(2), instant(3_601))
+    assert api.grants(instant(3_601)) == [3]
+    api.check()
+
+
+def test_a_parked_account_waits_for_a_person() -> None:
+    api = flying(1)
+    asking(api, 2)
+    api.park(JobReason.INVALID_KEY, None)
+    api.ended(CallId(1), instant(1))
+    assert api.grants(instant(10**6)) == []
+    assert api.next_deadline(instant(10**6)) is None
+    api.pause(paused=False)
+    assert api.grants(instant(10**6)) == [2]
+    api.check()
+
+
+def test_a_good_answer_of_a_canary_does_not_undo_a_parking() -> None:
+    api = flying(1, 2)
+    asking(api, 3, 4)
+    api.throttled(CallId(1), None, instant(0))
+    assert api.grants(instant(1)) == [3]
+    api.ended(CallId(2), instant(1), failed=True)
+    api.park(JobReason.QUOTA, None)
+    api.ended(CallId(3), instant(2))
+    assert api.grants(instant(2)) == []
+    api.check()
+
+
+def test_a_paused_account_stands_still_and_keeps_its_line() -> None:
+    api = account()
+    asking(api, 1, 2)
+    api.pause(paused=True)
+    assert api.grants(instant(0)) == []
+    assert api.binding(A, instant(0)) == Wait(JobReason.PAUSED)
+    api.pause(paused=False)
+    assert api.grants(instant(1)) == [1, 2]
+
+
+# --- why
+
+
+def test_why_names_every_blocker_with_its_numbers_longest_first() -> None:
+    api = ProviderAccount(
+        AccountName("x"),
+        [WindowLimit(1, 60), DailyLimit(1)],
+        next_reset=lambda _, after: Instant(after + 9_000 * SECOND),
+    )
+    asking(api, 1, 2)
+    assert api.binding(B, instant(0)) is None
+    assert api.grants(instant(0)) == [1]
+    api.sent(CallId(1), instant(0))
+    api.response_began(CallId(1), instant(1))
+    api.throttled(CallId(1), instant(100), instant(2))
+    assert [(wait.reason, wait.until) for wait in api.waits(A, instant(3))] == [
+        (JobReason.DAILY_CAP, instant(9_001)),
+        (JobReason.RETRY_AFTER, instant(100)),
+        (JobReason.LIMIT, instant(61)),
+    ]
+    numbers = api.waits(A, instant(3))[2].numbers
+    assert numbers == {"amount": 1, "charged": 1, "cost": 1, "unit": "request", "per_seconds": 60}
+    api.pause(paused=True)
+    binding = api.binding(A, instant(3))
+    assert binding is not None
+    assert binding.reason is JobReason.PAUSED
+
+
+def test_who_only_waits_for_its_turn_is_told_what_the_head_waits_for() -> None:
+    api = account(WindowLimit(10, 60))
+    asking(api, 1, cost=Cost(request=4))
+    assert api.grants(instant(0)) == [1]
+    asking(api, 2, cost=Cost(request=10))
+    asking(api, 3, teamspace=B)
+    assert api.grants(instant(0)) == []
+    binding = api.binding(B, instant(0))
+    assert binding is not None
+    assert binding.reason is JobReason.LIMIT
+    assert binding.numbers["cost"] == 10
+
+
+def test_a_half_open_account_says_circuit() -> None:
+    api = flying(1)
+    asking(api, 2, 3)
+    api.throttled(CallId(1), None, instant(0))
+    assert api.binding(A, instant(0)) == Wait(JobReason.CIRCUIT, instant(1), {"refusals": 1})
+    assert api.grants(instant(1)) == [2]
+    assert api.binding(A, instant(1)) == Wait(JobReason.CIRCUIT, None, {"refusals": 1})
+
+
+def test_a_listing_shows_what_is_charged_and_who_waits() -> None:
+    snov = account(*SNOV)
+    asking(snov, *range(20), cost=LEAD)
+    snov.grants(instant(0))
+    state = snov.state(instant(0))
+    assert [(limit.charged, limit.free) for limit in state.limits] == [(15, 45), (15, 0)]
+    assert (state.waiting, state.in_flight, state.paused, state.standing) == (5, 15, False, FLOWING)
+    assert snov.cost_of(CallId(0)) == snov.cost_of(CallId(19)) == LEAD
+
+
+# --- restart
+
+
+def test_a_throttled_account_is_throttled_after_a_restart() -> None:
+    api = flying(1)
+    api.throttled(CallId(1), instant(60), instant(0))
+    after = account()
+    after.restore([], api.snapshot(instant(1)), instant(10))
+    asking(after, 2, 3)
+    assert after.grants(instant(59)) == []
+    assert after.grants(instant(60)) == [2]
+    assert after.grants(instant(60)) == []
+    after.check()
+
+
+def test_a_snapshot_of_an_account_that_flows_restores_one_that_flows() -> None:
+    after = account(WindowLimit(1, 60))
+    past = [PastCall(CallId(1), REQUEST, instant(0), instant(1))]
+    after.restore(past, Snapshot(Standing(), {}, instant(2)), instant(3))
+    assert after.standing is FLOWING
+    asking(after, 2)
+    assert after.grants(instant(3)) == []
+    assert after.grants(instant(61)) == [2]
+
+
+@settings(max_examples=40, deadline=None)
+@given(crashes=st.lists(st.integers(0, 300 * SECOND), max_size=6), latency=st.sampled_from([0, SECOND, 8 * SECOND]))
+def test_15_leads_a_minute_stay_15_however_often_the_daemon_dies(crashes: list[int], latency: int) -> None:
+    trip = Trip(to_send=50_000, to_arrival=min(latency, 4 * SECOND), to_answer=latency // 2)
+    world = World(account(*SNOV), [Asked(0, call % 3, LEAD, trip) for call in range(60)])
+    for crash in crashes:
+        world.at(crash, lambda: world.crash(lambda: account(*SNOV)))
+    world.run()
+    assert worst_window(world.log, 60, Unit.LEAD) <= 15
+    assert worst_window(world.log, 60) <= 60
+    assert len(world.granted) == 60
+
+
+# --- the database
+
+
+def test_a_small_job_has_a_fifth_of_the_database_beside_any_number_of_large_ones() -> None:
+    bulk = [Asked(0, teamspace, Cost(record=1_000), Trip(to_answer=0)) for teamspace in range(1, 21) for _ in range(40)]
+    small = [Asked(60 * SECOND, 99, Cost(record=1_000), Trip(to_answer=0), interactive=True)] * 5
+    limits = BucketLimit(1_000_000, 3_600, burst=16_667)
+    world = World(account(limits, interactive_share=0.2), bulk + small).run(until=600 * SECOND)
+    assert max(world.seconds_of(99)) - 60 <= 5_000 / (0.2 * 1_000_000 / 3_600) + 2 * 3.6
+    without = World(account(limits), bulk + small).run(until=600 * SECOND)
+    assert max(without.seconds_of(99)) - 60 > 300, "the negative control"
+
+
+def test_a_small_job_alone_finishes_at_once_and_large_ones_alone_have_everything() -> None:
+    limits = BucketLimit(1_000_000, 3_600, burst=16_667)
+    small = [Asked(0, 1, Cost(record=1_000), Trip(to_answer=0), interactive=True)] * 5
+    assert max(World(account(limits, interactive_share=0.2), small).run().seconds_of(1)) < 2
+    bulk = [Asked(0, 1, Cost(record=1_000), Trip(to_answer=0))] * 100
+    done = max(World(account(limits, interactive_share=0.2), bulk).run().seconds_of(1))
+    assert done == pytest.approx((100_000 - 16_667) * 3.6 / 1_000, abs=0.001)
+
+
+# --- many
+
+
+def test_ten_thousand_teamspaces_each_get_their_turn() -> None:
+    asked = [Asked(0, teamspace, REQUEST, Trip(to_answer=0)) for teamspace in range(10_000)]
+    crowd = account(WindowLimit(5_000, 10), ConcurrentLimit(100_000))
+    for call, ask in enumerate(asked):
+        crowd.ask(CallId(call), teamspace=TeamspaceId(ask.teamspace), order=call, cost=ask.cost)
+    assert crowd.grants(instant(0)) == list(range(5_000))
+    for call in range(5_000):
+        crowd.sent(CallId(call), instant(0))
+        crowd.response_began(CallId(call), instant(0))
+        crowd.ended(CallId(call), instant(0))
+    assert crowd.next_deadline(instant(1)) == instant(10)
+    assert crowd.grants(instant(10)) == list(range(5_000, 10_000))
+    crowd.check()
