@@ -151,7 +151,7 @@ class LineDecoder:
             lines.append((self._number, piece))
 
     def _too_large(self) -> LineFault:
-        return LineFault(ErrorCode.TOO_LARGE, f"A line may have at most {self._line_bytes_max} bytes")
+        return LineFault(ErrorCode.TOO_LARGE, f"a line may have at most {self._line_bytes_max} bytes")
 
 
 class RequestDecoder:
@@ -175,7 +175,7 @@ class RequestDecoder:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return _unreadable(error)
         if type(value) is not dict:
-            return LineFault(ErrorCode.BAD_JSON, "A line is one JSON object")
+            return LineFault(ErrorCode.BAD_JSON, "a line is one JSON object")
         if (len(value) != line.count(b":") or b"[" in line or b"\\u0000" in line) and (fault := _examine(value, line)):
             return fault
         word = value.get("op")
@@ -195,12 +195,12 @@ class RequestDecoder:
         ref = _readable_ref(value)
         known = ", ".join(self._kinds if place == "kind" else ("submit", *self._operations))
         if word is None:
-            return LineFault(ErrorCode.BAD_REQUEST, f"A submission needs a kind: {known}", place, ref)
+            return LineFault(ErrorCode.BAD_REQUEST, f"a submission needs a kind: {known}", place, ref)
         if not isinstance(word, str):
             return LineFault(ErrorCode.BAD_REQUEST, f"`{place}` is one of the words {known}", place, ref)
         if place == "kind":
-            return LineFault(ErrorCode.UNKNOWN_KIND, f"There is no kind {_quote(word)}; there are {known}", place, ref)
-        return LineFault(ErrorCode.UNKNOWN_OP, f"There is no op {_quote(word)} here; there are {known}", place, ref)
+            return LineFault(ErrorCode.UNKNOWN_KIND, f"there is no kind {_quote(word)}; there are {known}", place, ref)
+        return LineFault(ErrorCode.UNKNOWN_OP, f"there is no op {_quote(word)} here; there are {known}", place, ref)
 
 
 def encode(messages: Sequence[Request | Reply | Refusal | Notice]) -> bytes:
@@ -237,8 +237,8 @@ def _unreadable(error: Exception) -> LineFault:
     if isinstance(error, msgspec.ValidationError):  # JSON, but a number that neither a double nor an integer can hold
         return LineFault(ErrorCode.BAD_REQUEST, _split(str(error))[0])
     if isinstance(error, RecursionError):
-        return LineFault(ErrorCode.BAD_JSON, f"Nested deeper than {DEPTH_MAX}")
-    return LineFault(ErrorCode.BAD_JSON, f"Not JSON: {error}")
+        return LineFault(ErrorCode.BAD_JSON, f"nested deeper than {DEPTH_MAX}")
+    return LineFault(ErrorCode.BAD_JSON, f"not JSON: {error}")
 
 
 def _examine(value: dict[str, Any], line: bytes) -> LineFault | None:
@@ -267,7 +267,7 @@ class _Objection(Exception):
 def _count_keys(value: dict[str, Any] | list[Any], depth_left: int) -> int:
     """How many keys all objects in `value` have together; objects to everything that is refused besides duplicates."""
     if not depth_left:
-        raise _Objection(ErrorCode.BAD_JSON, f"Nested deeper than {DEPTH_MAX}")
+        raise _Objection(ErrorCode.BAD_JSON, f"nested deeper than {DEPTH_MAX}")
     keys = 0
     items: Iterable[Any] = value
     if isinstance(value, dict):
@@ -277,10 +277,10 @@ def _count_keys(value: dict[str, Any] | list[Any], depth_left: int) -> int:
         kind = type(item)
         if kind is str:
             if "\x00" in item:
-                raise _Objection(ErrorCode.BAD_JSON, "A text may not hold the character NUL")
+                raise _Objection(ErrorCode.BAD_JSON, "a text may not hold the character NUL")
         elif kind is int:
             if not -INT64_MAX - 1 <= item <= INT64_MAX:
-                raise _Objection(ErrorCode.BAD_REQUEST, "An integer may have at most 64 bits")
+                raise _Objection(ErrorCode.BAD_REQUEST, "an integer may have at most 64 bits")
         elif kind is dict or kind is list:
             keys += _count_keys(item, depth_left - 1)
     return keys
@@ -290,7 +290,7 @@ def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
     seen: set[str] = set()
     for key, _ in pairs:
         if key in seen:
-            raise _Objection(ErrorCode.BAD_JSON, f"The key {_quote(key)} stands twice in one object")
+            raise _Objection(ErrorCode.BAD_JSON, f"the key {_quote(key)} stands twice in one object")
         seen.add(key)
 
 
@@ -305,14 +305,15 @@ def _readable_ref(value: dict[str, Any]) -> Ref:
 
 
 _PLACE: Final = re.compile(r"(.*?)(?: - at (?:`key` in )?`\$\.?(.*?)`)?", re.DOTALL)
-_FIELD: Final = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
+_FIELD: Final = re.compile(r"object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
 
 
 def _split(text: str) -> tuple[str, str]:
     """What msgspec says is wrong, and where: `$.steps[1].into[...]` becomes `steps[1].into`."""
     match = _PLACE.fullmatch(text)
     assert match is not None
-    return match[1], (match[2] or "").replace("[...]", "")
+    said = match[1]
+    return said[:1].lower() + said[1:], (match[2] or "").replace("[...]", "")
 
 
 def _bad_request(error: msgspec.ValidationError, ref: Ref) -> LineFault:
@@ -320,7 +321,7 @@ def _bad_request(error: msgspec.ValidationError, ref: Ref) -> LineFault:
     if field := _FIELD.fullmatch(message):
         at = f"{at}.{field[1]}" if at else field[1]
     code = ErrorCode.BAD_REQUEST
-    if message.startswith("Invalid value") and at.endswith(".kind"):
+    if message.startswith("invalid value") and at.endswith(".kind"):
         code = ErrorCode.UNKNOWN_KIND
     return LineFault(code, message, at or None, ref)
 

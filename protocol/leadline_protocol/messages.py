@@ -139,7 +139,7 @@ class Submission(
 
     def __post_init__(self) -> None:
         if self.delay is not None and self.run_at is not None:
-            raise ValueError("Give run_at or delay, not both")
+            raise ValueError("give run_at or delay, not both")
 
 
 class Noop(Submission, tag="noop", frozen=True, kw_only=True):
@@ -729,7 +729,7 @@ class Follow(Operation[Done], tag="follow", frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.job is not None and self.since is not None:
-            raise ValueError("Give job or since, not both")
+            raise ValueError("give job or since, not both")
 
 
 class Person(Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
@@ -821,13 +821,13 @@ def _check_target(scope: Scope, name: str | int | None) -> None:
     match scope:
         case "queue":
             if name is not None:
-                raise ValueError("The queue has no name")
+                raise ValueError("the queue has no name")
         case "job":
             if not isinstance(name, int):
-                raise ValueError("The name of a job is its number")  # noqa: TRY004  msgspec reports a ValueError
+                raise ValueError("the name of a job is its number")  # noqa: TRY004  msgspec reports a ValueError
         case "family" | "teamspace" | "provider":
             if not isinstance(name, str):
-                raise ValueError(f"Name the {scope}")  # noqa: TRY004  msgspec reports a ValueError
+                raise ValueError(f"name the {scope}")  # noqa: TRY004  msgspec reports a ValueError
         case _:
             assert_never(scope)
 
@@ -876,11 +876,11 @@ class Plans(ControlOperation[PlansReply], tag="plans", frozen=True, kw_only=True
 
     def __post_init__(self) -> None:
         if self.plan is not None and self.teamspace is not None:
-            raise ValueError("Give plan or teamspace, not both")
+            raise ValueError("give plan or teamspace, not both")
         if (self.key is None) != (self.value is UNSET):
-            raise ValueError("To set a limit give key and value")
+            raise ValueError("to set a limit give key and value")
         if self.key is not None and self.plan is None and self.teamspace is None:
-            raise ValueError("To set a limit name the plan or the teamspace")
+            raise ValueError("to set a limit name the plan or the teamspace")
 
 
 class Reload(ControlOperation[Done], tag="reload", frozen=True, kw_only=True):
