@@ -66,10 +66,6 @@ LOOK_BACK_JOBS: Final = 100_000
 """How far a listing looks back for what no index leads to: see `JobFilter`."""
 
 
-class AttemptRetired(LeadlineError):
-    """The attempt was killed, restarted or ended: what it writes now is refused."""
-
-
 class LiveJob(Struct, frozen=True, gc=False):
     """A row of the queue as recovery needs it; without its payload."""
 
@@ -148,8 +144,8 @@ class StoredJob(Struct, frozen=True, gc=False):
 class JobFilter(Struct, frozen=True):
     """Which jobs to list: newest first, from below `before`; a field that is None or empty narrows nothing.
 
-    Among ended jobs, those of a `uid`, and over all teamspaces completed noops, are looked for in the newest LOOK_BACK_JOBS
-    ids below `before` only.
+    Among ended jobs, those of a `uid`, and over all teamspaces completed noops, are looked for in the newest
+    LOOK_BACK_JOBS ids below `before` only.
     """
 
     teamspace: str | None = None

@@ -1,0 +1,132 @@
+"""The connections to Postgres, what the server must be like, and what its errors mean to the queue.
+
+There are four sorts: the owner's session, which holds the lock that keeps a second daemon out; the writer, on which
+decisions are committed one after the other; readers, for the store's own questions; and workers, for the transactions
+of slices. The planner is tied down on the first three: their statements find every row by its key, whatever the
+statistics say, and a table that was empty when a statement was planned may hold a million rows a minute later.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import asyncpg
+
+from leadline.adapters.postgres.queries import QUERIES
+from leadline.ports.store import Unavailable, UnfitDatabase
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+    Pool = asyncpg.Pool
+
+VERSION_MIN: Final = 140_000
+
+CONNECT_SECONDS: Final = 10.0
+
+SETTINGS: Final[dict[str, str]] = {
+    "synchronous_commit": "on",
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_user_timeout": "10s",
+    "statement_timeout": "60s",
+    "lock_timeout": "30s",
+    "jit": "off",
+    "timezone": "UTC",
+}
+"""Of every session. A daemon that was stopped in the middle of a transaction holds up its successor for 10 s at most.
+"""
+
+BY_KEY: Final[dict[str, str]] = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+"""Of the sessions whose statements find each row by its key."""
+
+TROUBLE: Final = (
+    asyncpg.PostgresConnectionError,  # class 08
+    asyncpg.InsufficientResourcesError,  # 53: disk full, out of memory, too many connections
+    asyncpg.OperatorInterventionError,  # 57: shutdown, crash, cancelled, starting up
+    asyncpg.PostgresSystemError,  # 58: the server cannot read or write a file
+    asyncpg.TransactionRollbackError,  # 40: deadlock, serialisation
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""Errors that say nothing about the statement and all about the database: trying later may succeed."""
+
+ANY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""Whatever may come out of a connection."""
+
+
+@contextmanager
+def translated(connection: Connection) -> Iterator[None]:
+    """Lets what happens to the database come out as Unavailable; what a statement itself did wrong stays as it is."""
+    try:
+        yield
+    except ANY as error:
+        if isinstance(error, TROUBLE) or connection.is_closed():
+            raise Unavailable(f"the database is not available: {_told(error)}") from error
+        raise
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Whatever keeps us from connecting, a wrong password included, may be put right while the daemon waits."""
+    try:
+        yield
+    except ANY as error:
+        raise Unavailable(f"cannot connect to the database: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+class Connections:
+    """Opens connections to one database under one name."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self.name: Final = name
+        """What the server shows as the application's name: the sessions of one daemon have it in common."""
+
+    async def dedicated(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """A session of its own, by key, that no idleness ends. Raises Unavailable."""
+        with connecting():
+            connection = await asyncpg.connect(
+                self._url, timeout=CONNECT_SECONDS, server_settings=self._settings(SETTINGS | BY_KEY)
+            )
+            if connection.get_server_version() >= (14,):
+                await connection.execute("SET idle_session_timeout = 0")
+            return connection
+
+    async def pool(self, settings: dict[str, str], size: int) -> Pool:
+        """Up to `size` sessions, opened when they are needed."""
+        with connecting():
+            return await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=size,
+                timeout=CONNECT_SECONDS,
+                server_settings=self._settings(SETTINGS | settings),
+            )
+
+    def _settings(self, settings: dict[str, str]) -> dict[str, str]:
+        return {**settings, "application_name": self.name}
+
+
+async def check_server(connection: Connection) -> None:
+    """Raises UnfitDatabase where the server's settings cannot keep the promises, Unavailable where it is a standby."""
+    with translated(connection):
+        server = await connection.fetchrow(QUERIES["server"].sql)
+    assert server is not None
+    if server["version"] < VERSION_MIN:
+        raise UnfitDatabase(f"Postgres {server['version'] // 10_000} is too old: 14 or later is needed")
+    for setting in ("fsync", "full_page_writes"):
+        if server[setting] != "on":
+            raise UnfitDatabase(
+                f"{setting} is {server[setting]}: a crash of the server would lose what was acknowledged"
+            )
+    if server["in_recovery"]:
+        raise Unavailable("the database is a standby: it cannot be written to")

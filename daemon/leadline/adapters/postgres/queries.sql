@@ -1,0 +1,342 @@
+-- Every statement that the store sends, by name. A line `-- name: …` opens one, the comment lines below it describe
+-- it. What inserts names its columns: COPY of many rows takes them from there.
+
+-- name: fence
+-- The first statement of every write transaction: proves that this daemon ($1: its epoch) is still the owner, keeps it
+-- the owner until the transaction ends, and returns the transaction's id, by which its outcome can be looked up.
+SELECT pg_current_xact_id()::text FROM leader WHERE epoch = $1 FOR SHARE
+
+-- name: bump_epoch
+-- The first statement of a take-over. Waits for write transactions of the owner before; none of them can begin
+-- afterwards.
+UPDATE leader SET epoch = epoch + 1, owner = $1, taken = clock_timestamp() RETURNING epoch
+
+-- name: owner
+-- Who took over last, for people.
+SELECT owner FROM leader
+
+-- name: try_own
+-- Takes the session lock that keeps a second daemon from starting.
+SELECT pg_try_advisory_lock($1)
+
+-- name: own
+-- The same, waiting for it.
+SELECT pg_advisory_lock($1)
+
+-- name: lock_migrations
+SELECT pg_advisory_xact_lock($1)
+
+-- name: holder
+-- The name of the daemon whose session holds the lock.
+SELECT session.application_name
+FROM pg_locks AS lock
+JOIN pg_stat_activity AS session ON session.pid = lock.pid
+WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
+    AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (lock.classid::bigint << 32 | lock.objid::bigint) = $1
+
+-- name: end_holder
+-- Ends the session that holds the lock.
+SELECT pg_terminate_backend(lock.pid)
+FROM pg_locks AS lock
+WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
+    AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (lock.classid::bigint << 32 | lock.objid::bigint) = $1
+
+-- name: end_sessions
+-- Ends all sessions of a daemon but this one, with whatever they still have open.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()
+
+-- name: outcome
+-- What became of a transaction: committed, aborted, in progress; null where it is too long ago to tell.
+SELECT pg_xact_status($1::text::xid8)
+
+-- name: server
+-- What the promises rest on.
+SELECT current_setting('server_version_num')::integer AS version, current_setting('fsync') AS fsync,
+    current_setting('full_page_writes') AS full_page_writes, pg_is_in_recovery() AS in_recovery
+
+-- name: register_kinds
+-- Gives a number to each kind of job that has none.
+INSERT INTO kind (name, family) SELECT * FROM unnest($1::text[], $2::smallint[])
+ON CONFLICT (name) DO UPDATE SET family = excluded.family WHERE kind.family <> excluded.family
+
+-- name: close_calls_of_a_crash
+-- At a take-over nobody knows how the calls in flight ended.
+UPDATE call SET state = 'unknown', cause = 'crash' WHERE state = 'sent' RETURNING id
+
+-- name: kinds
+SELECT id, name, family FROM kind
+
+-- name: teamspaces
+SELECT id, name FROM teamspace ORDER BY id
+
+-- name: slots
+SELECT teamspace, family, slot, job FROM running_slot ORDER BY teamspace, family, slot
+
+-- name: accounts
+SELECT name, state FROM account ORDER BY name
+
+-- name: pauses
+SELECT scope, name FROM pause ORDER BY scope, name
+
+-- name: calls_since
+-- Calls sent at $1 or later, and those of $2 at whatever time; what was certainly never sent charges nothing.
+SELECT id, job, attempt, account, cost, sent, began, state FROM call WHERE sent >= $1 AND state <> 'unsent'
+UNION
+SELECT id, job, attempt, account, cost, sent, began, state FROM call WHERE id = ANY ($2::bigint[])
+ORDER BY id
+
+-- name: latest
+-- The last job, the last call, and the latest instant: that of the last calls, or the database's own clock.
+SELECT
+    greatest((SELECT max(id) FROM job), (SELECT max(id) FROM job_ended), 0) AS job,
+    coalesce((SELECT max(id) FROM call), 0) AS call,
+    greatest(
+        (SELECT max(sent) FROM call),
+        (SELECT max(began) FROM (SELECT began FROM call ORDER BY sent DESC LIMIT 1000) AS recent),
+        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+    ) AS instant
+
+-- name: attempts
+-- The counts of all live jobs that have started.
+SELECT job, total, done, failed, skipped, unknown FROM attempt
+
+-- name: live_jobs
+-- A page of the queue in order of id, without what only the work itself reads.
+SELECT id, ord, teamspace, kind, state, run_at, chain, step, attempt, started, details, stop_on_failure, total
+FROM job WHERE id > $1 ORDER BY id LIMIT $2
+
+-- name: partitions
+-- The partitions of the tables that have any.
+SELECT parent.relname AS parent, child.relname AS child
+FROM pg_inherits
+JOIN pg_class AS parent ON parent.oid = inhparent
+JOIN pg_class AS child ON child.oid = inhrelid
+WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace
+
+-- name: add_teamspaces
+INSERT INTO teamspace (id, name) SELECT * FROM unnest($1::integer[], $2::text[])
+
+-- name: add_jobs
+-- New rows of the queue.
+INSERT INTO job (id, ord, submitted, run_at, chain, rerun_of, table_id, total, uid, teamspace, step, steps, kind,
+state,
+    stop_on_failure, notify, payload, warnings)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+    $8::bigint[], $9::bigint[], $10::integer[], $11::integer[], $12::integer[], $13::smallint[], $14::smallint[],
+    $15::boolean[], $16::boolean[], $17::bytea[], $18::bytea[])
+
+-- name: add_ended_jobs
+-- Jobs that were admitted and ended in one decision; they were never in the queue's table.
+INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
+rerun_of,
+    table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings, reason,
+    message)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+    $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[],
+    $15::bigint[], $16::integer[], $17::integer[], $18::integer[], $19::integer[], $20::smallint[], $21::smallint[],
+    $22::boolean[], $23::boolean[], $24::bytea[], $25::bytea[], $26::text[], $27::text[])
+
+-- name: end_jobs
+-- Moves rows of the queue to the ended ones; the payload never leaves the database. Counts that the decision does not
+-- bring are those of the last attempt, which goes with its job. Only nested loops here: each row is found by its key.
+WITH finished AS (
+    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[],
+    $7::bigint[],
+        $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
+        AS f (id, state, ended, started, reason, message, total, done, failed, skipped, unknown)
+), retired AS (
+    DELETE FROM attempt USING finished WHERE attempt.job = finished.id
+), gone AS (
+    DELETE FROM job USING finished AS f LEFT JOIN attempt AS a ON a.job = f.id
+    WHERE job.id = f.id
+    RETURNING job.id, job.ord, job.submitted, f.ended,
+        coalesce(f.total, a.total, job.total, 0) AS total, coalesce(f.done, a.done, 0) AS done,
+        coalesce(f.failed, a.failed, 0) AS failed, coalesce(f.skipped, a.skipped, 0) AS skipped,
+        coalesce(f.unknown, a.unknown, 0) AS unknown,
+        job.run_at, coalesce(f.started, job.started) AS started, job.chain, job.rerun_of, job.table_id, job.uid,
+        job.teamspace, job.step, job.steps, coalesce(a.number, job.attempt) AS attempt, job.kind, f.state,
+        job.stop_on_failure, job.notify, job.payload, job.warnings, f.reason, f.message
+) INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
+rerun_of,
+    table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings, reason,
+    message)
+SELECT * FROM gone
+
+-- name: add_keys
+-- Keys of admitted jobs, for 30 days. One that has expired makes room; one that has not stays, and the caller counts.
+INSERT INTO submission_key (teamspace, key_hash, body_hash, job, expires)
+SELECT *, now() + interval '30 days' FROM unnest($1::integer[], $2::bytea[], $3::bytea[], $4::bigint[])
+ON CONFLICT (teamspace, key_hash) DO UPDATE
+SET body_hash = excluded.body_hash, job = excluded.job, expires = excluded.expires
+WHERE submission_key.expires <= now()
+
+-- name: change_jobs
+-- Rows of the queue as they are now.
+UPDATE job SET state = changed.state, details = changed.details, attempt = changed.attempt, started = changed.started
+FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::integer[], $5::bigint[])
+    AS changed (id, state, details, attempt, started)
+WHERE job.id = changed.id
+
+-- name: begin_attempts
+-- A new attempt's number retires the one before; counts and checkpoint stay.
+INSERT INTO attempt (job, number, total)
+SELECT begun.job, begun.number, coalesce(job.total, 0)
+FROM unnest($1::bigint[], $2::integer[]) AS begun (job, number)
+JOIN job ON job.id = begun.job
+ON CONFLICT (job) DO UPDATE SET number = excluded.number, activity = '' WHERE attempt.number < excluded.number
+
+-- name: free_slots
+DELETE FROM running_slot USING unnest($1::integer[], $2::smallint[], $3::integer[], $4::bigint[])
+    AS freed (teamspace, family, slot, job)
+WHERE running_slot.teamspace = freed.teamspace AND running_slot.family = freed.family
+    AND running_slot.slot = freed.slot AND running_slot.job = freed.job
+
+-- name: take_slots
+INSERT INTO running_slot (teamspace, family, slot, job)
+SELECT * FROM unnest($1::integer[], $2::smallint[], $3::integer[], $4::bigint[])
+
+-- name: send_calls
+-- Calls that may go out once this has committed.
+INSERT INTO call (id, job, lead, sent, attempt, account, cost)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::integer[], $6::text[], $7::bytea[])
+
+-- name: close_calls
+UPDATE call SET state = closed.state, cause = closed.cause, began = coalesce(closed.began, call.began)
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS closed (id, state, cause, began)
+WHERE call.id = closed.id
+
+-- name: keep_accounts
+INSERT INTO account (name, state) SELECT * FROM unnest($1::text[], $2::bytea[])
+ON CONFLICT (name) DO UPDATE SET state = excluded.state
+
+-- name: add_pauses
+INSERT INTO pause (scope, name) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING
+
+-- name: drop_pauses
+DELETE FROM pause USING unnest($1::text[], $2::text[]) AS ended (scope, name)
+WHERE pause.scope = ended.scope AND pause.name = ended.name
+
+-- name: add_events
+-- Lines of jobs' stories.
+INSERT INTO job_event (job, n, at, event, detail)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
+
+-- name: lock_attempt
+-- The second statement of every work transaction: holds the attempt as it is, so that nothing of a retired one is
+-- stored.
+SELECT job FROM attempt WHERE job = $1 AND number = $2 FOR NO KEY UPDATE
+
+-- name: known_keys
+-- The jobs that stand under these keys, live or ended.
+SELECT asked.teamspace, asked.key_hash, known.job, known.body_hash, found.state FROM unnest($1::text[], $2::bytea[])
+AS asked (teamspace, key_hash) JOIN teamspace ON teamspace.name = asked.teamspace JOIN submission_key AS known ON
+known.teamspace = teamspace.id AND known.key_hash = asked.key_hash AND known.expires > now() CROSS JOIN LATERAL (
+    SELECT state FROM job WHERE id = known.job
+    UNION ALL
+    SELECT state FROM job_ended WHERE id = known.job
+) AS found
+
+-- name: payloads
+SELECT id, payload FROM job WHERE id = ANY ($1::bigint[])
+
+-- name: job
+SELECT * FROM shown_job WHERE id = $1
+
+-- name: steps
+-- The steps of a chain in their order.
+SELECT shown.*
+FROM (
+    SELECT id FROM job WHERE chain = $1 AND step IS NOT NULL
+    UNION ALL
+    SELECT id FROM job_ended WHERE chain = $1 AND step IS NOT NULL
+) AS step
+CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = step.id) AS shown
+ORDER BY shown.step
+
+-- name: history
+SELECT job, at, event, detail FROM job_event WHERE job = $1 ORDER BY n
+
+-- name: jobs_of_teamspace
+-- A page of a teamspace's ($7) jobs below $1: the newest $2 of kinds $3 and states $4, and of the user $5 above id
+-- $6. One probe of the index for each kind and state; the queue itself is walked from its newest row.
+WITH page AS (
+    (SELECT id FROM job
+     WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $7) AND kind = ANY ($3::smallint[])
+        AND state = ANY ($4::smallint[]) AND ($5::bigint IS NULL OR uid = $5) AND id > $6 AND 4 > ANY ($4::smallint[])
+     ORDER BY id DESC LIMIT $2)
+    UNION ALL
+    SELECT probe.id
+    FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
+    CROSS JOIN LATERAL (
+        SELECT id FROM job_ended
+        WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $7) AND kind = wanted_kind
+            AND state = wanted_state AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+        ORDER BY id DESC LIMIT $2
+    ) AS probe
+    WHERE wanted_state >= 4
+    ORDER BY id DESC LIMIT $2
+)
+SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
+ORDER BY shown.id DESC
+
+-- name: jobs_of_table
+-- The same for the table $7.
+WITH page AS (
+    (SELECT id FROM job
+     WHERE id < $1 AND table_id = $7 AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[])
+        AND ($5::bigint IS NULL OR uid = $5) AND id > $6 AND 4 > ANY ($4::smallint[])
+     ORDER BY id DESC LIMIT $2)
+    UNION ALL
+    SELECT probe.id
+    FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
+    CROSS JOIN LATERAL (
+        SELECT id FROM job_ended
+        WHERE id < $1 AND table_id = $7 AND kind = wanted_kind AND state = wanted_state
+            AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+        ORDER BY id DESC LIMIT $2
+    ) AS probe
+    WHERE wanted_state >= 4
+    ORDER BY id DESC LIMIT $2
+)
+SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
+ORDER BY shown.id DESC
+
+-- name: jobs_of_all
+-- The same for everyone. Completed noops are in no index but that of the ids; $7 is where the walk over that one ends.
+WITH page AS (
+    (SELECT id FROM job
+     WHERE id < $1 AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[])
+        AND ($5::bigint IS NULL OR uid = $5) AND id > $6 AND 4 > ANY ($4::smallint[])
+     ORDER BY id DESC LIMIT $2)
+    UNION ALL
+    SELECT probe.id
+    FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
+    CROSS JOIN LATERAL (
+        SELECT id FROM job_ended
+        WHERE id < $1 AND kind = wanted_kind AND state = wanted_state AND (kind <> 0 OR state <> 4)
+            AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+        ORDER BY id DESC LIMIT $2
+    ) AS probe
+    WHERE wanted_state >= 4
+    UNION ALL
+    (SELECT id FROM job_ended
+     WHERE id < $1 AND id > $7 AND kind = 0 AND state = 4 AND 0 = ANY ($3::smallint[]) AND 4 = ANY ($4::smallint[])
+        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     ORDER BY id DESC LIMIT $2)
+    ORDER BY id DESC LIMIT $2
+)
+SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
+ORDER BY shown.id DESC
+
+-- name: newest_job
+SELECT greatest((SELECT max(id) FROM job), (SELECT max(id) FROM job_ended), 0)
+
+-- name: oldest_needed_job
+-- The first job that is live or stands under a key that has not expired.
+SELECT least((SELECT min(id) FROM job), (SELECT min(job) FROM submission_key WHERE expires > now()))
+
+-- name: drop_expired_keys
+DELETE FROM submission_key WHERE expires <= now()

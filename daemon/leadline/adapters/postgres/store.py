@@ -1,0 +1,399 @@
+"""The queue's store in Postgres: what memory has decided, kept.
+
+A decision is one transaction on the one writer connection: the fence, the records (decision.py), COMMIT. An ended job
+leaves `job` for `job_ended` within the database, so that `job` holds what is live and stays small; a job that begins
+and ends in one decision is written once, to `job_ended`.
+
+Slices write in transactions of their own (`work`), on other connections: these hold their attempt's row, so that what
+a retired attempt still brings is refused, and no row that a decision waits for.
+
+Calls stay when their job has ended: they are the books. They go with their partition (`prune`).
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+from typing import Final
+
+import asyncpg
+
+from leadline.adapters.postgres.decision import NUMBER_OF, STATES, Decision, Row
+from leadline.adapters.postgres.fence import Fence, takeover_transaction
+from leadline.adapters.postgres.migrate import migrate
+from leadline.adapters.postgres.partitions import IDS_PER_PARTITION, Partitions
+from leadline.adapters.postgres.pool import BY_KEY, Connection, Connections, Pool, check_server, connecting, translated
+from leadline.adapters.postgres.queries import QUERIES
+from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
+from leadline.core.events import KnownKey
+from leadline.core.model import SECOND, Counts, Family
+from leadline.ports.store import (
+    LOOK_BACK_JOBS,
+    AttemptRetired,
+    Contradiction,
+    Fenced,
+    JobFilter,
+    LiveJob,
+    OwnedByAnother,
+    Recovered,
+    StoredCall,
+    StoredJob,
+    Unavailable,
+)
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
+
+READERS: Final = 4
+WORKERS: Final = 8
+
+OWNER_LOCK: Final = 0x6C65_6164_0001
+"""Key of the advisory lock that the owner's session holds: `lead`, and a number that nothing else locks."""
+
+_NOWHERE: Final = 2**63 - 1
+_NONE_COUNTED: Final = Counts()
+
+
+class PostgresStore:
+    """The port `leadline.ports.store.Store` on one Postgres database, and the connections of slices to it.
+
+    `queries` are the slices' named statements, by which an admission's `Statement` is carried out. Nothing is
+    connected before `take_over`.
+    """
+
+    def __init__(
+        self, url: str, *, queries: Mapping[str, str] | None = None, ids_per_partition: int = IDS_PER_PARTITION
+    ) -> None:
+        self._statements = dict(queries or {})
+        self._connections = Connections(url, f"leadline {secrets.token_hex(4)}")
+        self._owner: asyncpg.Connection[asyncpg.Record] | None = None
+        self._reign: _Reign | None = None
+        self._in_turn = asyncio.Lock()
+        self._partitions = Partitions(ids_per_partition)
+
+    # -- ownership --------------------------------------------------------------------------------------------------
+
+    async def take_over(
+        self, *, owner: str, kinds: Mapping[str, int], charge_seconds: int = 90_000, force: bool = False
+    ) -> Recovered:
+        """Become the owner; see the port. Brings the schema up to date first.
+
+        Raises what the port says, and SchemaTooNew and SchemaChanged.
+        """
+        await self._resign()
+        session = await self._own(force=force)
+        await check_server(session)
+        with translated(session):
+            await session.execute(QUERIES["end_sessions"].sql, self._connections.name)
+            await migrate(session)
+            async with takeover_transaction(session, owner) as epoch:
+                await session.execute(QUERIES["register_kinds"].sql, list(kinds), list(kinds.values()))
+                cut_off = [row["id"] for row in await session.fetch(QUERIES["close_calls_of_a_crash"].sql)]
+                latest = await session.fetchrow(QUERIES["latest"].sql)
+                assert latest is not None
+                await self._partitions.learn(session)
+                made = await self._partitions.make(session, {latest["job"] + 1}, {latest["call"] + 1})
+            self._partitions.note(made)
+            recovered = Recovered(
+                epoch=epoch,
+                instant=Instant(latest["instant"]),
+                last_job=JobId(latest["job"]),
+                last_call=CallId(latest["call"]),
+                teamspaces=[
+                    (TeamspaceId(row["id"]), row["name"]) for row in await session.fetch(QUERIES["teamspaces"].sql)
+                ],
+                slots=[
+                    SlotRow(row["teamspace"], Family(row["family"]), row["slot"], row["job"])
+                    for row in await session.fetch(QUERIES["slots"].sql)
+                ],
+                calls=[
+                    StoredCall(**row)
+                    for row in await session.fetch(
+                        QUERIES["calls_since"].sql, latest["instant"] - charge_seconds * SECOND, cut_off
+                    )
+                ],
+                accounts=[
+                    AccountRow(AccountName(row["name"]), row["state"])
+                    for row in await session.fetch(QUERIES["accounts"].sql)
+                ],
+                pauses=[
+                    PauseRow(row["scope"], row["name"], paused=True)
+                    for row in await session.fetch(QUERIES["pauses"].sql)
+                ],
+            )
+            stored_kinds = await session.fetch(QUERIES["kinds"].sql)
+        self._reign = await self._begin_reign(Fence(epoch, session, self._connections.dedicated), stored_kinds, kinds)
+        return recovered
+
+    async def close(self) -> None:
+        """Let go of the database: another daemon may own it now."""
+        await self._resign()
+        if self._owner is not None:
+            self._owner.terminate()
+            self._owner = None
+
+    async def _own(self, *, force: bool) -> "asyncpg.Connection[asyncpg.Record]":
+        """The session that holds the owner's lock: the one there is, or a new one.
+
+        A session of our own that the server still believes in, after a break in the network, is ended.
+        """
+        if self._owner is not None and not self._owner.is_closed():
+            return self._owner
+        session = await self._connections.dedicated()
+        try:
+            with translated(session):
+                if not await session.fetchval(QUERIES["try_own"].sql, OWNER_LOCK):
+                    holder = await session.fetchval(QUERIES["holder"].sql, OWNER_LOCK)
+                    if not force and holder not in {None, self._connections.name}:
+                        raise OwnedByAnother(await _name_of_owner(session))
+                    await session.execute(QUERIES["end_holder"].sql, OWNER_LOCK)
+                    if force and holder is not None:
+                        await session.execute(QUERIES["end_sessions"].sql, holder)
+                    await session.execute(QUERIES["own"].sql, OWNER_LOCK)
+        except BaseException:
+            session.terminate()
+            raise
+        self._owner = session
+        return session
+
+    async def _resign(self) -> None:
+        reign, self._reign = self._reign, None
+        if reign is not None:
+            reign.writer.terminate()
+            reign.readers.terminate()
+            reign.workers.terminate()
+
+    async def _begin_reign(
+        self, fence: Fence, stored_kinds: Sequence[asyncpg.Record], kinds: Mapping[str, int]
+    ) -> "_Reign":
+        numbers = {row["name"]: row["id"] for row in stored_kinds}
+        return _Reign(
+            fence=fence,
+            writer=await self._connections.dedicated(),
+            readers=await self._connections.pool(BY_KEY, READERS),
+            workers=await self._connections.pool({}, WORKERS),
+            kind_numbers=[numbers[name] for name in kinds],
+            kind_names={row["id"]: row["name"] for row in stored_kinds},
+            families={row["id"]: Family(row["family"]) for row in stored_kinds if row["family"] in list(Family)},
+        )
+
+    def _present(self) -> "_Reign":
+        if self._reign is None:
+            raise Unavailable("this daemon does not own the database at present")
+        return self._reign
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    async def commit(self, records: Records) -> None:
+        """Store one decision; see the port. Calls that overlap are carried out in the order in which they came."""
+        async with self._in_turn:
+            reign = self._present()
+            await self._keep_session(reign)
+            if reign.writer.is_closed():
+                reign.writer = await self._connections.dedicated()
+            with _contradicted():
+                await self._make_room(reign, records)
+                async with reign.fence.write_transaction(reign.writer):
+                    await Decision(reign.writer, reign.kind_numbers, self._statements, reign.serials).write(records)
+
+    async def _keep_session(self, reign: "_Reign") -> None:
+        """Take the owner's lock again where its session was lost; without it a second daemon would not be refused."""
+        if reign.fence.witness.is_closed():
+            try:
+                reign.fence.witness = await self._own(force=False)
+            except OwnedByAnother as error:
+                raise Fenced(str(error)) from error
+
+    async def _make_room(self, reign: "_Reign", records: Records) -> None:
+        """Make the partitions that these records, and those of a good while after them, go to."""
+        jobs = {row.id for row in (*records.admitted[:1], *records.admitted[-1:])}
+        jobs |= {row.id for row in (*records.ended[:1], *records.ended[-1:]) if row.admitted is not None}
+        calls = {row.id for row in (*records.calls_sent[:1], *records.calls_sent[-1:])}
+        if self._partitions.missing(jobs, calls):
+            async with reign.fence.write_transaction(reign.writer):
+                made = await self._partitions.make(reign.writer, jobs, calls)
+            self._partitions.note(made)
+
+    @asynccontextmanager
+    async def work(self, job: JobId, number: int) -> AsyncIterator[Connection]:
+        """A transaction of a slice for attempt `number` of a job; it commits at the end of the block.
+
+        Holds the attempt's row, which the block may change: counts, activity, checkpoint. Raises AttemptRetired where
+        another attempt is the present one, or none; Fenced, Unavailable and OutcomeUnknown as `commit` does. What a
+        statement of the block does wrong comes out as asyncpg raised it.
+        """
+        reign = self._present()
+        async with _lent(reign.workers) as connection, reign.fence.write_transaction(connection):
+            if await connection.fetchval(QUERIES["lock_attempt"].sql, job, number) is None:
+                raise AttemptRetired(f"attempt {number} of job {job} is not the present one")
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Connection]:
+        """A connection for a slice's questions; a statement sees what was committed before it. Raises Unavailable."""
+        async with _lent(self._present().workers) as connection:
+            with translated(connection):
+                yield connection
+
+    async def prune(self, ended_before: Instant) -> Sequence[str]:
+        """Drop the partitions in which everything ended (a call: was sent) before that, and expired keys.
+
+        Returns the names of what was dropped. Nothing that a live job or an unexpired key refers to goes, nor the
+        last ids.
+        """
+        reign = self._present()
+        async with _lent(reign.readers) as connection:
+            with translated(connection):
+                old = await self._partitions.older_than(connection, ended_before)
+        async with self._in_turn:
+            async with reign.fence.write_transaction(reign.writer):
+                await reign.writer.execute(QUERIES["drop_expired_keys"].sql)
+                for name in old:
+                    await reign.writer.execute(f"DROP TABLE {name}")
+            self._partitions.forget(old)
+        return old
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    async def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[LiveJob]]:
+        """All live jobs; see the port. For the time before the first commit: pages are not of one moment."""
+        reign = self._present()
+        async with _lent(reign.readers) as connection:
+            with translated(connection):
+                started = map(tuple, await connection.fetch(QUERIES["attempts"].sql))
+                counts = {JobId(job): Counts(*counted) for job, *counted in started}
+                statement = await connection.prepare(QUERIES["live_jobs"].sql)
+                last = 0
+                while rows := await statement.fetch(last, page):
+                    yield [_live_job(tuple(row), reign.kind_names, counts) for row in rows]
+                    last = rows[-1]["id"]
+
+    async def known_keys(self, keys: Sequence[tuple[str, bytes]]) -> Mapping[tuple[str, bytes], KnownKey]:
+        """What is stored under these keys; see the port."""
+        teamspaces, hashes = map(list, zip(*keys, strict=True)) if keys else ([], [])
+        rows = await self._fetch("known_keys", teamspaces, hashes)
+        return {
+            (teamspace, key_hash): KnownKey(job, body_hash, STATES[state])
+            for teamspace, key_hash, job, body_hash, state in rows
+        }
+
+    async def payloads(self, jobs: Sequence[JobId]) -> Mapping[JobId, bytes]:
+        """The submissions of live jobs, as received."""
+        return {row["id"]: row["payload"] for row in await self._fetch("payloads", jobs)}
+
+    async def job(self, job: JobId) -> StoredJob | None:
+        """One job, live or ended."""
+        rows = await self._fetch("job", job)
+        return _stored_job(rows[0]) if rows else None
+
+    async def jobs(self, which: JobFilter) -> Sequence[StoredJob]:
+        """Jobs, newest first; see the port.
+
+        Of ended jobs at most `limit` ids are looked at for each pair of a kind and a state; live ones are walked from
+        the newest until there are enough (but for those of a table), which the length of the queue bounds.
+        """
+        families = self._present().families
+        kinds = [kind for kind, family in families.items() if not which.families or family in which.families]
+        if not which.families:
+            kinds = list(self._present().kind_names)
+        states = [NUMBER_OF[state] for state in which.states or STATES]
+        before = _NOWHERE if which.before is None else which.before
+        looks_back = which.uid is not None or (which.teamspace is None and which.table is None)
+        floor = await self._floor(which) if looks_back else 0
+        narrowed = (before, which.limit, kinds, states, which.uid, floor if which.uid is not None else 0)
+        if which.table is not None:
+            rows = await self._fetch("jobs_of_table", *narrowed, which.table)
+        elif which.teamspace is not None:
+            rows = await self._fetch("jobs_of_teamspace", *narrowed, which.teamspace)
+        else:
+            rows = await self._fetch("jobs_of_all", *narrowed, floor)
+        return [_stored_job(row) for row in rows]
+
+    async def _floor(self, which: JobFilter) -> int:
+        """The id at which looking back ends."""
+        newest = which.before
+        if newest is None:
+            newest = (await self._fetch("newest_job"))[0][0]
+        return max(0, newest - LOOK_BACK_JOBS)
+
+    async def steps(self, chain: JobId) -> Sequence[StoredJob]:
+        """The steps of a chain in order."""
+        return [_stored_job(row) for row in await self._fetch("steps", chain)]
+
+    async def history(self, job: JobId) -> Sequence[HistoryRow]:
+        """The job's story, oldest first."""
+        return [HistoryRow(*row) for row in map(tuple, await self._fetch("history", job))]
+
+    async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        async with _lent(self._present().readers) as connection:
+            with translated(connection):
+                return await connection.fetch(QUERIES[query].sql, *arguments)
+
+
+class _Reign:
+    """The connections and numbers of one epoch."""
+
+    def __init__(
+        self,
+        *,
+        fence: Fence,
+        writer: "asyncpg.Connection[asyncpg.Record]",
+        readers: Pool,
+        workers: Pool,
+        kind_numbers: Sequence[int],
+        kind_names: Mapping[int, str],
+        families: Mapping[int, Family],
+    ) -> None:
+        self.fence: Final = fence
+        self.writer = writer
+        self.readers: Final = readers
+        self.workers: Final = workers
+        self.kind_numbers: Final = kind_numbers
+        """The database's numbers of the daemon's kinds, in the daemon's order."""
+        self.kind_names: Final = kind_names
+        """Names by the database's numbers; also of kinds that only another version knows."""
+        self.families: Final = families
+        self.serials: Final = count(fence.epoch << 40)
+        """Numbers for the lines of jobs' stories: an epoch has room for a million million."""
+
+
+@asynccontextmanager
+async def _lent(pool: Pool) -> AsyncIterator[Connection]:
+    with connecting():
+        connection = await pool.acquire()
+    try:
+        yield connection
+    finally:
+        await pool.release(connection)
+
+
+@contextmanager
+def _contradicted() -> Iterator[None]:
+    """What the database refuses of a decision, other than for reasons of its own, is a bug in the decision."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Contradiction(f"the database refuses the records: {error}") from error
+
+
+async def _name_of_owner(session: Connection) -> str:
+    """Who the owner said to be; nobody where it has not got as far as saying so."""
+    try:
+        return str(await session.fetchval(QUERIES["owner"].sql)) or "another daemon"
+    except asyncpg.UndefinedTableError:
+        return "another daemon, which is just preparing the database"
+
+
+def _live_job(row: Row, kinds: Mapping[int, str], counts: Mapping[JobId, Counts]) -> LiveJob:
+    job, order, teamspace, kind, state, run_at, chain, step, attempt, started, details, stops, total = row
+    counted = counts.get(job) or (Counts(total) if total else _NONE_COUNTED)
+    return LiveJob(
+        job, order, teamspace, kinds[kind], STATES[state], run_at, chain, step, attempt, started, details or b"",
+        counted, stops,
+    )  # fmt: skip
+
+
+def _stored_job(row: asyncpg.Record) -> StoredJob:
+    """The view shown_job has the columns of StoredJob in their order, the counts as five."""
+    columns: Row = tuple(row)
+    fields = (*columns[:4], STATES[columns[4]], *columns[5:10], Counts(*columns[10:15]), *columns[15:26])
+    return StoredJob(*fields)
