@@ -26,7 +26,7 @@ from leadline.actors.provider import Permit, ProviderActor
 from leadline.actors.teamspace import TeamspaceActor
 from leadline.actors.watchdog import Watchdog
 from leadline.core.effects import Effects, EndedJob, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
-from leadline.core.events import AccountLearned, Event, LimitsSet
+from leadline.core.events import AccountLearned, DrainBegan, Event, LimitsSet, Ticked
 from leadline.core.model import Family, Kind, Limits, Rules
 from leadline.core.rate_limit import Cost, NextReset
 from leadline.core.recovery import JobRow, PastCallRow, Recovery
@@ -139,6 +139,16 @@ class Supervisor:
             for account in setting.accounts:
                 await self.reign.dispatcher.tell(account.learned)
 
+    async def drain(self, seconds: float) -> None:
+        """Start nothing more, and wait until what runs has come to a stop, for so long at most."""
+        if self.reign is None:
+            return
+        reign = self.reign
+        with anyio.move_on_after(seconds):
+            await reign.dispatcher.tell(DrainBegan())
+            await reign.until_quiet()
+            await reign.dispatcher.tell(Ticked())  # an event is answered when all before it are stored
+
     def _limits(self) -> list[Event]:
         return [LimitsSet(name, limits) for name, limits in self.setting.limits.items()]
 
@@ -223,6 +233,7 @@ class Reign:
             )
         )
         self._watchdog = Watchdog(self._beat)
+        self._quiet = anyio.Event()
 
     async def open(self, first: Effects) -> None:
         """Store the first decision, carry it out, and start the actors."""
@@ -239,8 +250,19 @@ class Reign:
             self._supervisor.works,
             self._permit,
             self._announcer,
-            self.teamspaces.release,
+            self._release,
         )
+
+    def _release(self, teamspace: TeamspaceId) -> None:
+        self.teamspaces.release(teamspace)
+        if not len(self.teamspaces):
+            self._quiet.set()
+
+    async def until_quiet(self) -> None:
+        """Wait until nothing runs."""
+        while len(self.teamspaces):
+            self._quiet = anyio.Event()
+            await self._quiet.wait()
 
     async def _permit(
         self, account: AccountName, job: JobId, number: int, lead: LeadId, cost: Cost, stopping: Callable[[], bool]

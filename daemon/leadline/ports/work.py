@@ -20,7 +20,7 @@ from leadline.core.rate_limit import Cost
 from leadline.ports.provider_client import Request, Response
 from leadline.ports.store import StoredJob
 from leadline_protocol.errors import JobReason, LeadlineError
-from leadline_protocol.ids import AccountName, CallId, Instant, LeadId, TableId
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 from leadline_protocol.messages import JobWarning, Submission
 
 
@@ -45,6 +45,14 @@ class Prepared(Struct, frozen=True):
     warnings: Sequence[JobWarning] = ()
     statements: Sequence[Statement] = ()
     """Run in the transaction that admits the job."""
+
+
+class Rerun(Struct, frozen=True):
+    """The job that a submission runs again, and over which of its leads."""
+
+    job: JobId
+    leads: str
+    """unfinished, failed or all."""
 
 
 class Finished(Struct, frozen=True):
@@ -130,7 +138,7 @@ class JobKind(Protocol):
         """Whose slots and capacity it takes."""
         ...
 
-    async def prepare(self, teamspace: str, submission: Submission, *, in_chain: bool) -> Prepared:
+    async def prepare(self, teamspace: str, submission: Submission, *, in_chain: bool, rerun: Rerun | None) -> Prepared:
         """Check a submission against everything but the queue. Raises Refused."""
         ...
 

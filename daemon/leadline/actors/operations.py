@@ -1,0 +1,521 @@
+"""One handler per operation: what every face of the daemon, socket or HTTP, does with a request.
+
+A face decodes and encodes; here a request becomes an event or a question, and its answer becomes a reply. Nothing is
+decided: refusals come from preparing a submission, from the scheduler, or from who the peer is.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from leadline.actors import views
+from leadline.actors.supervisor import CHAIN, NOOP, Supervisor
+from leadline.core.effects import Receipt
+from leadline.core.events import CancelAsked, Key, NewJob, PauseSet
+from leadline.core.forecast import why
+from leadline.core.model import ENDED, SECOND, Family, JobState, Now
+from leadline.core.scheduler import Scheduler
+from leadline.ports.store import JobFilter, Store, StoredJob
+from leadline.ports.work import JobKind, Prepared, Rerun
+from leadline_protocol import messages as wire
+from leadline_protocol.codec import body_of
+from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import Instant, JobId, TableId
+
+Line = tuple[int, wire.Submission, bytes]
+"""A submission with its line's number and bytes."""
+
+
+class Peer(Struct, frozen=True):
+    """Who is at the other end."""
+
+    uid: int
+    pid: int
+    operator: bool
+    """Whether it came in by the control socket."""
+
+
+class Surroundings(Protocol):
+    """What the composition root knows and the queue does not."""
+
+    @property
+    def version(self) -> str:
+        """The daemon's own version."""
+        ...
+
+    @property
+    def started(self) -> datetime:
+        """When it began."""
+        ...
+
+    async def database(self) -> wire.DatabaseStatus:
+        """The database as it is now."""
+        ...
+
+    async def tables(self, teamspace: str | None, table: str | None) -> Sequence[wire.TableView]:
+        """Tables by teamspace and name."""
+        ...
+
+    async def table_id(self, teamspace: str | None, table: str) -> TableId:
+        """The number of a table. Raises Refused: unknown_table, or bad_request where no teamspace is named."""
+        ...
+
+    def plans(self, plan: str | None, teamspace: str | None) -> Sequence[wire.PlanView]:
+        """Limits in force. Raises Refused."""
+        ...
+
+    def plan_of(self, teamspace: str) -> str:
+        """The name of a teamspace's plan."""
+        ...
+
+    async def reload(self) -> None:
+        """Read the configuration file again. Raises Refused with every fault."""
+        ...
+
+    def drain(self) -> None:
+        """Begin to end the daemon."""
+        ...
+
+    def connections(self) -> int:
+        """How many peers are connected."""
+        ...
+
+    def loop_lag_seconds(self) -> float:
+        """The worst delay of the event loop in the last minute."""
+        ...
+
+
+class Operations:
+    """Carries out requests."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        store: Store,
+        kinds: Sequence[JobKind],
+        surroundings: Surroundings,
+        *,
+        allows: Callable[[int, str], bool],
+        decode: Callable[[bytes], wire.Submission],
+    ) -> None:
+        """`allows` says whether a user id may submit for a teamspace; `decode` reads a stored submission."""
+        self._supervisor = supervisor
+        self._store = store
+        self._kinds = {kind.name: (number, kind) for number, kind in enumerate(kinds, start=2)}
+        self._families = {kind.name: kind.family.word for kind in supervisor.kinds}
+        self._around = surroundings
+        self._allows = allows
+        self._decode = decode
+        self._handlers: Final[dict[type[wire.Operation[wire.Reply]], Callable[..., Awaitable[wire.Reply]]]] = {
+            wire.Ping: self._ping,
+            wire.Get: self._get,
+            wire.Job: self._job,
+            wire.Jobs: self._jobs,
+            wire.Why: self._why,
+            wire.History: self._history,
+            wire.Cancel: self._cancel,
+            wire.Rerun: self._rerun,
+            wire.Pause: self._pause,
+            wire.Resume: self._pause,
+            wire.Status: self._status,
+            wire.Teamspaces: self._teamspaces,
+            wire.Providers: self._providers,
+            wire.Tables: self._tables,
+            wire.Plans: self._plans,
+            wire.Reload: self._reload,
+            wire.Drain: self._drain,
+        }
+
+    # -- submissions ------------------------------------------------------------------------------------------------
+
+    async def submit(self, lines: Sequence[Line], peer: Peer) -> list[wire.Receipt | wire.Refusal]:
+        """Admit submissions; the replies come in their order when what they say is durable."""
+        replies: list[wire.Receipt | wire.Refusal | None] = [None] * len(lines)
+        admitted: list[tuple[int, NewJob, list[wire.JobWarning]]] = []
+        for index, (number, submission, line) in enumerate(lines):
+            try:
+                if type(submission) is wire.Noop:
+                    self._check_allowed(peer, submission.teamspace)
+                    admitted.append((index, _new_job(submission, line, NOOP.number, _NOTHING, peer), _NO_WARNINGS))
+                else:
+                    new, warned = await self._prepare(submission, line, peer)
+                    admitted.append((index, new, warned))
+            except Refused as refused:
+                replies[index] = refusal(refused, number, submission.ref)
+        try:
+            answers: Sequence[Receipt | Refused] = await self._supervisor.dispatcher.submit(
+                [new for _, new, _ in admitted]
+            )
+        except Refused as refused:
+            answers = [refused] * len(admitted)
+        for (index, _, warned), answer in zip(admitted, answers, strict=True):
+            number, submission, _ = lines[index]
+            if isinstance(answer, Refused):
+                replies[index] = refusal(answer, number, submission.ref)
+            else:
+                replies[index] = _receipt(answer, number, submission.ref, warned)
+        return [reply for reply in replies if reply is not None]
+
+    async def _prepare(
+        self, submission: wire.Submission, line: bytes, peer: Peer
+    ) -> tuple[NewJob, list[wire.JobWarning]]:
+        self._check_allowed(peer, submission.teamspace)
+        if not isinstance(submission, wire.Chain):
+            number, prepared = await self._prepared(submission, in_chain=False)
+            return _new_job(submission, line, number, prepared, peer), list(prepared.warnings)
+        steps: list[NewJob] = []
+        warned: list[wire.JobWarning] = []
+        for index, step in enumerate(submission.steps):
+            part = wire.submission_of(step, submission.teamspace)
+            try:
+                number, prepared = await self._prepared(part, in_chain=True)
+            except Refused as refused:
+                at = f"steps[{index}].{refused.at}" if refused.at else f"steps[{index}]"
+                raise Refused(refused.code, refused.message, at=at, retry_after=refused.retry_after) from refused
+            steps.append(_new_job(part, msgspec.json.encode(part), number, prepared, peer))
+            warned += prepared.warnings
+        new = _new_job(submission, line, CHAIN.number, _NOTHING, peer)
+        return msgspec.structs.replace(new, steps=tuple(steps), stop_on_failure=submission.on_failure == "stop"), warned
+
+    async def _prepared(self, submission: wire.Submission, *, in_chain: bool) -> tuple[int, Prepared]:
+        word = str(submission.__struct_config__.tag)
+        if word == NOOP.name:
+            return NOOP.number, _NOTHING
+        found = self._kinds.get(word)
+        if found is None:
+            raise Refused(ErrorCode.UNKNOWN_KIND, f"there is no kind {word}", at="kind")
+        number, kind = found
+        return number, await kind.prepare(submission.teamspace, submission, in_chain=in_chain, rerun=None)
+
+    def _check_allowed(self, peer: Peer, teamspace: str) -> None:
+        if not peer.operator and not self._allows(peer.uid, teamspace):
+            message = f"user {peer.uid} may not submit for {teamspace}"
+            raise Refused(ErrorCode.FORBIDDEN, message, at="teamspace")
+
+    # -- operations -------------------------------------------------------------------------------------------------
+
+    async def perform(self, operation: wire.Operation[wire.Reply], peer: Peer, line: int) -> wire.Reply | wire.Refusal:
+        """Carry out one operation."""
+        try:
+            return await self._handlers[type(operation)](operation, peer, line)
+        except Refused as refused:
+            return refusal(refused, line, operation.ref)
+
+    async def view(self, job_id: JobId) -> wire.JobView:
+        """One job as it is now. Raises Refused with not_found."""
+        return await self._view(await self._stored(job_id))
+
+    async def stored(self, job_id: JobId) -> StoredJob | None:
+        """One job as stored."""
+        return await self._store.job(job_id)
+
+    async def ended_since(self, since: JobId, uid: int) -> AsyncIterator[JobId]:
+        """The ids of a user's jobs above `since` that have ended, newest first."""
+        before: JobId | None = None
+        while True:
+            page = await self._store.jobs(JobFilter(uid=uid, before=before, limit=500))
+            for stored in page:
+                if stored.id <= since:
+                    return
+                if stored.state in ENDED:
+                    yield stored.id
+            if not page:
+                return
+            before = page[-1].id
+
+    async def _view(self, stored: StoredJob) -> wire.JobView:
+        now = await self._look_at(stored.id) if stored.state not in ENDED else None
+        view = views.job_view(stored, self._families.get(stored.kind, "tables"), now)
+        if stored.kind == CHAIN.name:
+            steps = [step.id for step in await self._store.steps(stored.id)]
+            view = msgspec.structs.replace(view, steps=steps)
+        return view
+
+    async def _look_at(self, job_id: JobId) -> views.Live | None:
+        def look(scheduler: Scheduler, now: Now) -> views.Live | None:
+            return views.live(scheduler, job_id, now)
+
+        return await self._supervisor.dispatcher.look(look)
+
+    async def _stored(self, job_id: JobId) -> StoredJob:
+        stored = await self._store.job(job_id)
+        if stored is None:
+            raise Refused(ErrorCode.NOT_FOUND, f"there is no job {job_id}", at="job")
+        return stored
+
+    async def _ping(self, operation: wire.Ping, _: Peer, line: int) -> wire.Reply:
+        await self._supervisor.dispatcher.look(lambda *_: None)
+        return wire.Pong(line=line, version=self._around.version, ref=operation.ref)
+
+    async def _get(self, operation: wire.Get, peer: Peer, line: int) -> wire.Reply:
+        stored = await self._stored(operation.job)
+        if not peer.operator and stored.uid != peer.uid:
+            raise Refused(ErrorCode.NOT_FOUND, f"there is no job {operation.job}", at="job")
+        return wire.JobReply(line=line, view=await self._view(stored), ref=operation.ref)
+
+    async def _job(self, operation: wire.Job, _: Peer, line: int) -> wire.Reply:
+        stored = await self._stored(operation.job)
+        submission = msgspec.json.decode(stored.payload) if stored.payload else None
+        return wire.JobReply(line=line, view=await self._view(stored), submission=submission, ref=operation.ref)
+
+    async def _jobs(self, operation: wire.Jobs, _: Peer, line: int) -> wire.Reply:
+        families = () if operation.family is None else (Family[operation.family.upper()],)
+        table = None
+        if operation.table is not None:
+            table = await self._around.table_id(operation.teamspace, operation.table)
+        states = () if operation.state is None else (JobState(operation.state),)
+        which = JobFilter(operation.teamspace, table, families, states, None, operation.before, operation.limit + 1)
+        found = list(await self._store.jobs(which))
+        page = found[: operation.limit]
+        following = page[-1].id if len(found) > operation.limit else None
+        live = [stored.id for stored in page if stored.state not in ENDED]
+
+        def look(scheduler: Scheduler, now: Now) -> dict[JobId, views.Live | None]:
+            return {job_id: views.live(scheduler, job_id, now) for job_id in live}
+
+        seen = await self._supervisor.dispatcher.look(look) if live else {}
+        jobs = [
+            views.job_view(stored, self._families.get(stored.kind, "tables"), seen.get(stored.id)) for stored in page
+        ]
+        return wire.JobList(line=line, jobs=jobs, next=following, ref=operation.ref)
+
+    async def _why(self, operation: wire.Why, _: Peer, line: int) -> wire.Reply:
+        stored = await self._stored(operation.job)
+        if stored.state in ENDED:
+            return wire.WhyReply(line=line, job=stored.id, blockers=[], jobs_ahead=0, ref=operation.ref)
+        told = await self._supervisor.dispatcher.look(lambda scheduler, now: why(scheduler, stored.id, now))
+        eta = None
+        if told.earliest is not None and told.latest is not None:
+            eta = wire.Eta(earliest=views.certain_moment(told.earliest), latest=views.certain_moment(told.latest))
+        return wire.WhyReply(
+            line=line,
+            job=stored.id,
+            blockers=[views.wait(each) for each in told.blockers],
+            jobs_ahead=told.jobs_ahead,
+            eta=eta,
+            ref=operation.ref,
+        )
+
+    async def _history(self, operation: wire.History, _: Peer, line: int) -> wire.Reply:
+        stored = await self._stored(operation.job)
+        entries = [wire.HistoryEntry(at=views.certain_moment(stored.submitted), event="submitted")]
+        for row in await self._store.history(stored.id):
+            detail = {"message": row.detail} if row.detail else {}
+            entries.append(wire.HistoryEntry(at=views.certain_moment(row.at), event=row.event, detail=detail))
+        if stored.ended is not None and (not entries or entries[-1].event != stored.state):
+            entries.append(wire.HistoryEntry(at=views.certain_moment(stored.ended), event=stored.state))
+        return wire.HistoryReply(line=line, job=stored.id, history=entries, ref=operation.ref)
+
+    async def _cancel(self, operation: wire.Cancel, _: Peer, line: int) -> wire.Reply:
+        stored = await self._stored(operation.job)
+        if stored.state in ENDED:
+            message = f"job {stored.id} has ended: {stored.state}"
+            raise Refused(ErrorCode.BAD_STATE, message, at="job")
+        await self._supervisor.dispatcher.tell(CancelAsked(operation.job, operation.force))
+        view = await self.view(operation.job)
+        return wire.Changed(line=line, job=operation.job, state=view.state, ref=operation.ref)
+
+    async def _rerun(self, operation: wire.Rerun, peer: Peer, line: int) -> wire.Reply:
+        stored = await self._stored(operation.job)
+        if stored.state not in ENDED:
+            message = f"job {stored.id} is {stored.state}: only a job that has ended can be run again"
+            raise Refused(ErrorCode.BAD_STATE, message, at="job")
+        if stored.kind not in self._kinds:
+            raise Refused(ErrorCode.BAD_STATE, f"a {stored.kind} cannot be run again", at="job")
+        submission = msgspec.structs.replace(
+            self._decode(stored.payload), idempotency_key=None, run_at=None, delay=None, ref=None, notify=False
+        )
+        number, kind = self._kinds[stored.kind]
+        rerun = Rerun(stored.id, operation.leads)
+        prepared = await kind.prepare(stored.teamspace, submission, in_chain=False, rerun=rerun)
+        new = _new_job(submission, msgspec.json.encode(submission), number, prepared, peer)
+        new = msgspec.structs.replace(new, rerun_of=stored.id)
+        (answer,) = await self._supervisor.dispatcher.submit([new])
+        if isinstance(answer, Refused):
+            raise answer
+        return _receipt(answer, line, operation.ref, list(prepared.warnings))
+
+    async def _pause(self, operation: wire.Pause | wire.Resume, _: Peer, line: int) -> wire.Reply:
+        name = "" if operation.name is None else str(operation.name)
+        if operation.scope == "family" and name not in {family.word for family in Family}:
+            raise Refused(ErrorCode.BAD_REQUEST, f"there is no family {name}", at="name")
+        paused = isinstance(operation, wire.Pause)
+        await self._supervisor.dispatcher.tell(PauseSet(operation.scope, name, paused))
+        what = f"{operation.scope} {name}".strip()
+        return wire.Done(line=line, message=f"The {what} is {'paused' if paused else 'going on'}.", ref=operation.ref)
+
+    async def _status(self, operation: wire.Status, _: Peer, line: int) -> wire.Reply:
+        around = self._around
+        epoch = self._supervisor.reign.epoch if self._supervisor.reign is not None else 0
+
+        def look(scheduler: Scheduler, now: Now) -> wire.StatusReply:
+            oldest = scheduler.backlog.oldest()
+            return wire.StatusReply(
+                line=line,
+                version=around.version,
+                pid=os.getpid(),
+                epoch=epoch,
+                started_at=around.started,
+                uptime_seconds=time.time() - around.started.timestamp(),
+                state="ready",
+                paused=sorted(f"{scope} {name}".strip() for scope, name in scheduler.pauses),
+                families=_families(scheduler),
+                teamspaces=len({teamspace for teamspace, _ in scheduler.backlog.lanes}),
+                oldest_queued_at=None if oldest is None else views.certain_moment(Instant(oldest)),
+                providers=_providers(scheduler, now, in_use=True),
+                database=wire.DatabaseStatus(reachable=True, embedded=False),
+                loop_lag_seconds=around.loop_lag_seconds(),
+                memory_bytes=_resident_bytes(),
+                connections=around.connections(),
+                ref=operation.ref,
+            )
+
+        status = await self._supervisor.dispatcher.look(look)
+        return msgspec.structs.replace(status, database=await around.database())
+
+    async def _teamspaces(self, operation: wire.Teamspaces, _: Peer, line: int) -> wire.Reply:
+        def look(scheduler: Scheduler, _: Now) -> list[wire.TeamspaceView]:
+            names = sorted(name for name in scheduler.names if operation.after is None or name > operation.after)
+            return [self._teamspace(scheduler, name) for name in names[: operation.limit + 1]]
+
+        found = await self._supervisor.dispatcher.look(look)
+        page = found[: operation.limit]
+        following = page[-1].teamspace if len(found) > operation.limit else None
+        return wire.TeamspacesReply(line=line, teamspaces=page, next=following, ref=operation.ref)
+
+    def _teamspace(self, scheduler: Scheduler, name: str) -> wire.TeamspaceView:
+        number = scheduler.names[name]
+        limits = scheduler.limits_of(number)
+        lanes = [lane for family in Family if (lane := scheduler.backlog.lanes.get((number, family))) is not None]
+        return wire.TeamspaceView(
+            teamspace=name,
+            plan=self._around.plan_of(name),
+            queued=sum(lane.queued for lane in lanes),
+            running=sum(len(lane.held) for lane in lanes),
+            paused=("teamspace", name) in scheduler.pauses,
+            slots={family.word: slots for family, slots in limits.slots.items() if slots is not None},
+        )
+
+    async def _providers(self, operation: wire.Providers, _: Peer, line: int) -> wire.Reply:
+        def look(scheduler: Scheduler, now: Now) -> list[wire.ProviderView]:
+            return _providers(scheduler, now, in_use=False)
+
+        found = await self._supervisor.dispatcher.look(look)
+        if operation.name is not None:
+            found = [view for view in found if view.provider == operation.name]
+            if not found:
+                raise Refused(ErrorCode.UNKNOWN_PROVIDER, f"there is no provider {operation.name}", at="name")
+        return wire.ProvidersReply(line=line, providers=found, ref=operation.ref)
+
+    async def _tables(self, operation: wire.Tables, _: Peer, line: int) -> wire.Reply:
+        found = await self._around.tables(operation.teamspace, operation.table)
+        return wire.TablesReply(line=line, tables=list(found), ref=operation.ref)
+
+    async def _plans(self, operation: wire.Plans, _: Peer, line: int) -> wire.Reply:
+        found = self._around.plans(operation.plan, operation.teamspace)
+        return wire.PlansReply(line=line, plans=list(found), ref=operation.ref)
+
+    async def _reload(self, operation: wire.Reload, _: Peer, line: int) -> wire.Reply:
+        await self._around.reload()
+        return wire.Done(line=line, message="The configuration was read again and is in force.", ref=operation.ref)
+
+    async def _drain(self, operation: wire.Drain, _: Peer, line: int) -> wire.Reply:
+        self._around.drain()
+        return wire.Done(line=line, message="Nothing more is started; the daemon ends.", ref=operation.ref)
+
+
+def refusal(refused: Refused, line: int, ref: wire.Ref) -> wire.Refusal:
+    """The reply that says no."""
+    fault = wire.Fault(code=refused.code, message=refused.message, at=refused.at, retry_after=refused.retry_after)
+    return wire.Refusal(line=line, error=fault, ref=ref)
+
+
+_NOTHING: Final = Prepared()
+_NO_WARNINGS: Final[list[wire.JobWarning]] = []
+
+
+def _new_job(submission: wire.Submission, line: bytes, kind: int, prepared: Prepared, peer: Peer) -> NewJob:
+    key = None
+    if submission.idempotency_key is not None:
+        key = Key(
+            hashlib.blake2b(submission.idempotency_key.encode(), digest_size=16).digest(),
+            hashlib.blake2b(body_of(submission), digest_size=16).digest(),
+        )
+    return NewJob(
+        submission.teamspace,
+        kind,
+        line,
+        key=key,
+        run_at=None if submission.run_at is None else Instant(int(submission.run_at.timestamp() * SECOND)),
+        delay_microseconds=0 if submission.delay is None else int(submission.delay * SECOND),
+        priority_microseconds=int(submission.priority_seconds * SECOND),
+        table=prepared.table,
+        total=prepared.total,
+        warnings=msgspec.json.encode(list(prepared.warnings)) if prepared.warnings else b"",
+        uid=peer.uid,
+        notify=submission.notify,
+        statements=tuple(prepared.statements),
+    )
+
+
+def _receipt(receipt: Receipt, line: int, ref: wire.Ref, warned: list[wire.JobWarning]) -> wire.Receipt:
+    return wire.Receipt(
+        line=line,
+        job=receipt.job,
+        state=receipt.state,
+        jobs_ahead=receipt.jobs_ahead,
+        duplicate=receipt.duplicate,
+        warnings=[] if receipt.duplicate else warned,
+        steps=list(receipt.steps),
+        ref=ref,
+    )
+
+
+def _families(scheduler: Scheduler) -> list[wire.FamilyStatus]:
+    delayed = dict.fromkeys(Family, 0)
+    for _, job_id in scheduler.delayed:
+        job = scheduler.jobs.get(job_id)
+        if job is not None and job.state is JobState.DELAYED:
+            delayed[scheduler.kinds[job.kind].family] += 1
+    running = dict.fromkeys(Family, 0)
+    stopping = dict.fromkeys(Family, 0)
+    for job in scheduler.running.values():
+        (stopping if job.state is JobState.STOPPING else running)[scheduler.kinds[job.kind].family] += 1
+    return [
+        wire.FamilyStatus(
+            family=family.word,
+            delayed=delayed[family],
+            queued=scheduler.backlog.queued[family],
+            running=running[family],
+            stopping=stopping[family],
+            in_hand=scheduler.busy[family],
+            capacity=scheduler.rules.capacity.get(family),
+        )
+        for family in Family
+    ]
+
+
+def _providers(scheduler: Scheduler, now: Now, *, in_use: bool) -> list[wire.ProviderView]:
+    waiting: dict[str, set[int]] = {}
+    for call in scheduler.calls.values():
+        if not call.granted and call.job in scheduler.jobs:
+            waiting.setdefault(call.account, set()).add(scheduler.jobs[call.job].teamspace)
+    found = []
+    for name, account in sorted(scheduler.accounts.items()):
+        state = account.state(now.instant)
+        used = state.waiting or state.in_flight or state.standing.throttled_until or state.standing.parked
+        if in_use and not (used or any(limit.charged for limit in state.limits)):
+            continue
+        found.append(views.provider_view(name, state, len(waiting.get(name, ()))))
+    return found
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  read on every status: no Path needed
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

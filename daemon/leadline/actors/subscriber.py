@@ -1,0 +1,173 @@
+"""One peer that listens: what it asked to hear of, turned into notices, in order.
+
+What happens is told to the subscriber as bare facts, the moment they are durable; what a notice shows (counts, waits)
+is looked up when its turn comes, by one task, so that a peer that reads slowly holds up nobody and gets the newest
+counts rather than old ones. The facts that wait are bounded: beyond that the peer is told how many it has missed, and
+can ask.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from leadline.actors.announcer import Announcer, Listener
+from leadline.actors.operations import Operations, Peer
+from leadline.core.effects import EndedJob, StartAttempt
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import JobId
+
+FACTS_MAX: Final = 10_000
+"""Facts that wait to be told to one peer."""
+
+Fact = Callable[[], Awaitable[wire.Notice | None]]
+
+
+class Subscriber:
+    """What one peer hears of."""
+
+    def __init__(
+        self, operations: Operations, announcer: Announcer, peer: Peer, send: Callable[[wire.Notice], Awaitable[None]]
+    ) -> None:
+        """`send` hands a notice over, and takes as long as the peer takes."""
+        self._operations = operations
+        self._announcer = announcer
+        self._peer = peer
+        self._send = send
+        self._listeners: list[Listener] = []
+        self._facts: deque[Fact] = deque()
+        self._missed = 0
+        self._teller: asyncio.Task[None] | None = None
+
+    async def notify(self, job: JobId) -> None:
+        """Hear of the end of one job, at once if it has ended already."""
+        await self._hear_of(job, progress=False)
+
+    async def watch(self, job: JobId | None) -> None:
+        """Hear of everything that happens to one job until it has ended, or to all. Raises Refused with not_found."""
+        if job is None:
+            self._listen(None, progress=True, own=False)
+        else:
+            await self._hear_of(job, progress=True)
+
+    async def follow(self, job: JobId | None, since: JobId | None) -> None:
+        """Hear of the ends of the peer's own jobs. Raises Refused with not_found."""
+        if job is not None:
+            stored = await self._operations.stored(job)
+            if stored is None or (stored.uid != self._peer.uid and not self._peer.operator):
+                raise Refused(ErrorCode.NOT_FOUND, f"there is no job {job}", at="job")
+            await self._hear_of(job, progress=False)
+            return
+        self._listen(None, progress=False, own=True)
+        if since is not None:
+            async for ended in self._operations.ended_since(since, self._peer.uid):
+                self._put(partial(self._end_of, ended))
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        for listener in self._listeners:
+            self._announcer.forget(listener)
+        self._listeners.clear()
+        self._facts.clear()
+        if self._teller is not None:
+            self._teller.cancel()
+
+    async def _hear_of(self, job: JobId, *, progress: bool) -> None:
+        # First listen, then look: whatever the order in which the end and the look come, it is told exactly once.
+        listener = self._listen(job, progress=progress, own=False)
+        try:
+            view = await self._operations.view(job)
+        except Refused:
+            self._forget(listener)
+            raise
+        if listener not in self._listeners:
+            return
+        if view.state in wire.ENDED_STATES:
+            self._forget(listener)
+            self._put(lambda: self._end_of(job))
+        elif progress:
+            self._put(lambda: self._progress_of(job))
+
+    def _listen(self, job: JobId | None, *, progress: bool, own: bool) -> Listener:
+        def ended(fact: EndedJob) -> None:
+            if job is not None:
+                self._forget(listener)
+            self._put(lambda: self._end_of(fact.id, own=own))
+
+        def progressed(moved: JobId) -> None:
+            self._put(lambda: self._progress_of(moved))
+
+        def started(order: StartAttempt) -> None:
+            self._put(lambda: self._start_of(order))
+
+        listener = Listener(
+            ended=ended, progressed=progressed if progress else None, started=started if progress else None
+        )
+        self._listeners.append(listener)
+        self._announcer.listen(listener, job)
+        return listener
+
+    def _forget(self, listener: Listener) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+            self._announcer.forget(listener)
+
+    def _put(self, fact: Fact) -> None:
+        if len(self._facts) >= FACTS_MAX:
+            self._missed += 1
+            return
+        self._facts.append(fact)
+        if self._teller is None or self._teller.done():
+            self._teller = asyncio.ensure_future(self._tell())
+
+    async def _tell(self) -> None:
+        while self._facts:
+            fact = self._facts.popleft()
+            try:
+                notice = await fact()
+            except Refused:
+                # The database is lost for a while: the peer learns that it missed something, and can ask.
+                self._missed += 1
+                continue
+            if notice is not None:
+                await self._send(notice)
+            if self._missed and not self._facts:
+                missed, self._missed = self._missed, 0
+                await self._send(wire.Missed(count=missed))
+
+    async def _end_of(self, job: JobId, *, own: bool = False) -> wire.Notice | None:
+        if own:
+            stored = await self._operations.stored(job)
+            if stored is None or stored.uid != self._peer.uid:
+                return None
+        view = await self._operations.view(job)
+        return wire.Ended(
+            at=view.ended_at,
+            job=view.job,
+            state=view.state,
+            counts=view.counts,
+            reason=view.reason,
+            message=view.message,
+            warnings=view.warnings,
+        )
+
+    async def _progress_of(self, job: JobId) -> wire.Notice | None:
+        view = await self._operations.view(job)
+        if view.state in wire.ENDED_STATES:
+            return None
+        return wire.Progress(
+            job=view.job,
+            state=view.state,
+            shown=view.shown,
+            counts=view.counts,
+            activity=view.activity,
+            waits=view.waits,
+            stalled=view.stalled,
+            leads_per_second=view.leads_per_second,
+        )
+
+    async def _start_of(self, order: StartAttempt) -> wire.Notice | None:
+        view = await self._operations.view(order.job)
+        return wire.Started(job=order.job, teamspace=view.teamspace, attempt=order.number)

@@ -1,0 +1,229 @@
+"""Jobs and accounts as people and programs see them: from the store and the memory to the shapes of the wire."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from msgspec import Struct, field
+
+from leadline.core import heartbeats
+from leadline.core.model import ENDED, SECOND, Counts, Job, JobState, Now, Wait
+from leadline.core.provider_account import AccountState
+from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, LimitState, WindowLimit
+from leadline.core.scheduler import Scheduler
+from leadline.ports.store import StoredJob
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import JobReason
+from leadline_protocol.ids import Instant, JobId
+
+
+class Submitted(Struct, frozen=True):
+    """What a view shows of a submission itself."""
+
+    table: str | None = None
+    priority_seconds: float = 0.0
+
+
+class Live(Struct, frozen=True):
+    """What only the scheduler knows of a job that has not ended."""
+
+    state: JobState
+    attempt: int = 0
+    waits: Sequence[Wait] = ()
+    activity: str = ""
+    busy: bool = True
+    stalled: bool = False
+    steps: Sequence[JobId] = field(default_factory=tuple)
+
+
+_SUBMITTED: Final = msgspec.json.Decoder(Submitted)
+_WARNINGS: Final = msgspec.json.Decoder(list[wire.JobWarning])
+
+
+def moment(instant: Instant | None) -> datetime | None:
+    """An instant or a wall time, in microseconds, as a time in UTC."""
+    return None if instant is None else datetime.fromtimestamp(instant / SECOND, UTC)
+
+
+def certain_moment(instant: Instant) -> datetime:
+    """The same for an instant that is there."""
+    return datetime.fromtimestamp(instant / SECOND, UTC)
+
+
+def counts(stored: Counts) -> wire.Counts:
+    """Counts with what is pending, so that they add up to the total."""
+    return wire.Counts(
+        total=stored.total,
+        done=stored.done,
+        failed=stored.failed,
+        skipped=stored.skipped,
+        unknown=stored.unknown,
+        pending=stored.pending,
+    )
+
+
+def warnings(stored: bytes) -> list[wire.JobWarning]:
+    """The warnings kept with a job."""
+    return _WARNINGS.decode(stored) if stored else []
+
+
+def live(scheduler: Scheduler, job_id: JobId, now: Now) -> Live | None:
+    """What the scheduler knows of a job; None where it has ended."""
+    job = scheduler.jobs.get(job_id)
+    return None if job is None else _live(scheduler, job, now)
+
+
+def _live(scheduler: Scheduler, job: Job, now: Now) -> Live:
+    chain = scheduler.chains.get(job.id)
+    steps = chain.steps if chain is not None else ()
+    details = job.details
+    if details is None:
+        return Live(job.state, steps=steps)
+    attempt = details.attempt
+    waits = tuple(scheduler.waits_of(job, now.instant))
+    if attempt is None:
+        return Live(job.state, details.attempts, waits, steps=steps)
+    return Live(
+        job.state,
+        attempt.number,
+        waits,
+        attempt.activity,
+        attempt.busy or bool(attempt.flying),
+        heartbeats.still_seconds(attempt, now.instant) >= scheduler.rules.stall_after_seconds,
+        steps,
+    )
+
+
+def wait(core: Wait) -> wire.Wait:
+    """A wait with its sentence."""
+    return wire.Wait(reason=core.reason, message=sentence(core), until=moment(core.until), numbers=dict(core.numbers))
+
+
+def sentence(core: Wait) -> str:
+    """A wait in words that a customer understands, with its numbers."""
+    numbers = core.numbers
+    name = numbers.get("provider", "the provider")
+    match core.reason:
+        case JobReason.LIMIT if "per_seconds" in numbers:
+            unit = numbers.get("unit", "request")
+            return (
+                f"Waiting for {name}: {numbers['amount']} {unit}s in any {_short(numbers['per_seconds'])} s are shared"
+                f" by everyone, {numbers.get('charged', 0)} of them are taken."
+            )
+        case JobReason.LIMIT if "amount" in numbers:
+            return f"Waiting for {name}: {numbers['amount']} calls at a time are shared by everyone."
+        case JobReason.LIMIT:
+            return f"Waiting for {name}: it is the turn of others."
+        case JobReason.RETRY_AFTER:
+            return f"{name} asked everyone to wait."
+        case JobReason.CIRCUIT:
+            return f"{name} turned calls away; one trial call decides when work goes on."
+        case JobReason.DAILY_CAP:
+            return f"The allowance of {name} for today is used up."
+        case JobReason.CREDITS:
+            return f"The account at {name} has no credits left; somebody must fill it up and resume the provider."
+        case JobReason.POLL:
+            return f"{name} is working on it; its result is asked for at intervals."
+        case JobReason.BACKOFF:
+            return "Something failed that may work in a moment; trying again soon."
+        case JobReason.PAUSED:
+            return "A person paused it; it goes on when it is resumed."
+        case JobReason.PREVIOUS_STEP:
+            return "The step before it in its chain has not ended."
+        case JobReason.CAPACITY:
+            return "The servers have as much of this work in hand as they may; it goes on as soon as some of it rests."
+        case JobReason.SLOT:
+            return "This teamspace runs as many jobs of the kind as its plan allows; it starts when one ends."
+        case JobReason.DELAYED:
+            return "Its time has not come."
+        case _:
+            return str(core.reason)
+
+
+def _short(number: float | str) -> str:
+    return f"{number:g}" if isinstance(number, int | float) else number
+
+
+def job_view(stored: StoredJob, family: str, now: Live | None) -> wire.JobView:
+    """A job as it is shown."""
+    submitted = _SUBMITTED.decode(stored.payload) if stored.payload else Submitted()
+    ended = stored.state in ENDED
+    state = stored.state if now is None or ended else now.state
+    waits = [] if now is None or ended else [wait(each) for each in now.waits]
+    waiting = state is JobState.RUNNING and waits and now is not None and not now.busy
+    return wire.JobView(
+        job=stored.id,
+        kind=stored.kind,
+        family=family,
+        teamspace=stored.teamspace,
+        table=submitted.table,
+        state=state,
+        shown="waiting" if waiting else state,
+        attempt=stored.attempt if now is None else max(stored.attempt, now.attempt),
+        priority_seconds=submitted.priority_seconds,
+        submitted_at=certain_moment(stored.submitted),
+        run_at=moment(stored.run_at),
+        started_at=moment(stored.started),
+        ended_at=moment(stored.ended),
+        counts=counts(stored.counts),
+        activity=(now.activity if now is not None else "") or None,
+        waits=waits,
+        stalled=now is not None and now.stalled,
+        reason=JobReason(stored.reason) if stored.reason else None,
+        message=stored.message or None,
+        warnings=warnings(stored.warnings),
+        chain=stored.chain,
+        step=None if stored.step is None else stored.step + 1,
+        steps=list(now.steps) if now is not None else [],
+        rerun_of=stored.rerun_of,
+    )
+
+
+def provider_view(name: str, state: AccountState, waiting_teamspaces: int) -> wire.ProviderView:
+    """A provider account as it is shown."""
+    standing = state.standing
+    word: str = "open"
+    if state.paused:
+        word = "paused"
+    elif standing.parked is not None:
+        word = "parked"
+    elif state.canary is not None:
+        word = "trying"
+    elif standing.throttled_until is not None:
+        word = "throttled"
+    return wire.ProviderView(
+        provider=name,
+        state=word,  # type: ignore[arg-type]  # the words above are the literal's
+        reason=standing.parked,
+        limits=[_limit_view(each) for each in state.limits],
+        in_flight=state.in_flight,
+        waiting=state.waiting,
+        waiting_teamspaces=waiting_teamspaces,
+        throttled_until=moment(standing.throttled_until),
+    )
+
+
+def _limit_view(state: LimitState) -> wire.LimitView:
+    limit = state.limit
+    match limit:
+        case WindowLimit():
+            return wire.LimitView(
+                shape="window",
+                unit=limit.unit,
+                amount=limit.amount,
+                per_seconds=limit.per_seconds,
+                charged=state.charged,
+            )
+        case ConcurrentLimit():
+            return wire.LimitView(shape="concurrent", unit="request", amount=limit.amount, charged=state.charged)
+        case DailyLimit():
+            return wire.LimitView(shape="daily", unit=limit.unit, amount=limit.amount, charged=state.charged)
+        case BucketLimit():
+            return wire.LimitView(
+                shape="bucket",
+                unit=limit.unit,
+                amount=limit.amount,
+                per_seconds=limit.per_seconds,
+                charged=state.charged,
+            )

@@ -1,0 +1,127 @@
+"""Requests to providers over HTTP: each sent exactly once, on a connection that nothing else decides about.
+
+aiohttp does the HTTP. What it does on its own account is switched off: no redirects (they may lead inside), no
+retries, no cookies, no environment proxies. Three moments matter to the caller and are told apart here: before the
+first byte (`Unsent`: nothing can have happened), between the first byte and the response's headers (`Ambiguous`), and
+after the headers (`BrokenResponse`).
+
+The last look before the first byte sits in the one place that aiohttp calls right before it writes,
+`ClientRequest.send`, so that connecting, which takes its time, lies before it. The socket gets TCP_USER_TIMEOUT, so
+that what is not acknowledged within the flight time is given up by the kernel and cannot reach the provider later.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import ClientRequest, TCPConnector
+
+from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent
+
+BODY_BYTES_MAX: Final = 8 * 1024 * 1024
+"""The largest body that is read, after decompression."""
+
+CONNECTIONS_PER_HOST_MAX: Final = 100
+
+
+class _LeaveWithdrawn(Exception):
+    """The last look said no."""
+
+
+class _Flight:
+    """How far a request has got."""
+
+    def __init__(self, may_send: Callable[[], bool]) -> None:
+        self.may_send: Final = may_send
+        self.sent = False
+
+
+_FLIGHT: ContextVar[_Flight] = ContextVar("flight")
+
+
+class _LookingRequest(ClientRequest):
+    """A request that looks once more before its first byte."""
+
+    async def send(self, conn: Any) -> Any:
+        flight = _FLIGHT.get()
+        if not flight.may_send():
+            raise _LeaveWithdrawn
+        flight.sent = True
+        return await super().send(conn)
+
+
+class ProviderHttp:
+    """A client for all provider accounts (`ports.provider_client.ProviderClient`)."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def send(self, request: Request, *, may_send: Callable[[], bool], began: Callable[[], None]) -> Response:
+        """Send the request and read the response. Raises Unsent, Ambiguous, BrokenResponse."""
+        flight = _Flight(may_send)
+        _FLIGHT.set(flight)
+        headers_came = False
+        try:
+            async with (
+                asyncio.timeout(request.timeout_seconds),
+                self._session.request(
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    data=request.body or None,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                headers_came = True
+                began()
+                body = await _body(response)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Response(response.status, headers, body)
+        except _LeaveWithdrawn:
+            raise Unsent("leave to send was withdrawn") from None
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            story = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            if headers_came:
+                raise BrokenResponse(story) from error
+            if flight.sent:
+                raise Ambiguous(story) from error
+            raise Unsent(story) from error
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_chunked(64 * 1024):
+        size += len(piece)
+        if size > BODY_BYTES_MAX:
+            raise BrokenResponse(f"the body is larger than {BODY_BYTES_MAX} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+@asynccontextmanager
+async def provider_http(flight_seconds: float) -> AsyncIterator[ProviderHttp]:
+    """A client whose connections give up what is not acknowledged within the flight time."""
+
+    def make_socket(address: Any) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(flight_seconds * 1000))
+        return sock
+
+    connector = TCPConnector(
+        limit=0, limit_per_host=CONNECTIONS_PER_HOST_MAX, socket_factory=make_socket, keepalive_timeout=30
+    )
+    async with aiohttp.ClientSession(
+        connector=connector,
+        request_class=_LookingRequest,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),
+        trust_env=False,
+        auto_decompress=True,
+    ) as session:
+        yield ProviderHttp(session)

@@ -1,0 +1,411 @@
+"""The composition root: the only place that knows every adapter, and puts a daemon together from a configuration.
+
+Order of a start: take the state directory (one daemon each), open the sockets, so that whoever connects is told
+`unavailable` rather than left standing, bring up Postgres, and begin the first reign. A stop goes the other way:
+start nothing more, let calls in flight finish, hang up, give the database back.
+"""
+
+import fcntl
+import grp
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import anyio
+import structlog
+
+from leadline import config as configuration
+from leadline.actors.announcer import Announcer
+from leadline.actors.operations import Operations
+from leadline.actors.supervisor import Account, Setting, Supervisor
+from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
+from leadline.adapters.postgres.store import PostgresStore
+from leadline.adapters.provider_http import provider_http
+from leadline.adapters.sockets import Connections, Face
+from leadline.adapters.system_clock import SystemClock
+from leadline.adapters.systemd import ServiceManager, activated_sockets
+from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
+from leadline.core.events import AccountLearned
+from leadline.core.model import SECOND
+from leadline.core.rate_limit import DailyLimit
+from leadline.ports.store import Fenced, OwnedByAnother, Recovered
+from leadline.ports.work import JobKind
+from leadline_protocol import messages as wire
+from leadline_protocol.codec import LineFault, RequestDecoder
+from leadline_protocol.errors import ErrorCode, LeadlineError, Refused
+from leadline_protocol.ids import AccountName, Instant, TableId
+
+log = structlog.get_logger("leadline")
+
+SUBMIT_GROUP: Final = "leadline-submit"
+CONTROL_GROUP: Final = "leadline-admin"
+LAG_PROBE_SECONDS: Final = 1.0
+
+
+class StateInUse(LeadlineError):
+    """Another daemon runs on this state directory."""
+
+
+def serve(config: Config, *, config_path: Path | None, state_dir: Path, runtime_dir: Path) -> int:
+    """Run the daemon until it is told to stop; the exit status: 0 stopped, 1 could not run."""
+    _set_up_log(config)
+    status = 0
+    try:
+        anyio.run(partial(_serve, config, config_path, state_dir, runtime_dir), backend_options={"use_uvloop": True})
+    except* (StateInUse, OwnedByAnother, Fenced, EmbeddedPostgresError, LeadlineError, OSError) as faults:
+        status = 1
+        for fault in _flat(faults):
+            print(f"leadline: {fault}", file=sys.stderr)
+    return status
+
+
+async def _serve(config: Config, config_path: Path | None, state_dir: Path, runtime_dir: Path) -> None:
+    async with daemon(config, config_path=config_path, state_dir=state_dir, runtime_dir=runtime_dir) as running:
+        await running.until_stopped()
+
+
+class Daemon:
+    """A running daemon; what `Operations` wants to know of its surroundings."""
+
+    def __init__(self, config: Config, config_path: Path | None, store: PostgresStore, *, embedded: bool) -> None:
+        self.config = config
+        self.version: Final = version("leadline")
+        self.started: Final = datetime.now(UTC)
+        self._config_path = config_path
+        self._store = store
+        self._embedded = embedded
+        self._stop = anyio.Event()
+        self._lag = _LoopLag()
+        self.service: Final = ServiceManager()
+        self.supervisor: Supervisor
+        self.connected: Connections
+
+    async def until_stopped(self) -> None:
+        """Wait until somebody wants the daemon to end."""
+        await self._stop.wait()
+
+    async def database(self) -> wire.DatabaseStatus:
+        """The database as it is now."""
+        async with self._store.read() as connection:
+            row = await connection.fetchrow(
+                "SELECT current_setting('server_version') AS version, pg_database_size(current_database()) AS size"
+            )
+        assert row is not None
+        return wire.DatabaseStatus(
+            reachable=True, embedded=self._embedded, version=row["version"], size_bytes=row["size"]
+        )
+
+    async def tables(self, teamspace: str | None, table: str | None) -> Sequence[wire.TableView]:
+        """Tables by teamspace and name."""
+        return []
+
+    async def table_id(self, teamspace: str | None, table: str) -> TableId:
+        """The number of a table."""
+        raise Refused(ErrorCode.UNKNOWN_TABLE, f"there is no table {table}", at="table")
+
+    def plans(self, plan: str | None, teamspace: str | None) -> Sequence[wire.PlanView]:
+        """Limits in force."""
+        names = sorted(self.config.plans)
+        if teamspace is not None:
+            names = [self.config.plan_of(teamspace)]
+        elif plan is not None:
+            if plan not in self.config.plans:
+                raise Refused(ErrorCode.NOT_FOUND, f"there is no plan {plan}", at="plan")
+            names = [plan]
+        return [wire.PlanView(plan=name, teamspace=teamspace, limits=self._plan_limits(name)) for name in names]
+
+    def _plan_limits(self, plan: str) -> list[wire.PlanLimit]:
+        prefix = f"plans.{plan}."
+        return [
+            wire.PlanLimit(key=each.key.removeprefix(prefix), value=each.value, source=each.source)
+            for each in configuration.describe(self.config)
+            if each.key.startswith(prefix)
+        ]
+
+    def allows(self, uid: int, teamspace: str) -> bool:
+        """Whether a user id may submit for a teamspace."""
+        return self.config.submit.allows(uid, teamspace)
+
+    def plan_of(self, teamspace: str) -> str:
+        """The name of a teamspace's plan."""
+        return self.config.plan_of(teamspace)
+
+    async def reload(self) -> None:
+        """Read the configuration file again. Raises Refused with every fault."""
+        self.service.reloading()
+        try:
+            config = configuration.load(self._config_path)
+        except configuration.ConfigError as error:
+            raise Refused(ErrorCode.BAD_REQUEST, str(error), at="config") from error
+        finally:
+            self.service.ready()
+        self.config = config
+        await self.supervisor.reload(setting_of(config))
+        log.info("reloaded")
+
+    def drain(self) -> None:
+        """Begin to end the daemon."""
+        self._stop.set()
+
+    def connections(self) -> int:
+        """How many peers are connected."""
+        return len(self.connected)
+
+    def loop_lag_seconds(self) -> float:
+        """The worst delay of the event loop in the last minute."""
+        return self._lag.worst
+
+    # -- its own tasks ----------------------------------------------------------------------------------------------
+
+    async def obey_signals(self) -> None:
+        """SIGTERM and SIGINT drain; SIGHUP reads the configuration again."""
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    try:
+                        await self.reload()
+                    except Refused as refused:
+                        log.error("reload_refused", faults=refused.message)
+                else:
+                    self.drain()
+
+    async def report(self) -> None:
+        """Keep the service manager informed, and its watchdog fed while the loop turns."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(self.service.feed_watchdog, lambda: True))
+            tasks.start_soon(self._lag.measure)
+            await self.supervisor.until_ready()
+            self.service.ready()
+            self.service.status("ready")
+
+
+class _LoopLag:
+    """How late the event loop was at its worst, over about the last minute."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+
+    async def measure(self) -> None:
+        while True:
+            before = time.monotonic()
+            await anyio.sleep(LAG_PROBE_SECONDS)
+            late = time.monotonic() - before - LAG_PROBE_SECONDS
+            self.worst = max(late, self.worst * 0.95)
+
+
+@asynccontextmanager
+async def daemon(
+    config: Config,
+    *,
+    config_path: Path | None,
+    state_dir: Path,
+    runtime_dir: Path,
+    extra_kinds: Callable[[PostgresStore], Sequence[JobKind]] = lambda _: (),
+    extra_submissions: Sequence[type[wire.Submission]] = (),
+) -> AsyncIterator[Daemon]:
+    """A daemon that runs as long as the context is open. The extra kinds are for tests."""
+    async with AsyncExitStack() as stack:
+        _make_state(state_dir)
+        stack.enter_context(_sole_owner(state_dir))
+        announcer = Announcer()
+        submissions = (*wire.SUBMISSION_TYPES, *extra_submissions)
+        connected = Connections(announcer)
+        listening = _open_sockets(runtime_dir)
+        servers = [
+            await connected.listen(
+                listening["submit"], Face(RequestDecoder(submissions, wire.SUBMIT_OPERATIONS), False)
+            ),
+            await connected.listen(
+                listening["control"], Face(RequestDecoder(submissions, wire.CONTROL_OPERATIONS), True)
+            ),
+        ]
+        log.info("listening", submit=str(runtime_dir / SUBMIT_SOCKET), control=str(runtime_dir / CONTROL_SOCKET))
+        if config.database.url is None:
+            postgres = await stack.enter_async_context(embedded_postgres(state_dir))
+            url = postgres.url
+        else:
+            url = config.database.url.reveal()
+        store = PostgresStore(url)
+        stack.push_async_callback(store.close)
+        running = Daemon(config, config_path, store, embedded=config.database.url is None)
+        client = await stack.enter_async_context(provider_http(flight_seconds=5.0))
+        kinds = [*extra_kinds(store)]
+        supervisor = running.supervisor = Supervisor(
+            owner=f"{socket.gethostname()} pid {os.getpid()}",
+            store=store,
+            clock=_clock,
+            kinds=kinds,
+            client=client,
+            setting=setting_of(config),
+            next_reset=next_reset,
+            announcer=announcer,
+        )
+        operations = Operations(
+            supervisor,
+            store,
+            kinds,
+            running,
+            allows=running.allows,
+            decode=partial(_decode_submission, RequestDecoder(submissions)),
+        )
+        running.connected = connected
+        connected.open(operations)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(supervisor.run)
+            tasks.start_soon(running.report)
+            tasks.start_soon(running.obey_signals)
+            try:
+                yield running
+            finally:
+                with anyio.CancelScope(shield=True):
+                    running.service.stopping()
+                    for server in servers:
+                        server.close()
+                    await supervisor.drain(config.service.drain_seconds)
+                    connected.close()
+                tasks.cancel_scope.cancel()
+
+
+def setting_of(config: Config) -> Setting:
+    """What a configuration says about the queue."""
+    limits = {name: config.limits_of(teamspace.plan) for name, teamspace in config.teamspaces.items()}
+    return Setting(config.rules(), limits, _accounts(config))
+
+
+def _accounts(config: Config) -> list[Account]:
+    return [
+        Account(
+            AccountLearned(AccountName(name), tuple(provider.limits or ()), provider.flight_seconds),
+            provider.pace_per_second,
+        )
+        for name, provider in config.providers.items()
+    ]
+
+
+def next_reset(limit: DailyLimit, instant: Instant) -> Instant:
+    """The first reset of a daily limit after an instant: its wall time in its zone.
+
+    A wall time that a change of clocks skips is met at the end of the gap; of a repeated one the first counts.
+    """
+    zone = ZoneInfo(limit.zone)
+    hour, minute = (int(part) for part in limit.resets_at.split(":"))
+    moment = datetime.fromtimestamp(instant / SECOND, zone)
+    day = moment.date()
+    while True:
+        reset = datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone)
+        at = Instant(int(reset.timestamp()) * SECOND)
+        if at > instant:
+            return at
+        day = datetime.fromordinal(day.toordinal() + 1).date()
+
+
+def _clock(recovered: Recovered) -> SystemClock:
+    return SystemClock(recovered.instant)
+
+
+def _decode_submission(requests: RequestDecoder, line: bytes) -> wire.Submission:
+    request = requests.decode(line)
+    if isinstance(request, LineFault):
+        raise Refused(request.code, request.message, at=request.at)
+    assert isinstance(request, wire.Submission), "what is stored with a job is a submission"
+    return request
+
+
+# -- the places in the file system -------------------------------------------------------------------------------------
+
+
+def _make_state(state_dir: Path) -> None:
+    state_dir.mkdir(parents=True, exist_ok=True)
+    (state_dir / "exports").mkdir(exist_ok=True)
+    incoming = state_dir / "incoming"
+    if not incoming.exists():
+        incoming.mkdir()
+        incoming.chmod(0o1770)
+        _give_to_group(incoming, SUBMIT_GROUP)
+
+
+@contextmanager
+def _sole_owner(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory: one daemon each, whose name stands in the lock file."""
+    descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 200).decode(errors="replace").strip() or "another daemon"
+            raise StateInUse(f"{state_dir} is in use by {owner}") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_sockets(runtime_dir: Path) -> dict[str, socket.socket]:
+    """The two listening sockets: handed over by the service manager, or made here."""
+    given = activated_sockets()
+    runtime_dir.mkdir(parents=True, exist_ok=True)
+    places = {"submit": (SUBMIT_SOCKET, SUBMIT_GROUP), "control": (CONTROL_SOCKET, CONTROL_GROUP)}
+    return {name: given.get(name) or _listen(runtime_dir / file, group) for name, (file, group) in places.items()}
+
+
+def _listen(path: Path, group: str) -> socket.socket:
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o117)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(before)
+    _give_to_group(path, group)
+    sock.setblocking(False)
+    return sock
+
+
+def _give_to_group(path: Path, name: str) -> None:
+    """Let a group use it, where there is such a group and we may say so; else it is for our own user alone."""
+    try:
+        os.chown(path, -1, grp.getgrnam(name).gr_gid)
+    except (KeyError, PermissionError):
+        log.debug("no_group", path=str(path), group=name)
+
+
+# -- the log -----------------------------------------------------------------------------------------------------------
+
+
+def _set_up_log(config: Config) -> None:
+    level = logging.getLevelNamesMapping()[config.log.level.upper()]
+    renderer: Any = structlog.processors.JSONRenderer()
+    if config.log.format == "text":
+        renderer = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _flat(error: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for inner in error.exceptions:
+        if isinstance(inner, BaseExceptionGroup):
+            yield from _flat(inner)
+        else:
+            yield inner
