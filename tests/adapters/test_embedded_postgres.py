@@ -16,6 +16,7 @@ from textwrap import dedent
 
 import asyncpg
 import pytest
+import structlog
 
 from leadline.adapters.embedded_postgres import (
     PAUSE_SECONDS_MAX,
@@ -212,6 +213,21 @@ async def test_a_killed_postmaster_is_replaced_and_committed_rows_are_there(used
                         break
         with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
             await statement
+
+
+async def test_a_restart_that_the_machine_refuses_is_tried_again(used_state_dir: Path) -> None:
+    server_log = used_state_dir / "server.log"
+    with structlog.testing.capture_logs() as said:
+        async with embedded_postgres(used_state_dir, log_path=server_log) as postgres:
+            killed = postgres.pid
+            server_log.unlink()
+            server_log.mkdir()
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: [entry["event"] for entry in said].count("postgres_not_restarted") >= 2, 10)
+            server_log.rmdir()
+            await postgres.wait_until_ready()
+            assert postgres.pid != killed
+            assert await value(postgres, "SELECT 1") == 1
 
 
 async def test_a_killed_daemon_takes_its_server_along_and_the_next_one_finds_every_row(used_state_dir: Path) -> None:

