@@ -31,6 +31,14 @@ RETURN CASE lower(btrim(cell))
     WHEN 'true' THEN true WHEN 'yes' THEN true WHEN 'false' THEN false WHEN 'no' THEN false
 END;
 
+-- as_boolean: what a cell says, also where it is written as text.
+CREATE FUNCTION as_boolean(cell jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE jsonb_typeof(cell)
+    WHEN 'boolean' THEN cell::boolean
+    WHEN 'string' THEN as_boolean(cell #>> '{}')
+END;
+
 -- as_date: the date in a cell. The JSON path method is the one reader of dates in Postgres 14 that can be told to be
 -- silent. It would take a month or day 00 for a 01 and the year 0000 for 1 BC; and ten characters hold no year that a
 -- million days more would carry out of Postgres' calendar.

@@ -2,7 +2,7 @@
 
 `compile_expression("revenue / employees", columns)` gives two fragments over the table alias `lead`:
 
-    value   what the expression is worth for a lead; NULL where it fails; never raises
+    value   what the expression is worth for a lead; never raises
     fails   why it fails for a lead (a word of the lead reasons), NULL where it does not; None where it never can
 
 so that one bad cell costs one lead. A division becomes `a / NULLIF(b, 0)`, a cast calls a function of
@@ -149,7 +149,7 @@ class Compiled(msgspec.Struct, frozen=True):
     """
 
     value: str
-    """SQL of the declared type, NULL where the lead fails or the result is empty."""
+    """SQL of `type`, NULL where the result is empty; where the lead fails it means nothing, and raises nothing."""
     fails: str | None
     """SQL of type text: a word of the lead reasons where the lead fails, else NULL. None: it fails for no lead."""
     json: str
