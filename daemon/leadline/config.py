@@ -680,6 +680,15 @@ def describe(config: Config) -> list[Setting]:
     return settings
 
 
+def key_of(*names: str) -> str:
+    """The path of a key: `key_of("plans", "north.east", "slots.tables")` is `plans."north.east".slots.tables`.
+
+    The last name is a path already.
+    """
+    *parents, last = names
+    return ".".join([*map(_quoted, parents), last])
+
+
 def toml_text(value: Any) -> str:
     """A value of JSON as TOML writes it on one line."""
     match value:

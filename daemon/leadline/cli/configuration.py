@@ -1,0 +1,61 @@
+"""`config check` and `config show`."""
+
+from typing import Any
+
+from cyclopts import App
+
+from leadline import config as configuration
+from leadline.cli import terminal
+from leadline.cli.daemon import NoDaemon, Place, Placed, control
+from leadline.cli.jobs import Json
+from leadline.cli.words import shown
+from leadline_protocol.errors import LeadlineError
+from leadline_protocol.messages import Plans
+
+config = App(name="config", help="Check the configuration, or show it.")
+
+
+@config.command
+def check(*, place: Placed) -> None:
+    """Check the configuration file, and say everything that is wrong with it; the exit status is then 2."""
+    loaded = configuration.load(place.config)
+    if loaded.path is None:
+        terminal.say("There is no configuration file: everything is as it is built in.")
+    else:
+        terminal.say(f"{shown(str(loaded.path))} is sound.")
+
+
+@config.command
+def show(*, place: Placed, json: Json = False) -> None:
+    """Show every key with its value and where that comes from: built-in, toml, or set in the running daemon."""
+    overrides = _overrides(place)
+    rows: list[tuple[str, Any, str]] = []
+    for setting in configuration.describe(configuration.load(place.config)):
+        value, source = overrides.get(setting.key, (setting.value, setting.source))
+        rows.append((setting.key, value, source))
+    if json:
+        for key, value, source in rows:
+            terminal.json_line({"key": key, "value": value, "source": source})
+        return
+    terminal.columns(
+        ("KEY", "FROM", "VALUE"),
+        [
+            (shown(key), source, "(absent)" if value is None else shown(configuration.toml_text(value)))
+            for key, value, source in rows
+        ],
+    )
+
+
+def _overrides(place: Place) -> dict[str, tuple[Any, str]]:
+    """The limits that were set in the daemon, if one can be asked."""
+    try:
+        with control(place) as daemon:
+            plans = daemon.client.call(Plans()).plans
+    except (NoDaemon, LeadlineError):
+        return {}
+    return {
+        configuration.key_of("plans", plan.plan, limit.key): (limit.value, limit.source)
+        for plan in plans
+        for limit in plan.limits
+        if limit.source == "override"
+    }

@@ -1,0 +1,244 @@
+"""Waiting for jobs to end, and showing meanwhile how far they are.
+
+The daemon tells; nothing is asked again and again, except over the submit socket, which tells of ends alone. A wait
+outlives a restart of the daemon: the client connects again, the jobs are followed again, and those that ended in
+between are found to have ended.
+
+Shown is a bar for each job on a terminal, else a line now and then, both on standard error: standard output is for
+what was asked for.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+from leadline.cli import terminal
+from leadline.cli.daemon import Daemon
+from leadline.cli.words import number, outcome, percent, settled, shown, span, title, wait_sentence
+from leadline_protocol.errors import Unreachable
+from leadline_protocol.ids import JobId
+from leadline_protocol.messages import (
+    ENDED_STATES,
+    Counts,
+    Ended,
+    Follow,
+    Get,
+    JobView,
+    Missed,
+    Notice,
+    Progress,
+    Receipt,
+    Wait,
+    Watch,
+)
+
+if TYPE_CHECKING:
+    import rich.progress
+
+FAILED_STATES: Final = frozenset({"failed", "cancelled"})
+"""The ends for which a command that waited exits with 1."""
+
+POLL_SECONDS: Final = 1.0
+"""How often progress is asked for where it is not told."""
+
+LINE_SECONDS: Final = 10.0
+"""Least time between two lines about one job in a pipe."""
+
+
+class Report(Protocol):
+    """Shows how followed jobs get on."""
+
+    def knows(self, view: JobView) -> None:
+        """A job as it was when following began, or began again."""
+
+    def moved(self, progress: Progress) -> None:
+        """A job got on, or waits for something else."""
+
+    def ended(self, ended: Ended) -> None:
+        """A job has ended."""
+
+
+def follow(
+    daemon: Daemon, jobs: Iterable[JobId], report: Report, *, heard: Callable[[Notice], None] | None = None
+) -> dict[JobId, Ended]:
+    """Wait until all `jobs` have ended; how each did. `heard` is told every notice as it comes.
+
+    Raises Refused where there is no such job, Unreachable where the daemon went away and did not come back.
+    """
+    ends: dict[JobId, Ended] = {}
+    open_jobs = dict.fromkeys(jobs)
+
+    def end(ended: Ended) -> None:
+        if ended.job in open_jobs:
+            del open_jobs[ended.job]
+            ends[ended.job] = ended
+            report.ended(ended)
+
+    def look(job: JobId) -> None:
+        view = daemon.client.call(Get(job=job)).view
+        report.knows(view)
+        if view.state in ENDED_STATES:
+            end(_ended(view))
+
+    while open_jobs:
+        for job in list(open_jobs):
+            daemon.client.call(Watch(job=job) if daemon.controls else Follow(job=job))
+            look(job)
+        try:
+            while open_jobs:
+                for notice in daemon.client.notices(timeout_seconds=None if daemon.controls else POLL_SECONDS):
+                    if heard is not None:
+                        heard(notice)
+                    match notice:
+                        case Ended():
+                            end(notice)
+                        case Progress():
+                            report.moved(notice)
+                        case Missed():
+                            break
+                    if not open_jobs:
+                        return ends
+                for job in list(open_jobs):
+                    look(job)
+        except Unreachable:
+            terminal.remark("The daemon went away; waiting for it to come back.")
+    return ends
+
+
+def await_receipt(daemon: Daemon, receipt: Receipt) -> Ended:
+    """Wait until the job of a receipt has ended, and show it and its steps meanwhile."""
+    with reporting() as report:
+        return follow(daemon, [*receipt.steps, receipt.job], report)[receipt.job]
+
+
+def verdict(ended: Ended) -> str:
+    """How a job ended, in a line: `Job 41 completed: 4,940 of 5,000 done, 60 failed.`"""
+    parts = [f"Job {ended.job} {terminal.state(ended.state)}"]
+    if ended.message or ended.reason:
+        parts.append(shown(ended.message or str(ended.reason)).rstrip("."))
+    parts.append(outcome(ended.counts))
+    lines = [": ".join(parts) + ".", *(f"  Warning: {shown(warning.message)}" for warning in ended.warnings)]
+    return "\n".join(lines)
+
+
+def is_failure(ended: Ended) -> bool:
+    """Whether a command that waited for this fails."""
+    return ended.state in FAILED_STATES
+
+
+def reporting() -> AbstractContextManager[Report]:
+    """Bars on a terminal, lines in a pipe."""
+    return _Bars() if terminal.is_terminal(sys.stderr) else _Lines()
+
+
+def _ended(view: JobView) -> Ended:
+    return Ended(
+        at=view.ended_at,
+        job=view.job,
+        state=view.state,
+        counts=view.counts,
+        reason=view.reason,
+        message=view.message,
+        warnings=view.warnings,
+    )
+
+
+def _doing(activity: str | None, waits: Sequence[Wait], now: datetime, *, stalled: bool) -> str:
+    if stalled:
+        return "STALLED"
+    if waits:
+        return wait_sentence(waits[0], now)
+    return shown(activity or "")
+
+
+class _Lines(ExitStack):
+    """A line for each job now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: Final[dict[JobId, tuple[float, str]]] = {}
+        """When a job was last told of, and what it was doing then."""
+
+    def knows(self, view: JobView) -> None:
+        if view.job not in self._told:
+            self._tell(view.job, f"{title(view)}, {view.shown}", "")
+
+    def moved(self, progress: Progress) -> None:
+        doing = _doing(progress.activity, progress.waits, terminal.now(), stalled=progress.stalled)
+        last, said = self._told.get(progress.job, (0.0, ""))
+        is_new = bool(progress.waits or progress.stalled) and doing.partition(";")[0] != said.partition(";")[0]
+        if not is_new and time.monotonic() - last < LINE_SECONDS:
+            return
+        counts = progress.counts
+        parts = [progress.shown]
+        if counts.total:
+            parts.append(
+                f"{number(settled(counts))} of {number(counts.total)} ({percent(settled(counts), counts.total)})"
+            )
+        if doing:
+            parts.append(doing)
+        self._tell(progress.job, ", ".join(parts), doing)
+
+    def ended(self, ended: Ended) -> None:
+        self._tell(ended.job, f"{ended.state}, {outcome(ended.counts)}", "")
+
+    def _tell(self, job: JobId, text: str, doing: str) -> None:
+        self._told[job] = (time.monotonic(), doing)
+        terminal.remark(f"{terminal.now():%H:%M:%S} job {job}: {text}")
+
+
+class _Bars:
+    """A bar for each job that has leads; a chain is shown by its steps."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._rows: Final[dict[JobId, rich.progress.TaskID]] = {}
+        self._progress: Final = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[amount]}", markup=False, style="bold"),
+            TextColumn("{task.fields[doing]}", markup=False, style="dim"),
+            console=Console(stderr=True, no_color=not terminal.has_colours(sys.stderr)),
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def knows(self, view: JobView) -> None:
+        if view.steps:
+            return
+        if view.job not in self._rows:
+            place = f"{view.step}. " if view.step is not None else ""
+            self._rows[view.job] = self._progress.add_task(
+                f"{place}{view.kind} {shown(view.table or '')}".rstrip(), total=None, amount="", doing=""
+            )
+        doing = _doing(view.activity, view.waits, terminal.now(), stalled=view.stalled) or view.shown
+        self._show(view.job, view.counts, doing, view.leads_per_second)
+
+    def moved(self, progress: Progress) -> None:
+        doing = _doing(progress.activity, progress.waits, terminal.now(), stalled=progress.stalled)
+        self._show(progress.job, progress.counts, doing, progress.leads_per_second)
+
+    def ended(self, ended: Ended) -> None:
+        doing = f"{ended.state}, {outcome(ended.counts)}" if ended.counts.total else ended.state
+        self._show(ended.job, ended.counts, doing, None, is_over=True)
+
+    def _show(self, job: JobId, counts: Counts, doing: str, rate: float | None, *, is_over: bool = False) -> None:
+        row = self._rows.get(job)
+        if row is None:
+            return
+        if rate:
+            left = f", {span(counts.pending / rate)} left" if counts.pending else ""
+            doing = f"{number(rate)}/s{left}{' · ' if doing else ''}{doing}"
+        amount = percent(settled(counts), counts.total) if counts.total else ""
+        total = counts.total or (1 if is_over else None)
+        self._progress.update(row, total=total, completed=settled(counts) or is_over, amount=amount, doing=doing)

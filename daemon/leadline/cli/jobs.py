@@ -1,0 +1,249 @@
+"""Looking at jobs: `jobs`, `job` and `why`."""
+
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from leadline.cli import terminal
+from leadline.cli.daemon import Misused, Placed, any_socket, control
+from leadline.cli.words import (
+    ago,
+    clock,
+    counted,
+    note,
+    number,
+    outcome,
+    percent,
+    progress,
+    seconds_between,
+    settled,
+    shown,
+    span,
+    title,
+    wait_sentence,
+)
+from leadline_protocol.ids import JobId
+from leadline_protocol.messages import (
+    ENDED_STATES,
+    Eta,
+    Family,
+    Get,
+    History,
+    HistoryEntry,
+    Job,
+    Jobs,
+    JobView,
+    State,
+    Why,
+    WhyReply,
+)
+
+PAGE_JOBS = 1000
+"""As many as one reply holds."""
+
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+Json = Annotated[Flag, Parameter(name="--json", help="One JSON object a line, times in RFC 3339.")]
+
+
+def jobs(
+    *,
+    place: Placed,
+    teamspace: Annotated[str | None, Parameter(help="Only jobs of this teamspace.")] = None,
+    table: Annotated[str | None, Parameter(help="Only jobs on tables of this name.")] = None,
+    state: Annotated[State | None, Parameter(help="Only jobs in this state.")] = None,
+    family: Annotated[Family | None, Parameter(help="Only jobs of this family.")] = None,
+    limit: Annotated[int, Parameter(name=("--limit", "-n"), help="So many at most.")] = 50,
+    before: Annotated[int | None, Parameter(help="Only jobs older than the one of this number.")] = None,
+    json: Json = False,
+) -> None:
+    """List jobs, newest first."""
+    if limit < 1:
+        raise Misused("--limit must be at least 1")
+    asked = Jobs(
+        teamspace=teamspace, table=table, state=state, family=family, before=None if before is None else JobId(before)
+    )
+    now = terminal.now()
+    if json:
+        for view in _listed(place, asked, limit):
+            terminal.json_line(view)
+        return
+    views = list(_listed(place, asked, limit))
+    terminal.columns(
+        ("JOB", "KIND", "TEAMSPACE", "TABLE", "STATE", "LEADS", "SUBMITTED", "NOTE"),
+        [
+            (
+                str(view.job),
+                view.kind,
+                shown(view.teamspace),
+                shown(view.table or ""),
+                terminal.state(view.shown),
+                progress(view.counts),
+                clock(view.submitted_at, now),
+                note(view, now),
+            )
+            for view in views
+        ],
+        right=("JOB",),
+    )
+    if len(views) == limit and terminal.is_terminal(sys.stdout):
+        terminal.remark(f"Older ones: leadline jobs --before {views[-1].job}")
+
+
+def _listed(place: Placed, asked: Jobs, limit: int) -> Iterator[JobView]:
+    from msgspec.structs import replace
+
+    with control(place) as daemon:
+        before = asked.before
+        while limit > 0:
+            page = daemon.client.call(replace(asked, limit=min(limit, PAGE_JOBS), before=before))
+            yield from page.jobs[:limit]
+            limit -= len(page.jobs)
+            before = page.next
+            if before is None:
+                return
+
+
+JobNumber = Annotated[int, Parameter(name="ID", help="The number of the job, as its receipt says.")]
+
+
+def job(
+    id_: JobNumber,
+    /,
+    *,
+    place: Placed,
+    history: Annotated[Flag, Parameter(help="Also how it came to where it is.")] = False,
+    json: Json = False,
+) -> None:
+    """Show one job: how far it is, what it waits for, what was submitted."""
+    job_id = JobId(id_)
+    with any_socket(place) as daemon:
+        reply = daemon.client.call(Job(job=job_id) if daemon.controls else Get(job=job_id))
+        if history and not daemon.controls:
+            raise Misused("--history takes the control socket, which you may not open")
+        story = daemon.client.call(History(job=job_id)).history if history else []
+    if json:
+        terminal.json_line(reply)
+        for entry in story:
+            terminal.json_line(entry)
+        return
+    now = terminal.now()
+    _show_job(reply.view, now)
+    if reply.submission is not None:
+        terminal.say()
+        terminal.say("Submitted as")
+        terminal.say(_indented(reply.submission))
+    if history:
+        terminal.say()
+        _show_history(story, now)
+
+
+def _show_job(view: JobView, now: datetime) -> None:
+    state = terminal.state(view.shown) + (f", {terminal.paint('STALLED', 'red')}" if view.stalled else "")
+    tries = f", attempt {view.attempt}" if view.attempt > 1 else ""
+    terminal.say(f"{terminal.paint(f'Job {view.job}', 'bold')}: {title(view)}, {state}{tries}")
+    if view.message or view.reason:
+        terminal.say(f"  {shown(view.message or str(view.reason))}")
+    if view.counts.total:
+        done = percent(settled(view.counts), view.counts.total)
+        rate = f", {number(view.leads_per_second)} leads/s" if view.leads_per_second else ""
+        terminal.say(f"  {outcome(view.counts)} ({done}{rate})")
+    if view.activity:
+        terminal.say(f"  {shown(view.activity)}")
+    for wait in view.waits:
+        terminal.say(f"  {terminal.paint('Waits:', 'yellow')} {wait_sentence(wait, now)}")
+    for warning in view.warnings:
+        terminal.say(f"  {terminal.paint('Warning:', 'yellow')} {shown(warning.message)}")
+    terminal.say(f"  {_times(view, now)}")
+    if view.chain is not None:
+        terminal.say(f"  It is step {view.step} of the chain {view.chain}.")
+    if view.steps:
+        terminal.say(f"  Its steps are the jobs {', '.join(map(str, view.steps))}.")
+    if view.rerun_of is not None:
+        terminal.say(f"  It is a rerun of job {view.rerun_of}.")
+    if view.priority_seconds:
+        terminal.say(f"  It goes ahead of jobs submitted up to {span(view.priority_seconds)} earlier.")
+
+
+def _times(view: JobView, now: datetime) -> str:
+    parts = [f"Submitted {clock(view.submitted_at, now)}"]
+    if view.state == "delayed" and view.run_at is not None:
+        parts.append(f"to run at {clock(view.run_at, now)} ({ago(view.run_at, now)})")
+    if view.started_at is not None:
+        due = max(view.submitted_at, view.run_at or view.submitted_at)
+        parts.append(f"started after {span(seconds_between(due, view.started_at))}")
+        if view.ended_at is not None:
+            parts.append(
+                f"ended {clock(view.ended_at, now)}, {span(seconds_between(view.started_at, view.ended_at))} later"
+            )
+        else:
+            parts.append(f"runs for {span(seconds_between(view.started_at, now))}")
+    elif view.ended_at is not None:
+        parts.append(f"ended {clock(view.ended_at, now)} without having started")
+    return ", ".join(parts) + "."
+
+
+def _indented(submission: object) -> str:
+    import msgspec
+
+    text = msgspec.json.format(msgspec.json.encode(submission), indent=2).decode()
+    return "\n".join(f"  {shown(line)}" for line in text.splitlines())
+
+
+def _show_history(story: list[HistoryEntry], now: datetime) -> None:
+    rows = []
+    for entry in story:
+        details = ", ".join(f"{key} {value}" for key, value in entry.detail.items())
+        rows.append((clock(entry.at, now), entry.event, shown(details)))
+    terminal.columns(("WHEN", "WHAT", "DETAILS"), rows)
+
+
+def why(id_: JobNumber, /, *, place: Placed, json: Json = False) -> None:
+    """Tell all that a job waits for, with numbers, and when it is expected to start."""
+    with control(place) as daemon:
+        reply = daemon.client.call(Why(job=JobId(id_)))
+        view = daemon.client.call(Job(job=JobId(id_))).view
+    if json:
+        terminal.json_line(reply)
+        return
+    for line in _reasons(view, reply, terminal.now()):
+        terminal.say(line)
+
+
+def _reasons(view: JobView, reply: WhyReply, now: datetime) -> Iterator[str]:
+    name = f"Job {view.job} ({title(view)})"
+    if view.state in ENDED_STATES:
+        how = f": {shown(view.message or str(view.reason))}" if view.message or view.reason else ""
+        when = "" if view.ended_at is None else f" at {clock(view.ended_at, now)}"
+        yield f"{name} waits for nothing: it ended {view.state}{when}{how}."
+        return
+    state = "is running" if view.state == "running" else f"is {view.state}"
+    if view.stalled:
+        state += " and stalled"
+    if reply.blockers:
+        things = "one thing" if len(reply.blockers) == 1 else f"{len(reply.blockers)} things"
+        yield f"{name} {state} and waits for {things}:"
+        for blocker in reply.blockers:
+            yield f"  • {wait_sentence(blocker, now)}"
+    elif view.state == "running":
+        yield f"{name} {state}; nothing holds it back."
+    else:
+        yield f"{name} {state}; nothing but its place in the queue holds it back."
+    if view.started_at is None or view.state == "queued":
+        if reply.jobs_ahead:
+            yield f"{counted(reply.jobs_ahead, 'job')} run{'s' if reply.jobs_ahead == 1 else ''} before it."
+        else:
+            yield "No job runs before it."
+        yield _expected(reply.eta, now)
+
+
+def _expected(eta: Eta | None, now: datetime) -> str:
+    if eta is None:
+        return "Nobody knows when it will start."
+    soonest, latest = seconds_between(now, eta.earliest), seconds_between(now, eta.latest)
+    if not latest:
+        return "It is expected to start now."
+    between = f"{clock(eta.earliest, now)} and {clock(eta.latest, now)}"
+    return f"It is expected to start between {between}: in {span(soonest)} to {span(latest)}."

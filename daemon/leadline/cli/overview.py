@@ -1,0 +1,293 @@
+"""What there is: `status`, `teamspaces`, `providers`, `tables` and `plans`."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from leadline.cli import terminal
+from leadline.cli.daemon import Misused, Placed, control
+from leadline.cli.jobs import Json
+from leadline.cli.words import ago, clock, counted, number, shown, size, span
+from leadline_protocol.messages import (
+    ColumnView,
+    FamilyStatus,
+    LimitView,
+    Plans,
+    PlanView,
+    Providers,
+    ProviderView,
+    Status,
+    StatusReply,
+    Tables,
+    Teamspaces,
+    TeamspaceView,
+)
+
+OfTeamspace = Annotated[str | None, Parameter(help="Only this teamspace.")]
+
+
+def status(*, place: Placed, json: Json = False) -> int:
+    """Tell how the daemon is; the exit status is 1 if it is not ready."""
+    with control(place) as daemon:
+        reply = daemon.client.call(Status())
+    if json:
+        terminal.json_line(reply)
+    else:
+        for line in status_lines(reply, terminal.now()):
+            terminal.say(line)
+        terminal.say()
+        families(reply.families)
+        if reply.providers:
+            terminal.say()
+            provider_list(reply.providers, terminal.now())
+    return int(reply.state == "unavailable")
+
+
+def status_lines(reply: StatusReply, now: datetime) -> Iterator[str]:
+    """How the daemon is, in sentences."""
+    yield (
+        f"Leadline {reply.version} is {terminal.state(reply.state)}: process {reply.pid}, up for "
+        f"{span(reply.uptime_seconds)}, {size(reply.memory_bytes)} of memory, "
+        f"{counted(reply.connections, 'connection')}."
+    )
+    rate = f"{number(reply.jobs_per_second)} jobs/s ended in the last minute"
+    oldest = (
+        "" if reply.oldest_queued_at is None else f"; the oldest queued job came {ago(reply.oldest_queued_at, now)}"
+    )
+    yield f"{counted(reply.teamspaces, 'teamspace')} with jobs, {rate}{oldest}."
+    yield _database(reply)
+    for paused in reply.paused:
+        yield f"{terminal.paint('Paused:', 'yellow')} {shown(paused)} (`leadline resume {shown(paused)}`)"
+    if reply.loop_lag_seconds >= 0.1:
+        yield f"{terminal.paint('Slow:', 'yellow')} its event loop was late by up to {span(reply.loop_lag_seconds)}."
+    for warning in reply.warnings:
+        yield f"{terminal.paint('Warning:', 'yellow')} {shown(warning.message)}"
+
+
+def _database(reply: StatusReply) -> str:
+    database = reply.database
+    name = "Its own Postgres" if database.embedded else "The Postgres"
+    if database.version:
+        name += f" {shown(database.version)}"
+    if not database.reachable:
+        return f"{name} {terminal.paint('cannot be reached', 'red')}."
+    parts = [f"{name} answers"]
+    if database.size_bytes is not None:
+        parts.append(size(database.size_bytes))
+    if database.commit_seconds_p50 is not None and database.commit_seconds_p99 is not None:
+        p50, p99 = 1000 * database.commit_seconds_p50, 1000 * database.commit_seconds_p99
+        parts.append(f"a commit takes {number(p50)} ms (99 of 100 at most {number(p99)} ms)")
+    if database.records_available is not None:
+        parts.append(f"{number(database.records_available)} records may be written at once")
+    return ", ".join(parts) + "."
+
+
+def families(rows: list[FamilyStatus]) -> None:
+    """The families and how full each is."""
+    terminal.columns(
+        ("FAMILY", "DELAYED", "QUEUED", "RUNNING", "STOPPING", "IN HAND", "CAPACITY"),
+        [
+            (
+                row.family,
+                number(row.delayed),
+                number(row.queued),
+                number(row.running),
+                number(row.stopping),
+                number(row.in_hand),
+                "no limit" if row.capacity is None else number(row.capacity),
+            )
+            for row in rows
+        ],
+        right=("DELAYED", "QUEUED", "RUNNING", "STOPPING", "IN HAND", "CAPACITY"),
+    )
+
+
+def teamspaces(*, place: Placed, json: Json = False) -> None:
+    """List the teamspaces and what each has in the queue."""
+    if json:
+        for view in _teamspaces(place):
+            terminal.json_line(view)
+        return
+    terminal.columns(
+        ("TEAMSPACE", "PLAN", "DELAYED", "QUEUED", "RUNNING", "SLOTS"),
+        [
+            (
+                shown(view.teamspace) + (f" ({terminal.state('paused')})" if view.paused else ""),
+                shown(view.plan),
+                number(view.delayed),
+                number(view.queued),
+                number(view.running),
+                ", ".join(f"{family} {slots}" for family, slots in view.slots.items()),
+            )
+            for view in _teamspaces(place)
+        ],
+        right=("DELAYED", "QUEUED", "RUNNING"),
+    )
+
+
+def _teamspaces(place: Placed) -> Iterator[TeamspaceView]:
+    with control(place) as daemon:
+        after = None
+        while True:
+            page = daemon.client.call(Teamspaces(limit=1000, after=after))
+            yield from page.teamspaces
+            after = page.next
+            if after is None:
+                return
+
+
+def providers(
+    name: Annotated[str | None, Parameter(help="Only this one.")] = None, /, *, place: Placed, json: Json = False
+) -> None:
+    """List the providers, their limits and how full they are, and who waits for them."""
+    with control(place) as daemon:
+        views = daemon.client.call(Providers(name=name)).providers
+    if json:
+        for view in views:
+            terminal.json_line(view)
+        return
+    provider_list(views, terminal.now())
+
+
+def provider_list(views: list[ProviderView], now: datetime) -> None:
+    """Providers, a line for each limit."""
+    rows = []
+    for view in views:
+        names = (shown(view.provider), terminal.state(view.state), number(view.in_flight), _waiting(view))
+        limits = [limit_words(limit, now) for limit in view.limits] or ["no limits"]
+        if trouble := provider_trouble(view, now):
+            limits.insert(0, trouble)
+        rows.append((*names, limits[0]))
+        rows.extend(("", "", "", "", limit) for limit in limits[1:])
+    terminal.columns(("PROVIDER", "STATE", "IN FLIGHT", "WAITING", "LIMITS"), rows, right=("IN FLIGHT",))
+
+
+def _waiting(view: ProviderView) -> str:
+    if not view.waiting:
+        return "none"
+    return f"{counted(view.waiting, 'call')} of {counted(view.waiting_teamspaces, 'teamspace')}"
+
+
+def provider_trouble(view: ProviderView, now: datetime) -> str:
+    """Why a provider is not simply open, and what helps; empty where it is."""
+    parts = [shown(view.message)] if view.message else []
+    if view.throttled_until is not None:
+        parts.append(f"goes on {ago(view.throttled_until, now)} ({clock(view.throttled_until, now)})")
+    if view.reason is not None and not view.message:
+        parts.append(view.reason.replace("_", " "))
+    if view.state in ("parked", "paused"):
+        parts.append(f"`leadline resume provider {shown(view.provider)}` lets it go on")
+    return "; ".join(parts)
+
+
+def limit_words(limit: LimitView, now: datetime) -> str:
+    """A limit and how much of it is taken: `12 of 15 leads in any 60 s, the next frees in 12 s`."""
+    taken = f"{number(limit.charged)} of {counted(limit.amount, limit.unit)}"
+    frees = ""
+    if limit.frees_at is not None and limit.frees_at > now:
+        frees = f", the next frees {ago(limit.frees_at, now)}"
+    match limit.shape:
+        case "concurrent":
+            return f"{number(limit.charged)} of {counted(limit.amount, 'call')} at a time"
+        case "daily":
+            return f"{taken} a day{frees}"
+        case "window":
+            return f"{taken} in any {span(limit.per_seconds or 0)}{frees}"
+        case "bucket":
+            return (
+                f"{counted(limit.amount, limit.unit)} per {span(limit.per_seconds or 0)}, {number(limit.charged)} taken"
+            )
+
+
+def tables(
+    *,
+    place: Placed,
+    teamspace: OfTeamspace = None,
+    table: Annotated[str | None, Parameter(help="Only tables of this name.")] = None,
+    json: Json = False,
+) -> None:
+    """List the tables with their columns."""
+    with control(place) as daemon:
+        views = daemon.client.call(Tables(teamspace=teamspace, table=table)).tables
+    if json:
+        for view in views:
+            terminal.json_line(view)
+        return
+    now = terminal.now()
+    terminal.columns(
+        ("TEAMSPACE", "TABLE", "LEADS", "JOBS", "CREATED", "COLUMNS"),
+        [
+            (
+                shown(view.teamspace),
+                shown(view.table),
+                number(view.leads),
+                number(view.jobs),
+                clock(view.created_at, now),
+                ", ".join(map(_column, view.columns)),
+            )
+            for view in views
+        ],
+        right=("LEADS", "JOBS"),
+    )
+
+
+def _column(column: ColumnView) -> str:
+    kind = column.type if isinstance(column.type, str) else "/".join(column.type)
+    return shown(f"{column.name} ({kind})")
+
+
+def plans(
+    *,
+    place: Placed,
+    plan: Annotated[str | None, Parameter(help="The limits of this plan.")] = None,
+    teamspace: Annotated[str | None, Parameter(help="The limits of this teamspace.")] = None,
+    set_: Annotated[
+        str | None, Parameter(name="--set", help="Put another limit in force: KEY=VALUE, such as slots.tables=2.")
+    ] = None,
+    unset: Annotated[str | None, Parameter(help="Take back what was set for this key.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the limits in force and where each comes from; or put one in force, at once and across restarts."""
+    if plan is not None and teamspace is not None:
+        raise Misused("Give --plan or --teamspace, not both")
+    if set_ is not None and unset is not None:
+        raise Misused("Give --set or --unset, not both")
+    if (set_ is not None or unset is not None) and plan is None and teamspace is None:
+        raise Misused("Say with --plan or --teamspace whose limit to set")
+    asked = Plans(plan=plan, teamspace=teamspace)
+    if set_ is not None:
+        key, equals, value = set_.partition("=")
+        if not key or not equals or not value:
+            raise Misused("--set takes KEY=VALUE")
+        asked = Plans(plan=plan, teamspace=teamspace, key=key, value=_value(value))
+    elif unset is not None:
+        asked = Plans(plan=plan, teamspace=teamspace, key=unset, value=None)
+    with control(place) as daemon:
+        views = daemon.client.call(asked).plans
+    if json:
+        for view in views:
+            terminal.json_line(view)
+        return
+    terminal.columns(("PLAN", "TEAMSPACE", "LIMIT", "VALUE", "FROM"), [row for view in views for row in _limits(view)])
+
+
+def _limits(view: PlanView) -> Iterator[tuple[str, str, str, str, str]]:
+    for limit in view.limits:
+        value = "no limit" if limit.value is None else _shown_value(limit.value)
+        yield shown(view.plan), shown(view.teamspace or ""), limit.key, value, limit.source
+
+
+def _shown_value(value: bool | float | str) -> str:
+    return shown(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _value(text: str) -> Any:
+    """A number or a truth value where it is one, else the text itself."""
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
