@@ -167,17 +167,30 @@ def test_nobody_passes_who_would_take_what_the_head_waits_for() -> None:
     assert ai.grants(instant(62)) == [2, 4]
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 5), st.integers(0, 12)), min_size=5, max_size=40))
-def test_who_passes_never_delays_the_head(script: list[tuple[bool, int, int]]) -> None:
-    """Leads alone go at the very moments at which they go with requests beside them."""
-    leads = [Asked(at * SECOND, 1, Cost(request=1, lead=units)) for lead, units, at in script if lead]
-    others = [Asked(at * SECOND, 2, Cost(record=units), weight=100.0) for lead, units, at in script if not lead]
-    limits = (WindowLimit(9, 4), WindowLimit(6, 6, Unit.LEAD), WindowLimit(5, 5, Unit.RECORD))
-    alone = World(account(*limits), leads).run()
-    together = World(account(*limits), leads + others).run()
-    assert len(together.ended) == len(script)
-    assert [at for at, call in together.granted if call < len(leads)] == [at for at, _ in alone.granted]
+some_costs = st.builds(Cost, request=st.integers(1, 4), lead=st.integers(0, 3), record=st.integers(0, 2))
+some_trips = st.builds(Trip, to_answer=st.sampled_from([0, SECOND, 3 * SECOND, None]), timeout=st.just(9 * SECOND))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    before=st.lists(st.tuples(st.integers(0, 4), some_costs, some_trips), max_size=8),
+    head=some_costs,
+    after=st.lists(st.tuples(st.integers(0, 6), some_costs, some_trips), min_size=1, max_size=12),
+)
+def test_who_passes_never_delays_the_head(
+    before: list[tuple[int, Cost, Trip]], head: Cost, after: list[tuple[int, Cost, Trip]]
+) -> None:
+    """The head goes at the very moment at which it goes with nobody behind it."""
+    limits = (WindowLimit(6, 4), WindowLimit(4, 6, Unit.LEAD), WindowLimit(3, 9, Unit.RECORD), ConcurrentLimit(4))
+    asked = [Asked(at * SECOND, 1, cost, trip) for at, cost, trip in before]
+    gone = World(account(*limits), asked).run().granted
+    comes = gone[-1][0] - START + 1 if gone else 0
+    asked.append(Asked(comes, 1, head))
+    late = [Asked(comes + at * SECOND // 2, 2, cost, trip) for at, cost, trip in after]
+    alone = World(account(*limits), asked).run()
+    together = World(account(*limits), asked + late).run()
+    assert alone.granted == [(at, call) for at, call in together.granted if call < len(asked)]
+    assert len(together.granted) == len(asked) + len(late), "and everybody goes in the end"
 
 
 # --- limits that change, costs that never fit
