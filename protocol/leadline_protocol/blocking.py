@@ -19,7 +19,7 @@ from itertools import islice
 from os import PathLike, fspath
 from typing import Final, Self, TypeVar, cast
 
-from leadline_protocol.codec import AnyRequest, ClientConnection, Exchange
+from leadline_protocol.codec import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, AnyRequest, ClientConnection, Exchange
 from leadline_protocol.errors import LeadlineError, ProtocolViolation, Refused, Unreachable
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import Ended, Follow, Get, JobView, Notice, Operation, Receipt, Refusal, Reply
@@ -173,13 +173,13 @@ class BlockingClient:
 
     def _connected(self, deadline: float) -> "_Wire":
         """The present connection, or a new one as soon as somebody listens."""
-        pause_seconds = 0.05
+        pause_seconds = RETRY_SECONDS_MIN
         while self._wire is None:
             try:
                 self._wire = _Wire(self._path)
             except Unreachable:
                 _pause(pause_seconds, deadline)
-                pause_seconds = min(2 * pause_seconds, 1.0)
+                pause_seconds = min(2 * pause_seconds, RETRY_SECONDS_MAX)
         return self._wire
 
 

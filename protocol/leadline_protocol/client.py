@@ -21,7 +21,7 @@ from itertools import islice
 from os import PathLike, fspath
 from typing import Final, Self, TypeVar, cast
 
-from leadline_protocol.codec import AnyRequest, ClientConnection, Exchange
+from leadline_protocol.codec import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, AnyRequest, ClientConnection, Exchange
 from leadline_protocol.errors import LeadlineError, ProtocolViolation, Refused, Unreachable
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
@@ -174,7 +174,7 @@ class Client:
     async def _connected(self) -> "_Wire":
         """The present connection, or a new one as soon as somebody listens; raises Unreachable once closed."""
         async with self._connecting:
-            pause_seconds = 0.05
+            pause_seconds = RETRY_SECONDS_MIN
             while self._wire is None or self._wire.closed.is_set():
                 if self._closed:
                     raise Unreachable(f"The client of {self._path} was closed")
@@ -182,7 +182,7 @@ class Client:
                     self._wire = await self._open()
                 except Unreachable:
                     await asyncio.sleep(pause_seconds)
-                    pause_seconds = min(2 * pause_seconds, 1.0)
+                    pause_seconds = min(2 * pause_seconds, RETRY_SECONDS_MAX)
             return self._wire
 
     async def _open(self) -> "_Wire":

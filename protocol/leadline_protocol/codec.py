@@ -422,6 +422,11 @@ def _read_other(line: bytes) -> Refusal | Notice | None:
     return refusal
 
 
+RETRY_SECONDS_MIN: Final = 0.05
+RETRY_SECONDS_MAX: Final = 1.0
+"""Pauses between two connections that end without a reply, each twice the one before."""
+
+
 class Exchange:
     """Some requests on the way to their outcomes, over as many connections as that takes.
 
@@ -430,12 +435,13 @@ class Exchange:
     the first one, so such a request is sent until a reply settles it.
     """
 
-    __slots__ = ("_due", "_requests", "_sendings", "outcomes", "retry_after")
+    __slots__ = ("_due", "_losses", "_requests", "_sendings", "outcomes", "retry_after")
 
     def __init__(self, requests: Sequence[AnyRequest]) -> None:
         self._requests: Final = requests
         self._sendings: Final = bytearray(len(requests))
         self._due: deque[int] = deque()
+        self._losses = 0
         self.outcomes: Final[list[Reply | LeadlineError | None]] = [None] * len(requests)
         """What became of each request: its reply, why there is none, or None while that is open."""
         self.retry_after = 0.0
@@ -471,6 +477,9 @@ class Exchange:
 
     def lose(self, error: LeadlineError | None = None) -> None:
         """The connection ended before the round did, by itself or for `error`."""
+        if self._losses:  # the first may be an accident; a daemon that hangs up again and again is left in peace
+            self.retry_after = min(RETRY_SECONDS_MIN * 2**self._losses, RETRY_SECONDS_MAX)
+        self._losses = min(self._losses + 1, 10)
         for index in self._due:
             if isinstance(error, Refused):  # the connection itself: none of its lines was read
                 if self._says_nothing_of_the_first_sending(index, error.code):

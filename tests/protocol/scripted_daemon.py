@@ -24,6 +24,7 @@ from leadline_protocol.messages import (
     Notice,
     Ping,
     Pong,
+    Progress,
     Receipt,
     Refusal,
     Reply,
@@ -34,6 +35,14 @@ from leadline_protocol.messages import (
 Message = Reply | Refusal | Notice
 Script = Callable[[int, int, Request, Sequence[Message]], Sequence[Message] | None]
 """(connection, line, request, what an honest daemon answers) → what is answered; None: cut the connection instead."""
+
+HANG_UP: Final = Progress(
+    job=JobId(1),
+    state="",
+    shown="",
+    counts=Counts(total=0, done=0, failed=0, skipped=0, unknown=0, pending=0),
+)
+"""As the last of what a script answers: cut the connection after the rest. It is not sent."""
 
 
 def honest(connection: int, line: int, request: Request, answer: Sequence[Message]) -> Sequence[Message]:
@@ -76,7 +85,7 @@ class ScriptedDaemon:
 
     def cut(self) -> None:
         """Cut every connection."""
-        for peer in self._open:
+        for peer in tuple(self._open):
             try:
                 peer.shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -84,7 +93,7 @@ class ScriptedDaemon:
 
     def tell(self, notice: Notice) -> None:
         """Send a notice to every connection."""
-        for peer in self._open:
+        for peer in tuple(self._open):
             peer.sendall(encode([notice]))
 
     def _spawn(self, target: Callable[..., None], *arguments: Any) -> None:
@@ -116,7 +125,9 @@ class ScriptedDaemon:
                     messages = self.script(connection, number, request, self._answer(number, request))
                     if messages is None:
                         return
-                    peer.sendall(encode(messages))
+                    peer.sendall(encode([message for message in messages if message is not HANG_UP]))
+                    if HANG_UP in messages:
+                        return
         except OSError:
             return
         finally:

@@ -1,7 +1,6 @@
 """Both clients against a daemon that loses replies: what is sent again, what is in doubt, what never happens twice."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ from leadline_protocol.blocking import BlockingClient
 from leadline_protocol.client import Client
 from leadline_protocol.errors import ErrorCode, OutcomeUnknown, ProtocolViolation, Refused, Unreachable
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages import Fault, Follow, Noop, Ping, Receipt, Refusal, Request, Rerun
-from tests.protocol.scripted_daemon import Message, ScriptedDaemon, ended, not_now
+from leadline_protocol.messages import Fault, Noop, Ping, Receipt, Refusal, Request, Rerun
+from tests.protocol.scripted_daemon import HANG_UP, Message, ScriptedDaemon, ended, not_now
 
 Run = Callable[..., Any]
 
@@ -141,6 +140,15 @@ async def test_a_daemon_that_is_not_ready_yet_does_not_turn_a_lost_receipt_into_
     assert (receipt.job, receipt.duplicate) == (1, True)
 
 
+async def test_a_daemon_that_hangs_up_again_and_again_is_left_in_peace_for_growing_pauses(
+    run: Run, daemon: ScriptedDaemon
+) -> None:
+    daemon.script = lambda connection, line, request, answer: None
+    with pytest.raises(Unreachable):
+        await run(daemon.path, "call", Ping(), timeout_seconds=0.5)
+    assert 2 <= daemon.connections <= 5  # at once, then after 0.1, 0.2 and 0.4 s
+
+
 async def test_unavailable_in_answer_to_the_first_sending_is_a_refusal(run: Run, daemon: ScriptedDaemon) -> None:
     daemon.script = lambda connection, line, request, answer: not_now(line)
     with pytest.raises(Refused) as refused:
@@ -180,10 +188,8 @@ async def test_waiting_for_a_job_gives_its_end(run: Run, daemon: ScriptedDaemon)
 
 async def test_waiting_goes_on_over_a_cut_connection(run: Run, daemon: ScriptedDaemon) -> None:
     def script(connection: int, line: int, request: Request, answer: Sequence[Message]) -> Sequence[Message] | None:
-        if connection == 1 and isinstance(request, Follow):
-            threading.Timer(0.01, daemon.cut).start()
-            return answer[:1]  # followed, and the connection is gone before the end
-        return answer
+        # Followed, and the connection is gone before the end.
+        return [answer[0], HANG_UP] if connection == 1 else answer
 
     daemon.script = script
     assert await run(daemon.path, "wait", JobId(7)) == ended(JobId(7))
