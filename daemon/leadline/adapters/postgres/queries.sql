@@ -103,6 +103,10 @@ SELECT
 -- The counts of all live jobs that have started.
 SELECT job, total, done, failed, skipped, unknown FROM attempt
 
+-- name: attempted
+-- The live jobs that have started.
+SELECT job FROM attempt
+
 -- name: live_jobs
 -- A page of the queue in order of id, without what only the work itself reads.
 SELECT id, ord, teamspace, kind, state, run_at, chain, step, attempt, started, details, stop_on_failure, total
@@ -139,31 +143,42 @@ SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5:
     $15::bigint[], $16::integer[], $17::integer[], $18::integer[], $19::integer[], $20::smallint[], $21::smallint[],
     $22::boolean[], $23::boolean[], $24::bytea[], $25::bytea[], $26::text[], $27::text[])
 
+-- name: retire_attempts
+-- The last attempts of jobs that end; their counts become the jobs'.
+DELETE FROM attempt WHERE job = ANY ($1::bigint[]) RETURNING job, total, done, failed, skipped, unknown
+
+-- name: end_alike_jobs
+-- Moves rows of the queue ($1) that all end alike to the ended ones; the payload never leaves the database. Values
+-- once rather than in arrays are half the cost.
+WITH gone AS (
+    DELETE FROM job WHERE id = ANY ($1::bigint[])
+) INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
+rerun_of,
+    table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings, reason,
+    message)
+SELECT id, ord, submitted, $3::bigint, coalesce($7::bigint, total, 0), $8::bigint, $9::bigint, $10::bigint,
+$11::bigint,
+    run_at, coalesce($4::bigint, started), chain, rerun_of, table_id, uid, teamspace, step, steps, attempt, kind,
+    $2::smallint, stop_on_failure, notify, payload, warnings, $5::text, $6::text
+FROM job WHERE id = ANY ($1::bigint[])
+
 -- name: end_jobs
--- Moves rows of the queue to the ended ones; the payload never leaves the database. Counts that the decision does not
--- bring are those of the last attempt, which goes with its job. Only nested loops here: each row is found by its key.
+-- The same for rows that end each in its own way.
 WITH finished AS (
     SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[],
     $7::bigint[],
         $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
         AS f (id, state, ended, started, reason, message, total, done, failed, skipped, unknown)
-), retired AS (
-    DELETE FROM attempt USING finished WHERE attempt.job = finished.id
 ), gone AS (
-    DELETE FROM job USING finished AS f LEFT JOIN attempt AS a ON a.job = f.id
-    WHERE job.id = f.id
-    RETURNING job.id, job.ord, job.submitted, f.ended,
-        coalesce(f.total, a.total, job.total, 0) AS total, coalesce(f.done, a.done, 0) AS done,
-        coalesce(f.failed, a.failed, 0) AS failed, coalesce(f.skipped, a.skipped, 0) AS skipped,
-        coalesce(f.unknown, a.unknown, 0) AS unknown,
-        job.run_at, coalesce(f.started, job.started) AS started, job.chain, job.rerun_of, job.table_id, job.uid,
-        job.teamspace, job.step, job.steps, coalesce(a.number, job.attempt) AS attempt, job.kind, f.state,
-        job.stop_on_failure, job.notify, job.payload, job.warnings, f.reason, f.message
+    DELETE FROM job WHERE id = ANY ($1::bigint[])
 ) INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
 rerun_of,
     table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings, reason,
     message)
-SELECT * FROM gone
+SELECT id, ord, submitted, f.ended, coalesce(f.total, job.total, 0), f.done, f.failed, f.skipped, f.unknown, run_at,
+    coalesce(f.started, job.started), chain, rerun_of, table_id, uid, teamspace, step, steps, attempt, kind, f.state,
+    stop_on_failure, notify, payload, warnings, f.reason, f.message
+FROM finished AS f JOIN job USING (id)
 
 -- name: add_keys
 -- Keys of admitted jobs, for 30 days. One that has expired makes room; one that has not stays, and the caller counts.
@@ -259,57 +274,14 @@ ORDER BY shown.step
 -- name: history
 SELECT job, at, event, detail FROM job_event WHERE job = $1 ORDER BY n
 
--- name: jobs_of_teamspace
--- A page of a teamspace's ($7) jobs below $1: the newest $2 of kinds $3 and states $4, and of the user $5 above id
--- $6. One probe of the index for each kind and state; the queue itself is walked from its newest row.
-WITH page AS (
-    (SELECT id FROM job
-     WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $7) AND kind = ANY ($3::smallint[])
-        AND state = ANY ($4::smallint[]) AND ($5::bigint IS NULL OR uid = $5) AND id > $6 AND 4 > ANY ($4::smallint[])
-     ORDER BY id DESC LIMIT $2)
-    UNION ALL
-    SELECT probe.id
-    FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
-    CROSS JOIN LATERAL (
-        SELECT id FROM job_ended
-        WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $7) AND kind = wanted_kind
-            AND state = wanted_state AND ($5::bigint IS NULL OR uid = $5) AND id > $6
-        ORDER BY id DESC LIMIT $2
-    ) AS probe
-    WHERE wanted_state >= 4
-    ORDER BY id DESC LIMIT $2
-)
-SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
-ORDER BY shown.id DESC
-
--- name: jobs_of_table
--- The same for the table $7.
-WITH page AS (
-    (SELECT id FROM job
-     WHERE id < $1 AND table_id = $7 AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[])
-        AND ($5::bigint IS NULL OR uid = $5) AND id > $6 AND 4 > ANY ($4::smallint[])
-     ORDER BY id DESC LIMIT $2)
-    UNION ALL
-    SELECT probe.id
-    FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
-    CROSS JOIN LATERAL (
-        SELECT id FROM job_ended
-        WHERE id < $1 AND table_id = $7 AND kind = wanted_kind AND state = wanted_state
-            AND ($5::bigint IS NULL OR uid = $5) AND id > $6
-        ORDER BY id DESC LIMIT $2
-    ) AS probe
-    WHERE wanted_state >= 4
-    ORDER BY id DESC LIMIT $2
-)
-SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
-ORDER BY shown.id DESC
-
 -- name: jobs_of_all
--- The same for everyone. Completed noops are in no index but that of the ids; $7 is where the walk over that one ends.
+-- A page of jobs below $1: the newest $2 of the kinds $3 and the states $4, and of the user $5 above the id $6. The
+-- queue itself is walked from its newest row. Of the ended jobs, one probe of an index for each kind and state;
+-- completed noops are in no such index, the newest are found by walking the ids down to $7.
 WITH page AS (
     (SELECT id FROM job
-     WHERE id < $1 AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[])
-        AND ($5::bigint IS NULL OR uid = $5) AND id > $6 AND 4 > ANY ($4::smallint[])
+     WHERE id < $1 AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
+        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
      ORDER BY id DESC LIMIT $2)
     UNION ALL
     SELECT probe.id
@@ -323,9 +295,61 @@ WITH page AS (
     WHERE wanted_state >= 4
     UNION ALL
     (SELECT id FROM job_ended
-     WHERE id < $1 AND id > $7 AND kind = 0 AND state = 4 AND 0 = ANY ($3::smallint[]) AND 4 = ANY ($4::smallint[])
+     WHERE id < $1 AND id > $7 AND kind = 0 AND state = 4 AND 0 = ANY ($3::smallint[])
+        AND 4 = ANY ($4::smallint[]) AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     ORDER BY id DESC LIMIT $2)
+    ORDER BY id DESC LIMIT $2
+)
+SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
+ORDER BY shown.id DESC
+
+-- name: jobs_of_teamspace
+-- The same for the teamspace $8.
+WITH page AS (
+    (SELECT id FROM job
+     WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $8) AND kind = ANY ($3::smallint[]) AND
+     state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
         AND ($5::bigint IS NULL OR uid = $5) AND id > $6
      ORDER BY id DESC LIMIT $2)
+    UNION ALL
+    SELECT probe.id
+    FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
+    CROSS JOIN LATERAL (
+        SELECT id FROM job_ended WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $8) AND kind =
+        wanted_kind AND state = wanted_state AND (kind <> 0 OR state <> 4)
+            AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+        ORDER BY id DESC LIMIT $2
+    ) AS probe
+    WHERE wanted_state >= 4
+    UNION ALL
+    (SELECT id FROM job_ended
+     WHERE id < $1 AND id > $7 AND teamspace = (SELECT id FROM teamspace WHERE name = $8) AND kind = 0 AND state = 4
+     AND 0 = ANY ($3::smallint[])
+        AND 4 = ANY ($4::smallint[]) AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     ORDER BY id DESC LIMIT $2)
+    ORDER BY id DESC LIMIT $2
+)
+SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
+ORDER BY shown.id DESC
+
+-- name: jobs_of_table
+-- The same for the table $7, to which no noop belongs.
+WITH page AS (
+    (SELECT id FROM job
+     WHERE id < $1 AND table_id = $7 AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY
+     ($4::smallint[])
+        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     ORDER BY id DESC LIMIT $2)
+    UNION ALL
+    SELECT probe.id
+    FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
+    CROSS JOIN LATERAL (
+        SELECT id FROM job_ended
+        WHERE id < $1 AND table_id = $7 AND kind = wanted_kind AND state = wanted_state
+            AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+        ORDER BY id DESC LIMIT $2
+    ) AS probe
+    WHERE wanted_state >= 4
     ORDER BY id DESC LIMIT $2
 )
 SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown

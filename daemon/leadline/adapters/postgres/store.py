@@ -1,6 +1,6 @@
 """The queue's store in Postgres: what memory has decided, kept.
 
-A decision is one transaction on the one writer connection: the fence, the records (decision.py), COMMIT. An ended job
+A decision is one transaction on the one writer connection: the fence, the records (writer.py), COMMIT. An ended job
 leaves `job` for `job_ended` within the database, so that `job` holds what is live and stays small; a job that begins
 and ends in one decision is written once, to `job_ended`.
 
@@ -12,19 +12,19 @@ Calls stay when their job has ended: they are the books. They go with their part
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from itertools import count
 from typing import Final
 
 import asyncpg
+from msgspec import Struct
 
-from leadline.adapters.postgres.decision import NUMBER_OF, STATES, Decision, Row
 from leadline.adapters.postgres.fence import Fence, takeover_transaction
 from leadline.adapters.postgres.migrate import migrate
 from leadline.adapters.postgres.partitions import IDS_PER_PARTITION, Partitions
 from leadline.adapters.postgres.pool import BY_KEY, Connection, Connections, Pool, check_server, connecting, translated
 from leadline.adapters.postgres.queries import QUERIES
+from leadline.adapters.postgres.writer import NUMBER_OF, STATES, Row, Writer
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
 from leadline.core.events import KnownKey
 from leadline.core.model import SECOND, Counts, Family
@@ -120,8 +120,8 @@ class PostgresStore:
                     for row in await session.fetch(QUERIES["pauses"].sql)
                 ],
             )
-            stored_kinds = await session.fetch(QUERIES["kinds"].sql)
-        self._reign = await self._begin_reign(Fence(epoch, session, self._connections.dedicated), stored_kinds, kinds)
+            fence = Fence(epoch, session, self._connections.dedicated)
+            self._reign = await self._begin_reign(fence, session, kinds)
         return recovered
 
     async def close(self) -> None:
@@ -158,22 +158,27 @@ class PostgresStore:
     async def _resign(self) -> None:
         reign, self._reign = self._reign, None
         if reign is not None:
-            reign.writer.terminate()
+            reign.writer.connection.terminate()
             reign.readers.terminate()
             reign.workers.terminate()
 
-    async def _begin_reign(
-        self, fence: Fence, stored_kinds: Sequence[asyncpg.Record], kinds: Mapping[str, int]
-    ) -> "_Reign":
-        numbers = {row["name"]: row["id"] for row in stored_kinds}
+    async def _begin_reign(self, fence: Fence, session: Connection, kinds: Iterable[str]) -> "_Reign":
+        stored = await session.fetch(QUERIES["kinds"].sql)
+        numbers = {row["name"]: row["id"] for row in stored}
+        writer = Writer(
+            await self._connections.dedicated(),
+            epoch=fence.epoch,
+            kinds=[numbers[name] for name in kinds],
+            statements=self._statements,
+            attempted=[row["job"] for row in await session.fetch(QUERIES["attempted"].sql)],
+        )
         return _Reign(
             fence=fence,
-            writer=await self._connections.dedicated(),
+            writer=writer,
             readers=await self._connections.pool(BY_KEY, READERS),
             workers=await self._connections.pool({}, WORKERS),
-            kind_numbers=[numbers[name] for name in kinds],
-            kind_names={row["id"]: row["name"] for row in stored_kinds},
-            families={row["id"]: Family(row["family"]) for row in stored_kinds if row["family"] in list(Family)},
+            kind_names={row["id"]: row["name"] for row in stored},
+            families={row["id"]: row["family"] for row in stored},
         )
 
     def _present(self) -> "_Reign":
@@ -187,21 +192,25 @@ class PostgresStore:
         """Store one decision; see the port. Calls that overlap are carried out in the order in which they came."""
         async with self._in_turn:
             reign = self._present()
-            await self._keep_session(reign)
-            if reign.writer.is_closed():
-                reign.writer = await self._connections.dedicated()
+            await self._reconnect(reign)
             with _contradicted():
                 await self._make_room(reign, records)
-                async with reign.fence.write_transaction(reign.writer):
-                    await Decision(reign.writer, reign.kind_numbers, self._statements, reign.serials).write(records)
+                async with reign.fence.write_transaction(reign.writer.connection):
+                    await reign.writer.write(records)
+            reign.writer.forget(records)
 
-    async def _keep_session(self, reign: "_Reign") -> None:
-        """Take the owner's lock again where its session was lost; without it a second daemon would not be refused."""
+    async def _reconnect(self, reign: "_Reign") -> None:
+        """Replace the sessions that were lost since the last decision; the epoch tells whether they may still write.
+
+        Without the owner's session a second daemon would not be refused.
+        """
         if reign.fence.witness.is_closed():
             try:
                 reign.fence.witness = await self._own(force=False)
             except OwnedByAnother as error:
                 raise Fenced(str(error)) from error
+        if reign.writer.connection.is_closed():
+            reign.writer.connection = await self._connections.dedicated()
 
     async def _make_room(self, reign: "_Reign", records: Records) -> None:
         """Make the partitions that these records, and those of a good while after them, go to."""
@@ -209,8 +218,8 @@ class PostgresStore:
         jobs |= {row.id for row in (*records.ended[:1], *records.ended[-1:]) if row.admitted is not None}
         calls = {row.id for row in (*records.calls_sent[:1], *records.calls_sent[-1:])}
         if self._partitions.missing(jobs, calls):
-            async with reign.fence.write_transaction(reign.writer):
-                made = await self._partitions.make(reign.writer, jobs, calls)
+            async with reign.fence.write_transaction(reign.writer.connection):
+                made = await self._partitions.make(reign.writer.connection, jobs, calls)
             self._partitions.note(made)
 
     @asynccontextmanager
@@ -225,6 +234,16 @@ class PostgresStore:
         async with _lent(reign.workers) as connection, reign.fence.write_transaction(connection):
             if await connection.fetchval(QUERIES["lock_attempt"].sql, job, number) is None:
                 raise AttemptRetired(f"attempt {number} of job {job} is not the present one")
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Connection]:
+        """A transaction of a slice that belongs to no attempt: what a submission needs before it is a job.
+
+        Raises Fenced, Unavailable and OutcomeUnknown as `commit` does.
+        """
+        reign = self._present()
+        async with _lent(reign.workers) as connection, reign.fence.write_transaction(connection):
             yield connection
 
     @asynccontextmanager
@@ -245,10 +264,12 @@ class PostgresStore:
             with translated(connection):
                 old = await self._partitions.older_than(connection, ended_before)
         async with self._in_turn:
-            async with reign.fence.write_transaction(reign.writer):
-                await reign.writer.execute(QUERIES["drop_expired_keys"].sql)
+            await self._reconnect(reign)
+            writer = reign.writer.connection
+            async with reign.fence.write_transaction(writer):
+                await writer.execute(QUERIES["drop_expired_keys"].sql)
                 for name in old:
-                    await reign.writer.execute(f"DROP TABLE {name}")
+                    await writer.execute(f"DROP TABLE {name}")
             self._partitions.forget(old)
         return old
 
@@ -291,19 +312,16 @@ class PostgresStore:
         Of ended jobs at most `limit` ids are looked at for each pair of a kind and a state; live ones are walked from
         the newest until there are enough (but for those of a table), which the length of the queue bounds.
         """
-        families = self._present().families
-        kinds = [kind for kind, family in families.items() if not which.families or family in which.families]
-        if not which.families:
-            kinds = list(self._present().kind_names)
+        reign = self._present()
+        kinds = [kind for kind in reign.kind_names if not which.families or reign.families.get(kind) in which.families]
         states = [NUMBER_OF[state] for state in which.states or STATES]
         before = _NOWHERE if which.before is None else which.before
-        looks_back = which.uid is not None or (which.teamspace is None and which.table is None)
-        floor = await self._floor(which) if looks_back else 0
-        narrowed = (before, which.limit, kinds, states, which.uid, floor if which.uid is not None else 0)
+        floor = await self._floor(which) if which.table is None or which.uid is not None else 0
+        narrowed = (before, which.limit, kinds, states, which.uid, 0 if which.uid is None else floor)
         if which.table is not None:
             rows = await self._fetch("jobs_of_table", *narrowed, which.table)
         elif which.teamspace is not None:
-            rows = await self._fetch("jobs_of_teamspace", *narrowed, which.teamspace)
+            rows = await self._fetch("jobs_of_teamspace", *narrowed, floor, which.teamspace)
         else:
             rows = await self._fetch("jobs_of_all", *narrowed, floor)
         return [_stored_job(row) for row in rows]
@@ -329,31 +347,16 @@ class PostgresStore:
                 return await connection.fetch(QUERIES[query].sql, *arguments)
 
 
-class _Reign:
+class _Reign(Struct):
     """The connections and numbers of one epoch."""
 
-    def __init__(
-        self,
-        *,
-        fence: Fence,
-        writer: "asyncpg.Connection[asyncpg.Record]",
-        readers: Pool,
-        workers: Pool,
-        kind_numbers: Sequence[int],
-        kind_names: Mapping[int, str],
-        families: Mapping[int, Family],
-    ) -> None:
-        self.fence: Final = fence
-        self.writer = writer
-        self.readers: Final = readers
-        self.workers: Final = workers
-        self.kind_numbers: Final = kind_numbers
-        """The database's numbers of the daemon's kinds, in the daemon's order."""
-        self.kind_names: Final = kind_names
-        """Names by the database's numbers; also of kinds that only another version knows."""
-        self.families: Final = families
-        self.serials: Final = count(fence.epoch << 40)
-        """Numbers for the lines of jobs' stories: an epoch has room for a million million."""
+    fence: Fence
+    writer: Writer
+    readers: Pool
+    workers: Pool
+    kind_names: Mapping[int, str]
+    """By the database's numbers; also of kinds that only another version of the daemon knows."""
+    families: Mapping[int, int]
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""One decision's records, written inside its transaction.
+"""Writes the records of one decision, inside its transaction.
 
 A statement for each kind of record that the decision has, however many there are of it. Rows are inserted by COPY from
 65 on, below that by one INSERT of arrays, which needs a round trip less. A statement that must find its rows says how
@@ -8,8 +8,8 @@ The order is that of dependence: jobs, then what refers to them, then the slots 
 that start.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, groupby
 from typing import Any, Final
 
 from leadline.adapters.postgres.pool import Connection
@@ -28,23 +28,35 @@ STATES: Final = tuple(JobState)
 
 NUMBER_OF: Final = {state: number for number, state in enumerate(STATES)}
 
+_NONE_COUNTED: Final = Counts()
+
 Row = tuple[Any, ...]
 
 
-class Decision:
-    """Writes the records of one decision inside its transaction, in the order that their dependence asks for."""
+class Writer:
+    """The ordered writer of one epoch: its connection, and what it has to know to write without asking."""
 
     def __init__(
-        self, writer: Connection, kinds: Sequence[int], statements: Mapping[str, str], serials: Iterator[int]
+        self,
+        connection: Connection,
+        *,
+        epoch: int,
+        kinds: Sequence[int],
+        statements: Mapping[str, str],
+        attempted: Iterable[JobId],
     ) -> None:
-        """`kinds`: the database's numbers of the daemon's kinds; `serials`: numbers for the lines of jobs' stories."""
-        self._writer = writer
+        self.connection = connection
+        """May be replaced between two transactions."""
         self._kinds = kinds
+        """The database's numbers of the daemon's kinds, in the daemon's order."""
         self._statements = statements
-        self._serials = serials
+        self._attempted = set(attempted)
+        """Live jobs that have a row in `attempt`, and perhaps some that were about to: noops are spared the search."""
+        self._serials = count(epoch << 40)
+        """Numbers for the lines of jobs' stories: an epoch has room for a million million."""
 
     async def write(self, records: Records) -> None:
-        """All of them. Raises Contradiction, or what asyncpg raises."""
+        """All records of a decision. Raises Contradiction, or what asyncpg raises."""
         at_once = [ended for ended in records.ended if ended.admitted is not None]
         ended_at_once = {ended.id for ended in at_once}
         admitted = [job for job in records.admitted if job.id not in ended_at_once]
@@ -62,13 +74,13 @@ class Decision:
                 (change.id, NUMBER_OF[change.state], change.details or None, change.attempt, change.started)
                 for change in records.changed.values()
             ]
-            await self._execute("change_jobs", rows, expected=len(rows))
+            await self._execute("change_jobs", rows, must_find=True)
         if records.attempts:
             begun = [(attempt.job, attempt.number) for attempt in records.attempts]
-            await self._execute("begin_attempts", begun, expected=len(begun))
+            self._attempted.update(job for job, _ in begun)
+            await self._execute("begin_attempts", begun, must_find=True)
         if len(at_once) < len(records.ended):
-            gone = [_end_of(ended) for ended in records.ended if ended.admitted is None]
-            await self._execute("end_jobs", gone, expected=len(gone))
+            await self._end([ended for ended in records.ended if ended.admitted is None])
         await self._move_slots(records)
         await self._keep_calls(records)
         if records.accounts:
@@ -76,6 +88,11 @@ class Decision:
         await self._keep_pauses(records.pauses)
         if records.history:
             await self._insert("add_events", [self._event_row(line) for line in records.history])
+
+    def forget(self, records: Records) -> None:
+        """Tells that these records have been committed: what has ended has no attempt any more."""
+        if self._attempted:
+            self._attempted.difference_update([ended.id for ended in records.ended])
 
     # -- what is more than a statement ---------------------------------------------------------------------------------
 
@@ -86,7 +103,26 @@ class Decision:
             if job.new.key is not None
         ]
         if keys:
-            await self._execute("add_keys", keys, expected=len(keys))
+            await self._execute("add_keys", keys, must_find=True)
+
+    async def _end(self, ended: Sequence[EndedJob]) -> None:
+        """Ends jobs of the queue. Noops end alike by the thousand, others by ones and twos and each in its own way."""
+        counts: dict[JobId, Counts] = {}
+        if attempted := [job.id for job in ended if job.id in self._attempted]:
+            for job, *counted in map(tuple, await self._fetch("retire_attempts", attempted)):
+                counts[job] = Counts(*counted)
+        alike: dict[Row, list[JobId]] = {}
+        for job in ended:
+            alike.setdefault(_end_of(job, job.counts or counts.get(job.id)), []).append(job.id)
+        others: list[Row] = []
+        for end, jobs in alike.items():
+            if len(jobs) < COPY_ROWS_MIN:
+                others += [(job, *end) for job in jobs]
+                continue
+            status = await self.connection.execute(QUERIES["end_alike_jobs"].sql, jobs, *end)
+            _check("end_alike_jobs", status, jobs)
+        if others:
+            await self._execute("end_jobs", others, must_find=True)
 
     async def _carry_out(self, statements: Iterable[tuple[JobId, Statement]]) -> None:
         """The slices' statements, in their order; a row of the same statement is one round trip."""
@@ -94,13 +130,13 @@ class Decision:
             sql = self._statements.get(name)
             if sql is None:
                 raise Contradiction(f"there is no statement {name}")
-            await self._writer.executemany(sql, [_with_job(statement.arguments, job) for job, statement in same])
+            await self.connection.executemany(sql, [_with_job(statement.arguments, job) for job, statement in same])
 
     async def _move_slots(self, records: Records) -> None:
         """Ends before starts: a slot may pass from one job to the next."""
         if records.slots_freed:
             freed = [_slot_row(slot) for slot in records.slots_freed]
-            await self._execute("free_slots", freed, expected=len(freed))
+            await self._execute("free_slots", freed, must_find=True)
         if records.slots_taken:
             await self._execute("take_slots", [_slot_row(slot) for slot in records.slots_taken])
 
@@ -151,18 +187,21 @@ class Decision:
 
     # -- statements -------------------------------------------------------------------------------------------------
 
+    async def _fetch(self, name: str, *arguments: object) -> list[Any]:
+        return await self.connection.fetch(QUERIES[name].sql, *arguments)
+
     async def _insert(self, name: str, rows: Sequence[Row]) -> None:
         if len(rows) < COPY_ROWS_MIN:
             await self._execute(name, rows)
             return
         table, columns = QUERIES[name].target
-        await self._writer.copy_records_to_table(table, records=rows, columns=columns)
+        await self.connection.copy_records_to_table(table, records=rows, columns=columns)
 
-    async def _execute(self, name: str, rows: Sequence[Row], *, expected: int | None = None) -> None:
+    async def _execute(self, name: str, rows: Sequence[Row], *, must_find: bool = False) -> None:
         """One statement for all rows; their columns are its arguments. Raises Contradiction on another number."""
-        status = await self._writer.execute(QUERIES[name].sql, *zip(*rows, strict=True))
-        if expected is not None and int(status.rpartition(" ")[2]) != expected:
-            raise Contradiction(f"{name}: {expected} rows were meant, the database says {status!r}: {rows[:3]} ...")
+        status = await self.connection.execute(QUERIES[name].sql, *zip(*rows, strict=True))
+        if must_find:
+            _check(name, status, rows)
 
 
 def _run_at(job: AdmittedJob) -> int | None:
@@ -173,13 +212,20 @@ def _run_at(job: AdmittedJob) -> int | None:
     return new.run_at
 
 
-def _end_of(ended: EndedJob) -> Row:
-    counts = ended.counts
-    counted = (
-        (None,) * 5 if counts is None else (counts.total, counts.done, counts.failed, counts.skipped, counts.unknown)
-    )
-    number = NUMBER_OF[ended.state]
-    return (ended.id, number, ended.ended, ended.started, ended.reason, _text(ended.message), *counted)
+def _check(name: str, status: str, rows: Sequence[object]) -> None:
+    """Raises Contradiction where a statement's status names another number of rows than it was given."""
+    if int(status.rpartition(" ")[2]) != len(rows):
+        raise Contradiction(f"{name}: {len(rows)} rows were meant, the database says {status!r}: {rows[:3]} ...")
+
+
+def _end_of(job: EndedJob, counts: Counts | None) -> Row:
+    """How a job ends; total None: that of its list, frozen at submission, if it has one."""
+    counted = counts or _NONE_COUNTED
+    total = None if counts is None else counts.total
+    return (
+        NUMBER_OF[job.state], job.ended, job.started, job.reason, _text(job.message),
+        total, counted.done, counted.failed, counted.skipped, counted.unknown,
+    )  # fmt: skip
 
 
 def _slot_row(slot: SlotRow) -> Row:
