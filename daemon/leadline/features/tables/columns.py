@@ -31,8 +31,8 @@ Cells: TypeAlias = dict[str, JsonValue]
 NAME_CHARACTERS_MAX: Final = 63
 """Length of a column name; the length of a Postgres identifier, so that every name could be one."""
 
-TEXT_CHARACTERS_MAX: Final = 65_536
-"""Length of one cell's text: twice what a spreadsheet's cell holds."""
+TEXT_CHARACTERS_MAX: Final = 32_768
+"""Length of one cell's text: what a cell of a spreadsheet holds."""
 
 NUMBER_DIGITS_MAX: Final = 40
 """A cell's number is below 10^40 and has at most 20 decimals; formulas rely on both to stay in Postgres' numeric."""
@@ -42,6 +42,7 @@ DECIMALS_MAX: Final = 20
 ALLOWED_VALUES_MAX: Final = 100
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_WHOLE_NUMBER = re.compile(r"[1-9]\d{0,14}|0", re.ASCII)
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", re.ASCII)
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)
@@ -100,16 +101,13 @@ class Column(msgspec.Struct, frozen=True, gc=False):
 
     def keep(self, cell: str) -> JsonValue:
         """The JSON value that stands for an uploaded `cell`: of the column's type where it fits, else its text."""
+        if self.type is ColumnType.NUMBER and _WHOLE_NUMBER.fullmatch(cell):
+            return int(cell)  # most of the numbers in most files, and a tenth of the cost
         if not cell or cell.isspace():
             return None
-        if self.type is ColumnType.TEXT:
+        if self.type is ColumnType.TEXT or not self.holds(cell):
             return cell
-        if self.type is ColumnType.NUMBER and not _PLAIN_NUMBER.fullmatch(cell.strip()):
-            return cell
-        try:
-            return self.accept(cell)
-        except BadValueError:
-            return cell
+        return self.accept(cell)
 
     def holds(self, cell: str) -> bool:
         """Whether an uploaded `cell` fits the type without losing anything."""

@@ -1,0 +1,196 @@
+"""A file's rows → new leads: what its columns are called and hold, which rows are the same lead, which are refused.
+
+A plan is made once, from the header and a sample of rows; then every row goes through it alone. The key of a lead is
+the text of its key columns, trimmed and in one case, so that `Ada@B.example ` and `ada@b.example` are one lead; an
+e-mail address in a key is also stored so. Whether a key is in the table already, only the database can say: here are
+the rules for what then happens (`skip`: the row is refused as a duplicate, `update`: what it says replaces what the
+lead has, `fill`: it fills what the lead lacks), and the folding of rows that meet within one batch.
+"""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from leadline.features.tables.columns import Cells, Column, ColumnType, inferred_type, normal_name, normal_names
+from leadline.features.tables.reading import RAW_CHARACTERS_MAX, RefusedRow, Row, UnreadableFileError
+from leadline_protocol.errors import LeadReason
+
+SAMPLE_ROWS: Final = 500
+"""From how many rows the types of columns are inferred."""
+
+EMAIL_CHARACTERS_MAX: Final = 254
+"""RFC 5321: a path has 256 octets with its brackets."""
+
+OnDuplicate: TypeAlias = Literal["skip", "update", "fill"]
+
+_TEXT: Final = ColumnType.TEXT
+_EMAIL = re.compile(r"[^@\s,;<>()\"\\]+@[^@\s,;<>()\"\\.]+(?:\.[^@\s,;<>()\"\\.]+)+")
+
+
+class NewRow(msgspec.Struct, frozen=True, gc=False):
+    """A row that is to become a lead, or to be added to one."""
+
+    number: int
+    line: int
+    key: str | None
+    """What makes two rows the same lead; None in a table without a key."""
+    data: Cells
+    values: list[str]
+    """The row as it stands in the file."""
+
+
+class KeyColumn(msgspec.Struct, frozen=True):
+    """A column that takes part in the key."""
+
+    name: str
+    position: int
+    """Among the file's columns, from 0."""
+    is_email: bool
+
+
+class UploadPlan(msgspec.Struct, frozen=True):
+    """How the rows of one file become leads of one table."""
+
+    columns: tuple[Column, ...]
+    """A column for each of the file's, in its order."""
+    key: tuple[KeyColumn, ...]
+    """The columns that make the key; none: every row is a lead of its own."""
+
+    def lead(self, row: Row) -> NewRow | RefusedRow:
+        """The lead that a row makes, or why it makes none."""
+        data: Cells = {}
+        for column, cell in zip(self.columns, row.values, strict=True):
+            if not cell:
+                continue
+            value = column.keep(cell) if column.type is not _TEXT or cell.isspace() else cell
+            if value is not None:
+                data[column.name] = value
+        parts: list[str] = []
+        for part in self.key:
+            cell = row.values[part.position].strip()
+            if not cell:
+                return _refused(row, LeadReason.MISSING_KEY, f"nothing in {part.name}")
+            if part.is_email:
+                cell = cell.lower()
+                if not is_email(cell):
+                    return _refused(row, LeadReason.INVALID_EMAIL, f"{cell[:60]!r} in {part.name}")
+                data[part.name] = cell
+            parts.append(cell.casefold())
+        return NewRow(row.number, row.line, "\x1f".join(parts) if parts else None, data, row.values)
+
+
+def plan_upload(
+    headers: Sequence[str],
+    sample: Iterable[Row],
+    table: Sequence[Column],
+    *,
+    mapping: Mapping[str, str],
+    declared: Sequence[Column],
+    key: Sequence[str] | None,
+) -> UploadPlan:
+    """The plan for a file with these headers and first rows, into a table that has these columns.
+
+    `mapping`: header to column name, for headers that should not get their own normal name. `declared`: columns whose
+    type is not to be inferred. `key`: names of the key columns; None: the first column that holds e-mail addresses, if
+    any. A column that the table has keeps its type.
+
+    Raises:
+        UnreadableFileError: a name in `mapping`, `declared` or `key` is not in the file, or two headers map to one.
+
+    """
+    names = _named(headers, mapping)
+    known = {column.name: column for column in (*declared, *table)}
+    for column in declared:
+        _position(names, column.name, "a type is declared for")
+    rows = list(sample)
+    columns = tuple(
+        known.get(name) or Column(name, inferred_type(row.values[position] for row in rows))
+        for position, name in enumerate(names)
+    )
+    key = [name for name in names if holds_email(name)][:1] if key is None else key
+    parts = tuple(KeyColumn(name, _position(names, name, "the key is to be"), holds_email(name)) for name in key)
+    return UploadPlan(columns, parts)
+
+
+def _named(headers: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
+    wanted = {normal_name(header): name for header, name in mapping.items()}
+    present = {normal_name(header) for header in headers}
+    for header in mapping:
+        if normal_name(header) not in present:
+            raise UnreadableFileError(f"the file has no column {header!r}; it has {_listed(headers)}")
+    names = normal_names([wanted.get(normal_name(header), header) for header in headers])
+    for name in wanted.values():
+        if name not in names or f"{name}_2" in names:
+            raise UnreadableFileError(f"two columns of the file would both be {name!r}")
+    return names
+
+
+def _position(names: Sequence[str], name: str, why: str) -> int:
+    if name not in names:
+        raise UnreadableFileError(f"{why} {name!r}, and the file has no such column; it has {_listed(names)}")
+    return names.index(name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def fold(rows: Iterable[NewRow], on_duplicate: OnDuplicate) -> tuple[list[NewRow], list[NewRow]]:
+    """(rows with a key each of its own, rows that were folded into one of those or, with `skip`, are duplicates)."""
+    kept: list[NewRow] = []
+    places: dict[str, int] = {}
+    folded: list[NewRow] = []
+    for row in rows:
+        place = places.setdefault(row.key, len(kept)) if row.key is not None else len(kept)
+        if place == len(kept):
+            kept.append(row)
+            continue
+        folded.append(row)
+        if on_duplicate != "skip":
+            first = kept[place]
+            both = merged(first.data, row.data, on_duplicate)
+            kept[place] = NewRow(first.number, first.line, first.key, both, first.values)
+    return kept, folded
+
+
+def merged(cells: Cells, new: Cells, on_duplicate: OnDuplicate) -> Cells:
+    """What a lead holds after a row with its key: an empty cell of the row never empties one of the lead."""
+    match on_duplicate:
+        case "skip":
+            return cells
+        case "update":
+            return cells | new
+        case "fill":
+            return new | cells
+
+
+def key_hash(key: str) -> bytes:
+    """16 bytes that stand for a key in an index of the database: BLAKE2b, so that no file can be made to collide."""
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+
+
+def duplicate(row: NewRow) -> RefusedRow:
+    """The refusal of a row whose key is known."""
+    key = (row.key or "").replace("\x1f", ", ")
+    return _refused(row, LeadReason.DUPLICATE, f"{key[:60]!r} is there already")
+
+
+def _refused(row: Row | NewRow, reason: LeadReason, detail: str) -> RefusedRow:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(row.values)
+    return RefusedRow(row.number, row.line, reason, detail, text.getvalue()[:RAW_CHARACTERS_MAX])
+
+
+def holds_email(name: str) -> bool:
+    """Whether a column of this name is understood to hold e-mail addresses."""
+    return name == "mail" or "email" in name or "e_mail" in name
+
+
+def is_email(text: str) -> bool:
+    """Whether a text may be one e-mail address: one @, something before it, a domain of at least two labels behind."""
+    return len(text) <= EMAIL_CHARACTERS_MAX and _EMAIL.fullmatch(text) is not None

@@ -1,0 +1,319 @@
+"""A CSV file's bytes → its header and its rows, in bounded memory, whatever the bytes are.
+
+`sniff` looks at the first 64 KiB and says how the file is written; `CsvFile` then reads blocks of bytes and yields, in
+their order, rows and refused rows. Each has a number, counted from 1 below the header, and the line of the file on
+which it begins. The numbers depend on nothing but the bytes: a job that was cut off reads on after the row it stored.
+
+The work is done by the csv module of the standard library. The complication is a quotation that is never closed: a
+parser then takes the rest of the file for one field. Here a record may grow to the csv module's limit for a field
+(131,072 characters) or to the end of the file; then its first line alone is refused, and the lines behind it are read
+again from their beginning. This costs at most a second reading: the next quotation mark would have closed the first.
+
+Undecodable bytes and NULs refuse their own row, not the file. What is no CSV file at all raises UnreadableFileError.
+"""
+
+import codecs
+import csv
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Final
+
+import msgspec
+
+from leadline.features.tables.columns import TEXT_CHARACTERS_MAX
+from leadline_protocol.errors import LeadlineError, LeadReason
+
+SAMPLE_BYTES: Final = 65_536
+"""How much of a file `sniff` is to be given."""
+
+SNIFFED_CHARACTERS_MAX: Final = 16_384
+"""How much of the sample is searched for the delimiter: the search costs about 2 µs a character."""
+
+LINE_CHARACTERS_MAX: Final = 1_048_576
+"""A longer line is refused without being held."""
+
+RAW_CHARACTERS_MAX: Final = 65_536
+"""How much of a refused row is kept for the person who repairs it."""
+
+COLUMNS_MAX: Final = 1_000
+
+DELIMITERS: Final = ",;\t|"
+
+
+class UnreadableFileError(LeadlineError):
+    """The file cannot be read as a table; the message says why in a person's words."""
+
+
+class CsvFormat(msgspec.Struct, frozen=True):
+    """How a CSV file is written. Quotation marks are always `"`, doubled inside a quotation."""
+
+    encoding: str
+    """A codec of Python that drops the byte order mark where there is one."""
+    delimiter: str
+    line_end: str = "\n"
+    """The character that ends each line: a line feed (with or without a carriage return before it) or, in files from
+    old Macs, a carriage return."""
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One row with as many values as the header has columns."""
+
+    number: int
+    line: int
+    values: list[str]
+
+
+class RefusedRow(msgspec.Struct, frozen=True, gc=False):
+    """One row that cannot become a lead, and why."""
+
+    number: int
+    line: int
+    reason: LeadReason
+    detail: str
+    raw: str
+    """Its text as it stands in the file, or the beginning of it; what could not be decoded is �."""
+
+
+def sniff(sample: bytes, *, complete: bool) -> CsvFormat:
+    """How the file is written whose beginning is `sample`; `complete` says that there is no more of it.
+
+    Encoding: by the byte order mark, else UTF-8 or Windows-1252, whichever explains more of the sample. Delimiter:
+    comma, semicolon, tab or bar.
+
+    Raises:
+        UnreadableFileError: the file is empty or is no text.
+
+    """
+    _check_text(sample)
+    encoding = _encoding(sample, complete=complete)
+    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(sample)
+    if not text.strip():
+        raise UnreadableFileError("the file is empty")
+    line_end = "\r" if "\r" in text and "\n" not in text else "\n"
+    return CsvFormat(encoding, _delimiter(text, line_end), line_end)
+
+
+def _check_text(sample: bytes) -> None:
+    known = {
+        b"PK\x03\x04": "a spreadsheet or another ZIP archive; save it as CSV",
+        b"\xd0\xcf\x11\xe0": "an old Excel file; save it as CSV",
+        b"\x1f\x8b": "compressed; unpack it first",
+        b"%PDF": "a PDF file",
+    }
+    for magic, kind in known.items():
+        if sample.startswith(magic):
+            raise UnreadableFileError(f"the file is {kind}")
+    wide = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not wide and sample.count(0) > len(sample) // 100:
+        raise UnreadableFileError("the file is not text, or is UTF-16 without its byte order mark")
+
+
+def _encoding(sample: bytes, *, complete: bool) -> str:
+    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if sample.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
+    text = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape").decode(sample, final=complete)
+    beyond_ascii = sum(character > "\x7f" for character in text)
+    broken = sum("\udc80" <= character <= "\udcff" for character in text)
+    return "utf-8" if broken * 2 <= beyond_ascii else "cp1252"
+
+
+def _delimiter(text: str, line_end: str) -> str:
+    """The delimiter that clevercsv finds in whole lines of the sample; a comma where there is only one column."""
+    import clevercsv
+    from clevercsv.exceptions import Error
+
+    cut = text.rfind(line_end, 0, SNIFFED_CHARACTERS_MAX)
+    lines = text[: cut + 1] if cut > 0 else text[:SNIFFED_CHARACTERS_MAX]
+    try:
+        found = clevercsv.Sniffer().sniff(lines, delimiters=DELIMITERS)
+    except Error:
+        return ","
+    return found.delimiter if found is not None and found.delimiter in set(DELIMITERS) else ","
+
+
+class CsvFile:
+    """The header and the rows of a CSV file, read once, from blocks of bytes."""
+
+    def __init__(self, blocks: Iterable[bytes], written: CsvFormat) -> None:
+        """Read the header.
+
+        Raises:
+            UnreadableFileError: there is none, or it has more than COLUMNS_MAX columns.
+
+        """
+        self._lines = _Lines(_decoded(blocks, written), written.line_end)
+        self._records = csv.reader(self._lines, delimiter=written.delimiter)
+        self.headers: Final = self._read_headers()
+
+    def rows(self, *, after: int = 0) -> Iterator[Row | RefusedRow]:
+        """The rows below the header, those up to number `after` left out. To be called once."""
+        lines, records, columns = self._lines, self._records, len(self.headers)
+        number = 0
+        while True:
+            lines.forget()
+            try:
+                values = next(records)
+            except StopIteration:
+                if not lines.taken:
+                    return
+                refused = self._broken_off()
+            except csv.Error as error:
+                refused = self._broken_off(too_long="field limit" in str(error))
+            except _LineTooLongError:
+                refused = self._broken_off(too_long=True)
+            else:
+                if lines.ended_within:
+                    refused = self._broken_off()
+                elif not values:
+                    continue  # a blank line is no row
+                else:
+                    fault = _fault(values, columns, lines)
+                    if fault is None:
+                        number += 1
+                        if number > after:
+                            yield Row(number, lines.first, values)
+                        continue
+                    refused = fault
+            number += 1
+            if number > after:
+                reason, detail = refused
+                yield RefusedRow(number, lines.first, reason, detail, lines.raw())
+
+    def _broken_off(self, *, too_long: bool = False) -> tuple[LeadReason, str]:
+        """Refuse the first line of the record at hand, and have the lines behind it read again."""
+        several = len(self._lines.taken) > 1
+        self._lines.give_back()
+        if too_long and not several:
+            return LeadReason.FIELD_TOO_LONG, f"a field of more than {TEXT_CHARACTERS_MAX:,} characters"
+        return LeadReason.RAGGED_ROW, "a quotation mark is not closed" if several else "the row is broken off"
+
+    def _read_headers(self) -> tuple[str, ...]:
+        try:
+            headers = next((values for values in self._records if values), None)
+        except (csv.Error, _LineTooLongError):
+            raise UnreadableFileError("the header cannot be read") from None
+        if self._lines.ended_within:
+            raise UnreadableFileError("a quotation mark in the header is not closed")
+        if headers is None:
+            raise UnreadableFileError("the file is empty")
+        if len(headers) > COLUMNS_MAX:
+            raise UnreadableFileError(f"the file has {len(headers):,} columns; at most {COLUMNS_MAX:,} can be read")
+        return tuple(headers)
+
+
+def _fault(values: list[str], columns: int, lines: "_Lines") -> tuple[LeadReason, str] | None:
+    if lines.tainted:
+        return LeadReason.UNDECODABLE, "bytes that are not text in the encoding of the file"
+    if len(values) != columns:
+        return LeadReason.RAGGED_ROW, f"{len(values)} fields; the header has {columns}"
+    if lines.characters > TEXT_CHARACTERS_MAX:
+        for position, value in enumerate(values, start=1):
+            if len(value) > TEXT_CHARACTERS_MAX:
+                detail = f"field {position} has {len(value):,} characters; at most {TEXT_CHARACTERS_MAX:,} fit"
+                return LeadReason.FIELD_TOO_LONG, detail
+    return None
+
+
+class _LineTooLongError(Exception):
+    pass
+
+
+def _decoded(blocks: Iterable[bytes], written: CsvFormat) -> Iterator[str]:
+    """The text of the blocks; a byte that is not text becomes half a surrogate pair, to be found again in its row."""
+    errors = "surrogatepass" if written.encoding.startswith("utf-16") else "surrogateescape"
+    decoder = codecs.getincrementaldecoder(written.encoding)(errors=errors)
+    for block in chain(blocks, (b"",)):
+        try:
+            yield decoder.decode(block, final=not block)
+        except UnicodeDecodeError:
+            yield "\udcff"  # an odd byte at the end of UTF-16
+
+
+class _Lines:
+    """The lines of a text, for the csv module, with a memory of those that belong to the record at hand."""
+
+    def __init__(self, texts: Iterator[str], line_end: str) -> None:
+        self._texts = texts
+        self._line_end = line_end
+        self._ready: deque[str] = deque()
+        self._tail = ""
+        self._number = 0
+        self._suspect = False
+        """Whether the text last read holds anything that is not to be stored."""
+        self.taken: list[str] = []
+        self.first = 1
+        """The number of the record's first line."""
+        self.tainted = False
+        self.characters = 0
+        self.ended_within = False
+        """Whether the text ended while the csv module asked for more of the record."""
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        while not self._ready:
+            if not self._refill():
+                self.ended_within = bool(self.taken)
+                raise StopIteration
+        line = self._ready.popleft()
+        self._number += 1
+        self.taken.append(line)
+        self.characters += len(line)
+        if self._suspect and not self.tainted:
+            self.tainted = not _is_clean(line)
+        if len(line) > LINE_CHARACTERS_MAX:
+            raise _LineTooLongError
+        return line
+
+    def forget(self) -> None:
+        """A new record begins with the next line."""
+        self.taken.clear()
+        self.first = self._number + 1
+        self.tainted, self.characters, self.ended_within = False, 0, False
+
+    def give_back(self) -> None:
+        """All lines of the record but its first are to be read again."""
+        self._ready.extendleft(reversed(self.taken[1:]))
+        self._number -= len(self.taken) - 1
+        self._suspect = self._suspect or self.tainted
+        del self.taken[1:]
+
+    def raw(self) -> str:
+        """The record as it stands in the file, as far as it is kept."""
+        text = "".join(self.taken)[:RAW_CHARACTERS_MAX].rstrip("\r\n")
+        return text.replace("\0", "\ufffd").encode(errors="surrogatepass").decode(errors="replace")
+
+    def _refill(self) -> bool:
+        text = next(self._texts, None)
+        if text is None:
+            tail, self._tail = self._tail, ""
+            if tail:
+                self._ready.append(tail)
+            return bool(tail)
+        if self._line_end == "\r":
+            text = text.replace("\r", "\n")
+        tail_is_suspect = self._suspect and not _is_clean(self._tail)
+        self._suspect = tail_is_suspect or not _is_clean(text)
+        lines = text.split("\n")
+        lines[0] = self._tail + lines[0]
+        self._tail = lines.pop()
+        if len(self._tail) > LINE_CHARACTERS_MAX + 1:
+            # The line is refused for its length already: of what follows, no more is held than says so.
+            self._tail = self._tail[: LINE_CHARACTERS_MAX + 1]
+        self._ready.extend(line + "\n" for line in lines)
+        return True
+
+
+def _is_clean(text: str) -> bool:
+    """Whether a text has neither NULs nor halves of surrogate pairs."""
+    if text.isascii():
+        return "\0" not in text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
