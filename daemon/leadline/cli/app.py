@@ -19,7 +19,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import UnknownCommandError
 
 from leadline.cli.daemon import Failed, Misused, NoDaemon, Place
-from leadline.config import ConfigError
+from leadline.config import ConfigError, SocketPathTooLong
 from leadline_protocol.errors import RETRYABLE, ErrorCode, LeadlineError, Refused, Unreachable
 
 DONE: Final = 0
@@ -119,6 +119,8 @@ def run(arguments: Sequence[str]) -> int:
         return _end(USAGE, f"{_usage_fault(error)} (see `{_help_command(error, arguments)}`)")
     except ConfigError as error:
         return _end(USAGE, *map(str, error.faults))
+    except SocketPathTooLong as error:
+        return _end(USAGE, str(error))
     except (NoDaemon, Unreachable) as error:
         return _end(NO_DAEMON, str(error))
     except Refused as refusal:

@@ -35,6 +35,15 @@ Placed = Annotated[Place, Parameter(parse=False)]
 """The parameter by which a command is handed the Place."""
 
 
+def _no_option(_: object, value: Path | None) -> None:
+    if value is not None and value.name != "-" and str(value).startswith("-"):
+        raise ValueError("There is no such option")
+
+
+FileOrDash = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_no_option)]
+"""A path, where - stands for standard input or output."""
+
+
 class NoDaemon(Exception):
     """No daemon can be reached; the message says what was tried and what to do next."""
 

@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 from cyclopts import Parameter
 
 from leadline.cli import terminal
-from leadline.cli.daemon import Daemon, Failed, Misused, NoDaemon, Placed, any_socket
+from leadline.cli.daemon import Daemon, Failed, FileOrDash, Misused, NoDaemon, Placed, any_socket
 from leadline.cli.following import await_receipt, is_failure, verdict
 from leadline.cli.jobs import Flag, Json
 from leadline.cli.words import counted, shown
@@ -39,8 +39,8 @@ def upload(
     table: Table,
     teamspace: Teamspace,
     key: Annotated[
-        list[str], Parameter(negative="", help="The columns that make two rows the same lead, apart by commas [email].")
-    ] = [],  # noqa: B006  cyclopts shows no default where it is None, and takes none for a list otherwise
+        str | None, Parameter(help="The columns, apart by commas, that make two rows the same lead [email].")
+    ] = None,
     on_duplicate: Annotated[
         Literal["skip", "update", "fill"],
         Parameter(help="What becomes of a lead that is there already: `fill` writes its empty cells only."),
@@ -56,7 +56,7 @@ def upload(
             idempotency_key=f"leadline-upload-{name}",
             table=table,
             path=name,
-            key=_split(key) or None,
+            key=_split(key),
             on_duplicate=on_duplicate,
         )
         try:
@@ -77,12 +77,11 @@ def export(
     place: Placed,
     table: Table,
     teamspace: Teamspace,
-    columns: Annotated[
-        list[str], Parameter(negative="", help="Only these columns, apart by commas, in this order.")
-    ] = [],  # noqa: B006
+    columns: Annotated[str | None, Parameter(help="Only these columns, apart by commas, in this order.")] = None,
     where: Annotated[str | None, Parameter(help="Only leads for which this expression is true.")] = None,
     output: Annotated[
-        Path | None, Parameter(name=("--output", "-o"), help="Wait and put the file there; - for standard output.")
+        FileOrDash | None,
+        Parameter(name=("--output", "-o"), help="Wait and put the file there; - for standard output."),
     ] = None,
     format: Annotated[  # noqa: A002  the option's name
         Literal["csv", "jsonl"] | None, Parameter(help="The kind of file [by the name of the output, else csv].")
@@ -102,7 +101,7 @@ def export(
             table=table,
             path=name,
             format=chosen,
-            columns=_split(columns) or None,
+            columns=_split(columns),
             where=where,
         )
         receipt = daemon.client.submit(submission)
@@ -206,8 +205,8 @@ def _fetch(exported: Path, output: Path) -> None:
         raise Failed(f"The leads are in {exported}, but could not be copied to {output}: {error.strerror}") from error
 
 
-def _split(names: list[str]) -> list[str]:
-    return [name.strip() for part in names for name in part.split(",") if name.strip()]
+def _split(names: str | None) -> list[str] | None:
+    return None if names is None else [name.strip() for name in names.split(",")]
 
 
 def _plain(name: str) -> str:

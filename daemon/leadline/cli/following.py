@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from leadline.cli import terminal
 from leadline.cli.daemon import Daemon
-from leadline.cli.words import number, outcome, percent, settled, shown, span, title, wait_sentence
+from leadline.cli.words import number, outcome, percent, settled, shown, span, title, wait_sentence, why_so
 from leadline_protocol.errors import Unreachable
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
@@ -114,14 +114,16 @@ def await_receipt(daemon: Daemon, receipt: Receipt) -> Ended:
         return follow(daemon, [*receipt.steps, receipt.job], report)[receipt.job]
 
 
-def verdict(ended: Ended) -> str:
-    """How a job ended, in a line: `Job 41 completed: 4,940 of 5,000 done, 60 failed.`"""
-    parts = [f"Job {ended.job} {terminal.state(ended.state)}"]
-    if ended.message or ended.reason:
-        parts.append(shown(ended.message or str(ended.reason)).rstrip("."))
-    parts.append(outcome(ended.counts))
-    lines = [": ".join(parts) + ".", *(f"  Warning: {shown(warning.message)}" for warning in ended.warnings)]
-    return "\n".join(lines)
+def verdict(ended: Ended, *, has_leads: bool = True) -> str:
+    """How a job ended, in a line and one for each warning: `Job 41 completed: 4,940 of 5,000 done, 60 failed.`"""
+    head = f"Job {ended.job} {terminal.state(ended.state)}"
+    parts = []
+    if reason := why_so(ended.state, ended.message, ended.reason):
+        parts.append(reason.rstrip("."))
+    if has_leads or ended.counts.total:
+        parts.append(outcome(ended.counts))
+    told = f"{head}: {'; '.join(parts)}." if parts else f"{head}."
+    return "\n".join([told, *(f"  Warning: {shown(warning.message)}" for warning in ended.warnings)])
 
 
 def is_failure(ended: Ended) -> bool:
@@ -183,7 +185,7 @@ class _Lines(ExitStack):
         self._tell(progress.job, ", ".join(parts), doing)
 
     def ended(self, ended: Ended) -> None:
-        self._tell(ended.job, f"{ended.state}, {outcome(ended.counts)}", "")
+        self._tell(ended.job, f"{ended.state}, {outcome(ended.counts)}" if ended.counts.total else ended.state, "")
 
     def _tell(self, job: JobId, text: str, doing: str) -> None:
         self._told[job] = (time.monotonic(), doing)

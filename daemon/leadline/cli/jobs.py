@@ -24,6 +24,7 @@ from leadline.cli.words import (
     span,
     title,
     wait_sentence,
+    why_so,
 )
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
@@ -144,8 +145,8 @@ def _show_job(view: JobView, now: datetime) -> None:
     state = terminal.state(view.shown) + (f", {terminal.paint('STALLED', 'red')}" if view.stalled else "")
     tries = f", attempt {view.attempt}" if view.attempt > 1 else ""
     terminal.say(f"{terminal.paint(f'Job {view.job}', 'bold')}: {title(view)}, {state}{tries}")
-    if view.message or view.reason:
-        terminal.say(f"  {shown(view.message or str(view.reason))}")
+    if reason := why_so(view.state, view.message, view.reason):
+        terminal.say(f"  {reason}")
     if view.counts.total:
         done = percent(settled(view.counts), view.counts.total)
         rate = f", {number(view.leads_per_second)} leads/s" if view.leads_per_second else ""
@@ -173,7 +174,8 @@ def _times(view: JobView, now: datetime) -> str:
         parts.append(f"to run at {clock(view.run_at, now)} ({ago(view.run_at, now)})")
     if view.started_at is not None:
         due = max(view.submitted_at, view.run_at or view.submitted_at)
-        parts.append(f"started after {span(seconds_between(due, view.started_at))}")
+        waited = seconds_between(due, view.started_at)
+        parts.append(f"started after {span(waited)}" if waited else "started at once")
         if view.ended_at is not None:
             parts.append(
                 f"ended {clock(view.ended_at, now)}, {span(seconds_between(view.started_at, view.ended_at))} later"
@@ -215,7 +217,8 @@ def why(id_: JobNumber, /, *, place: Placed, json: Json = False) -> None:
 def _reasons(view: JobView, reply: WhyReply, now: datetime) -> Iterator[str]:
     name = f"Job {view.job} ({title(view)})"
     if view.state in ENDED_STATES:
-        how = f": {shown(view.message or str(view.reason))}" if view.message or view.reason else ""
+        reason = why_so(view.state, view.message, view.reason)
+        how = f": {reason.rstrip('.')}" if reason else ""
         when = "" if view.ended_at is None else f" at {clock(view.ended_at, now)}"
         yield f"{name} waits for nothing: it ended {view.state}{when}{how}."
         return
@@ -245,5 +248,7 @@ def _expected(eta: Eta | None, now: datetime) -> str:
     soonest, latest = seconds_between(now, eta.earliest), seconds_between(now, eta.latest)
     if not latest:
         return "It is expected to start now."
+    if eta.earliest == eta.latest:
+        return f"It is expected to start at {clock(eta.latest, now)}, in {span(latest)}."
     between = f"{clock(eta.earliest, now)} and {clock(eta.latest, now)}"
     return f"It is expected to start between {between}: in {span(soonest)} to {span(latest)}."

@@ -20,7 +20,7 @@ import msgspec
 from cyclopts import Parameter
 
 from leadline.cli import terminal
-from leadline.cli.daemon import Failed, Misused, Place, Placed, any_socket, find_socket
+from leadline.cli.daemon import Failed, FileOrDash, Misused, Place, Placed, any_socket, find_socket
 from leadline.cli.following import Report, follow, is_failure, reporting
 from leadline.cli.jobs import Flag
 from leadline_protocol.errors import Unreachable
@@ -34,7 +34,7 @@ UNANSWERED_LINES_MAX: Final = 100_000
 
 
 def submit(
-    file: Annotated[Path | None, Parameter(help="The file; - or nothing: standard input.")] = None,
+    file: Annotated[FileOrDash | None, Parameter(help="The file; - or nothing: standard input.")] = None,
     /,
     *,
     place: Placed,

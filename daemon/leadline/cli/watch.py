@@ -24,14 +24,14 @@ def watch(id_: JobNumber | None = None, /, *, place: Placed, json: Json = False)
         return 0
     job = JobId(id_)
     with control(place) as daemon:
-        steps = daemon.client.call(Get(job=job)).view.steps
+        view = daemon.client.call(Get(job=job)).view
         if terminal.is_terminal(sys.stdout) and not json:
             with reporting() as report:
-                ended = follow(daemon, [*steps, job], report)[job]
-            terminal.say(verdict(ended))
+                ended = follow(daemon, [*view.steps, job], report)[job]
+            terminal.say(verdict(ended, has_leads=view.kind != "noop"))
         else:
             told = _Told(json=json)
-            ended = follow(daemon, [*steps, job], told, heard=told.heard)[job]
+            ended = follow(daemon, [*view.steps, job], told, heard=told.heard)[job]
     return int(is_failure(ended))
 
 
@@ -104,6 +104,6 @@ def _happening(notice: Queued | Started | Progress | Ended, now: datetime) -> st
                 parts.append(shown(notice.activity))
             return ", ".join(parts)
         case Ended():
-            return verdict(notice).partition(" ")[2].partition(" ")[2]
+            return verdict(notice, has_leads=False).partition(" ")[2].partition(" ")[2]
         case _:
             assert_never(notice)

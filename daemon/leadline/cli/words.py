@@ -40,9 +40,9 @@ def size(amount_bytes: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration, in its two largest units: 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
-    if seconds < 0:
-        return "0 s"
+    """A duration, in its two largest units: 4 ms, 1.5 s, 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 0.9995:
+        return f"{max(0, round(1000 * seconds))} ms" if seconds > 0 else "0 s"
     if seconds < 9.95:
         return f"{seconds:.1f} s".replace(".0 s", " s")
     rest = round(seconds)
@@ -116,6 +116,12 @@ def title(view: JobView) -> str:
     return f"{view.kind}{table} for {shown(view.teamspace)}"
 
 
+def why_so(state: str, message: str | None, reason: str | None) -> str:
+    """Why a job ended as it did, where that says more than the state: `the provider refused the credential`."""
+    text = shown(message or JOB_REASONS.get(reason) or reason or "")  # type: ignore[call-overload]  # a newer word may come
+    return "" if text == state else text
+
+
 def wait_sentence(wait: Wait, now: datetime) -> str:
     """What a job waits for, and until when, in full sentences with the numbers."""
     sentence = shown(wait.message or JOB_REASONS.get(wait.reason) or str(wait.reason)).rstrip(".")
@@ -142,8 +148,8 @@ def note(view: JobView, now: datetime) -> str:
     if view.stalled:
         parts.append("STALLED")
     if view.ended_at is not None:
-        if view.message or view.reason:
-            parts.append(shown(view.message or str(view.reason)))
+        if reason := why_so(view.state, view.message, view.reason):
+            parts.append(reason)
         elif view.counts.failed:
             parts.append(f"{number(view.counts.failed)} failed")
         parts.extend(shown(warning.message) for warning in view.warnings)

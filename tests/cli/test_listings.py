@@ -1,0 +1,412 @@
+"""What listings and answers look like: for people in their own time, for programs as JSON Lines in RFC 3339."""
+
+import json
+from datetime import datetime, timedelta
+
+import pytest
+
+from leadline.cli import terminal
+from leadline_protocol.errors import JobReason
+from leadline_protocol.ids import JobId
+from leadline_protocol.messages import (
+    ColumnView,
+    DatabaseStatus,
+    Done,
+    Eta,
+    FamilyStatus,
+    History,
+    HistoryEntry,
+    HistoryReply,
+    Job,
+    JobList,
+    JobReply,
+    Jobs,
+    JobWarning,
+    LimitView,
+    Pause,
+    PlanLimit,
+    Plans,
+    PlansReply,
+    PlanView,
+    Providers,
+    ProvidersReply,
+    ProviderView,
+    Status,
+    StatusReply,
+    Tables,
+    TablesReply,
+    TableView,
+    Teamspaces,
+    TeamspacesReply,
+    TeamspaceView,
+    Wait,
+    Why,
+    WhyReply,
+)
+from tests.cli.conftest import Leadline
+from tests.cli.fake_daemon import NOON, FakeDaemon, counts, view
+
+
+@pytest.fixture(autouse=True)
+def half_past_five(monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """The present: noon in UTC and a minute, which is 17:31 where these tests play."""
+    now = (NOON + timedelta(minutes=1)).astimezone()
+    monkeypatch.setattr(terminal, "now", lambda: now)
+    return now
+
+
+SNOV = Wait(
+    reason=JobReason.LIMIT,
+    message="Waiting for snov: 15 leads in any 60 s are shared by everyone, 15 of them are taken.",
+    until=NOON + timedelta(seconds=72),
+    numbers={"provider": "snov", "amount": 15, "per_seconds": 60},
+)
+
+SNOV_SAYS = (
+    "Waiting for snov: 15 leads in any 60 s are shared by everyone, 15 of them are taken; "
+    "the next frees in 12 s (17:31:12)."
+)
+
+
+def test_jobs_are_listed_in_local_time_with_what_matters_of_each(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(
+        Jobs,
+        lambda _: JobList(
+            line=0,
+            jobs=[
+                view(43, state="running", shown="waiting", counts=counts(330, 45), waits=[SNOV]),
+                view(42, state="running", counts=counts(5000, 1940), activity="Asking gpt", leads_per_second=12.5),
+                view(41, kind="upload", state="partial", ended_at=NOON, counts=counts(5060, 5000, failed=60)),
+                view(9, kind="noop", family="noop", table=None, state="completed", ended_at=NOON),
+            ],
+        ),
+    )
+    assert leadline("jobs").out.splitlines() == [
+        "JOB  KIND    TEAMSPACE  TABLE      STATE      LEADS                SUBMITTED  NOTE",
+        f" 43  enrich  acme       prospects  waiting    45 of 330 13 %       17:30:00   {SNOV_SAYS}",
+        " 42  enrich  acme       prospects  running    1,940 of 5,000 38 %  17:30:00   Asking gpt · 12.5/s",
+        " 41  upload  acme       prospects  partial    5,060                17:30:00   60 failed",
+        "  9  noop    acme                  completed                       17:30:00",
+    ]
+
+
+def test_jobs_as_json_are_the_views_of_the_protocol(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Jobs, lambda _: JobList(line=0, jobs=[view(42, counts=counts(10, 4))]))
+    (line,) = leadline("jobs", "--json").out.splitlines()
+    shown = json.loads(line)
+    assert shown["job"] == 42
+    assert shown["submitted_at"] == "2026-11-21T12:00:00Z"
+    assert shown["counts"] == {"total": 10, "done": 4, "failed": 0, "skipped": 0, "unknown": 0, "pending": 6}
+
+
+def test_more_jobs_than_a_page_holds_are_fetched_page_by_page(leadline: Leadline, daemon: FakeDaemon) -> None:
+    def page(asked: Jobs) -> JobList:
+        newest = 2500 if asked.before is None else asked.before - 1
+        return JobList(
+            line=0,
+            jobs=[view(number) for number in range(newest, newest - asked.limit, -1)],
+            next=JobId(newest - asked.limit + 1),
+        )
+
+    daemon.on(Jobs, page)
+    listed = [json.loads(line)["job"] for line in leadline("jobs", "--json", "-n", 2100).out.splitlines()]
+    assert listed == list(range(2500, 400, -1))
+
+
+def test_the_filters_reach_the_daemon(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Jobs, lambda _: JobList(line=0, jobs=[]))
+    leadline("jobs", "--teamspace", "acme", "--state", "queued", "--family", "tables", "--table", "t", "--before", 7)
+    assert daemon.requests == [
+        Jobs(teamspace="acme", state="queued", family="tables", table="t", before=JobId(7), limit=50)
+    ]
+
+
+def test_a_job_is_told_in_sentences(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(
+        Job,
+        lambda asked: JobReply(
+            line=0,
+            view=view(
+                asked.job,
+                shown="waiting",
+                attempt=2,
+                started_at=NOON + timedelta(seconds=4),
+                counts=counts(5000, 1900, failed=30, skipped=10),
+                leads_per_second=12.5,
+                activity="Asking gpt",
+                waits=[SNOV],
+                warnings=[JobWarning(code="upload_running", message="An upload was running")],
+                chain=JobId(40),
+                step=2,
+                priority_seconds=90,
+            ),
+            submission={"kind": "enrich", "teamspace": "acme"},
+        ),
+    )
+    assert leadline("job", 41).out.splitlines() == [
+        "Job 41: enrich of prospects for acme, waiting, attempt 2",
+        "  1,900 of 5,000 done, 30 failed, 10 skipped, 3,060 pending (38 %, 12.5 leads/s)",
+        "  Asking gpt",
+        f"  Waits: {SNOV_SAYS}",
+        "  Warning: An upload was running",
+        "  Submitted 17:30:00, started after 4 s, runs for 56 s.",
+        "  It is step 2 of the chain 40.",
+        "  It goes ahead of jobs submitted up to 1 min 30 s earlier.",
+        "",
+        "Submitted as",
+        "  {",
+        '    "kind": "enrich",',
+        '    "teamspace": "acme"',
+        "  }",
+    ]
+
+
+def test_a_stalled_job_says_so(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job, stalled=True)))
+    assert leadline("job", 41).out.startswith("Job 41: enrich of prospects for acme, running, STALLED\n")
+
+
+def test_the_history_of_a_job_is_a_line_for_each_thing_that_happened(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job)))
+    story = [
+        HistoryEntry(at=NOON, event="submitted", detail={"uid": 1000}),
+        HistoryEntry(at=NOON + timedelta(seconds=1), event="started"),
+    ]
+    daemon.on(History, lambda asked: HistoryReply(line=0, job=asked.job, history=story))
+    assert leadline("job", 41, "--history").out.splitlines()[-3:] == [
+        "WHEN      WHAT       DETAILS",
+        "17:30:00  submitted  uid 1000",
+        "17:30:01  started",
+    ]
+    lines = [json.loads(line) for line in leadline("job", 41, "--history", "--json").out.splitlines()]
+    assert [line.get("event", "the job") for line in lines] == ["the job", "submitted", "started"]
+
+
+def test_why_names_every_blocker_with_its_numbers_and_when_it_starts(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job, state="queued")))
+    daemon.on(
+        Why,
+        lambda asked: WhyReply(
+            line=0,
+            job=asked.job,
+            blockers=[SNOV, Wait(reason=JobReason.SLOT)],
+            jobs_ahead=3,
+            eta=Eta(earliest=NOON + timedelta(minutes=3), latest=NOON + timedelta(minutes=10)),
+        ),
+    )
+    assert leadline("why", 41).out.splitlines() == [
+        "Job 41 (enrich of prospects for acme) is queued and waits for 2 things:",
+        f"  • {SNOV_SAYS}",
+        "  • The teamspace runs as many jobs of this family as its plan allows.",
+        "3 jobs run before it.",
+        "It is expected to start between 17:33:00 and 17:40:00: in 2 min to 9 min.",
+    ]
+    answer = json.loads(leadline("why", 41, "--json").out)
+    assert answer["blockers"][0]["until"] == "2026-11-21T12:01:12Z"
+    assert "line" not in answer
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"state": "running", "started_at": NOON}, "is running; nothing holds it back."),
+        (
+            {"state": "failed", "ended_at": NOON, "message": "It broke."},
+            "waits for nothing: it ended failed at 17:30:00: It broke.",
+        ),
+        ({"state": "queued"}, "is queued; nothing but its place in the queue holds it back."),
+    ],
+)
+def test_why_also_has_an_answer_where_nothing_is_in_the_way(
+    leadline: Leadline, daemon: FakeDaemon, changes: dict[str, object], says: str
+) -> None:
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job, **changes)))
+    daemon.on(Why, lambda asked: WhyReply(line=0, job=asked.job, blockers=[], jobs_ahead=0))
+    assert leadline("why", 41).out.splitlines()[0] == f"Job 41 (enrich of prospects for acme) {says}"
+
+
+def provider() -> ProviderView:
+    return ProviderView(
+        provider="snov",
+        state="throttled",
+        limits=[
+            LimitView(
+                shape="window",
+                unit="lead",
+                amount=15,
+                per_seconds=60,
+                charged=15,
+                frees_at=NOON + timedelta(seconds=72),
+            ),
+            LimitView(shape="concurrent", unit="request", amount=4, charged=1),
+        ],
+        in_flight=1,
+        waiting=3,
+        waiting_teamspaces=2,
+        throttled_until=NOON + timedelta(seconds=90),
+    )
+
+
+def status() -> StatusReply:
+    return StatusReply(
+        line=0,
+        version="0.1.0",
+        pid=7,
+        epoch=3,
+        started_at=NOON - timedelta(hours=2),
+        uptime_seconds=7260,
+        state="ready",
+        paused=["provider snov"],
+        families=[
+            FamilyStatus(family="tables", delayed=0, queued=12, running=3, stopping=0, in_hand=2, capacity=8),
+            FamilyStatus(family="noop", delayed=0, queued=0, running=0, stopping=0, in_hand=0, capacity=None),
+        ],
+        teamspaces=2,
+        oldest_queued_at=NOON,
+        jobs_per_second=1.5,
+        providers=[provider()],
+        database=DatabaseStatus(
+            reachable=True,
+            embedded=True,
+            version="18.1",
+            size_bytes=42_000_000,
+            commit_seconds_p50=0.0012,
+            commit_seconds_p99=0.005,
+        ),
+        memory_bytes=71_000_000,
+        connections=1,
+        warnings=[JobWarning(code="x", message="The disk is nearly full.")],
+    )
+
+
+STATUS = [
+    "Leadline 0.1.0 is ready: process 7, up for 2 h 1 min, 71 MB of memory, 1 connection.",
+    "2 teamspaces with jobs, 1.5 jobs/s ended in the last minute; the oldest queued job came 1 min ago.",
+    "Its own Postgres 18.1 answers, 42 MB, a commit takes 1.2 ms (99 of 100 at most 5 ms).",
+    "Paused: provider snov (`leadline resume provider snov`)",
+    "Warning: The disk is nearly full.",
+    "",
+    "FAMILY  DELAYED  QUEUED  RUNNING  STOPPING  IN HAND  CAPACITY",
+    "tables        0      12        3         0        2         8",
+    "noop          0       0        0         0        0  no limit",
+    "",
+    "PROVIDER  STATE      IN FLIGHT  WAITING                  LIMITS",
+    "snov      throttled          1  3 calls of 2 teamspaces  goes on in 30 s (17:31:30)",
+    "                                                         15 of 15 leads in any 1 min, the next frees in 12 s",
+    "                                                         1 of 4 calls at a time",
+]
+
+
+def test_status_says_how_the_daemon_is(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Status, lambda _: status())
+    ran = leadline("status")
+    assert ran.out.splitlines() == STATUS
+    assert ran.status == 0
+    assert json.loads(leadline("status", "--json").out)["families"][0]["queued"] == 12
+
+
+def test_top_in_a_pipe_is_one_plain_snapshot(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Status, lambda _: status())
+    daemon.on(Jobs, lambda asked: JobList(line=0, jobs=[view(41, state=asked.state, counts=counts(10, 5))]))
+    lines = leadline("top").out.splitlines()
+    assert lines[: len(STATUS)] == STATUS
+    assert lines[len(STATUS) :] == [
+        "",
+        "JOB  WHAT                          STATE    LEADS         NOTE",
+        " 41  enrich of prospects for acme  running  5 of 10 50 %",
+        "",
+        "JOB  WHAT                          STATE   LEADS         NOTE",
+        " 41  enrich of prospects for acme  queued  5 of 10 50 %",
+    ]
+
+
+def test_teamspaces_tables_and_providers_are_listed(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(
+        Teamspaces,
+        lambda asked: TeamspacesReply(
+            line=0,
+            teamspaces=[
+                TeamspaceView(teamspace="acme", plan="gold", queued=3, paused=True, slots={"tables": 1, "batch": 5})
+                if asked.after is None
+                else TeamspaceView(teamspace="börse", plan="default")
+            ],
+            next="acme" if asked.after is None else None,
+        ),
+    )
+    assert leadline("teamspaces").out.splitlines() == [
+        "TEAMSPACE      PLAN     DELAYED  QUEUED  RUNNING  SLOTS",
+        "acme (paused)  gold           0       3        0  tables 1, batch 5",
+        "börse          default        0       0        0",
+    ]
+    daemon.on(
+        Tables,
+        lambda _: TablesReply(
+            line=0,
+            tables=[
+                TableView(
+                    teamspace="acme",
+                    table="見込み客",
+                    leads=5000,
+                    columns=[ColumnView(name="email", type="text"), ColumnView(name="size", type=["s", "m"])],
+                    created_at=NOON,
+                )
+            ],
+        ),
+    )
+    assert leadline("tables", "--teamspace", "acme").out.splitlines() == [
+        "TEAMSPACE  TABLE     LEADS  JOBS  CREATED   COLUMNS",
+        "acme       見込み客  5,000     0  17:30:00  email (text), size (s/m)",
+    ]
+    daemon.on(Providers, lambda _: ProvidersReply(line=0, providers=[provider()]))
+    assert json.loads(leadline("providers", "snov", "--json").out)["limits"][0]["charged"] == 15
+    assert daemon.requests[-1] == Providers(name="snov")
+
+
+def test_plans_show_where_each_limit_comes_from_and_set_one(leadline: Leadline, daemon: FakeDaemon) -> None:
+    limits = [
+        PlanLimit(key="slots.tables", value=2, source="override"),
+        PlanLimit(key="slots.outreach", value=None, source="built-in"),
+    ]
+    daemon.on(
+        Plans,
+        lambda asked: PlansReply(line=0, plans=[PlanView(plan="gold", teamspace=asked.teamspace, limits=limits)]),
+    )
+    assert leadline("plans", "--teamspace", "acme", "--set", "slots.tables=2").out.splitlines() == [
+        "PLAN  TEAMSPACE  LIMIT           VALUE     FROM",
+        "gold  acme       slots.tables    2         override",
+        "gold  acme       slots.outreach  no limit  built-in",
+    ]
+    leadline("plans", "--plan", "gold", "--unset", "slots.tables")
+    assert daemon.requests == [
+        Plans(teamspace="acme", key="slots.tables", value=2),
+        Plans(plan="gold", key="slots.tables", value=None),
+    ]
+
+
+def test_pausing_names_the_way_back(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Pause, lambda _: Done(line=0))
+    assert leadline("pause", "provider", "snov").out == (
+        "Paused: provider snov. Nothing new begins there until `leadline resume provider snov`.\n"
+    )
+    leadline("pause", "job", 41)
+    assert daemon.requests == [Pause(scope="provider", name="snov"), Pause(scope="job", name=JobId(41))]
+
+
+def test_a_dry_run_of_a_cancel_only_says_what_would_happen(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job, counts=counts(10, 4))))
+    assert leadline("cancel", 41, "--dry-run").out == (
+        "This would end job 41 (enrich of prospects for acme, running): calls in flight could finish; "
+        "4 of 10 done, 6 pending, and what is done stays.\n"
+    )
+    assert daemon.requests == [Job(job=JobId(41))]
+
+
+def test_config_show_tells_each_value_and_its_source_also_what_was_set_live(
+    leadline: Leadline, daemon: FakeDaemon, tmp_path: object
+) -> None:
+    limits = [PlanLimit(key="max_queued", value=7, source="override")]
+    daemon.on(Plans, lambda _: PlansReply(line=0, plans=[PlanView(plan="default", limits=limits)]))
+    shown = {line["key"]: line for line in map(json.loads, leadline("config", "show", "--json").out.splitlines())}
+    assert shown["plans.default.max_queued"] == {"key": "plans.default.max_queued", "value": 7, "source": "override"}
+    assert shown["queue.stall_after_seconds"]["source"] == "built-in"
+    assert "database.url                    built-in  (absent)" in leadline("config", "show").out.splitlines()
