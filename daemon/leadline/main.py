@@ -31,15 +31,22 @@ from leadline.actors.announcer import Announcer
 from leadline.actors.operations import Operations
 from leadline.actors.supervisor import Account, Setting, Supervisor
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
+from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.provider_http import provider_http
 from leadline.adapters.sockets import Connections, Face
 from leadline.adapters.system_clock import SystemClock
 from leadline.adapters.systemd import ServiceManager, activated_sockets
+from leadline.adapters.upload_folder import UploadFolder
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
 from leadline.core.events import AccountLearned
 from leadline.core.model import SECOND
-from leadline.core.rate_limit import DailyLimit
+from leadline.core.rate_limit import BucketLimit, DailyLimit, Unit
+from leadline.features.tables.export import Export
+from leadline.features.tables.formula import Formula
+from leadline.features.tables.ports import Table
+from leadline.features.tables.selection import Database
+from leadline.features.tables.upload import Upload
 from leadline.ports.store import Fenced, OwnedByAnother, Recovered
 from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
@@ -52,6 +59,8 @@ log = structlog.get_logger("leadline")
 SUBMIT_GROUP: Final = "leadline-submit"
 CONTROL_GROUP: Final = "leadline-admin"
 LAG_PROBE_SECONDS: Final = 1.0
+DATABASE: Final = AccountName("database")
+SECONDS_PER_HOUR: Final = 3_600
 
 
 class StateInUse(LeadlineError):
@@ -79,12 +88,15 @@ async def _serve(config: Config, config_path: Path | None, state_dir: Path, runt
 class Daemon:
     """A running daemon; what `Operations` wants to know of its surroundings."""
 
-    def __init__(self, config: Config, config_path: Path | None, store: PostgresStore, *, embedded: bool) -> None:
+    def __init__(
+        self, config: Config, config_path: Path | None, store: PostgresStore, leads: PostgresLeads, *, embedded: bool
+    ) -> None:
         self.config = config
         self.version: Final = version("leadline")
         self.started: Final = datetime.now(UTC)
         self._config_path = config_path
         self._store = store
+        self._leads = leads
         self._embedded = embedded
         self._stop = anyio.Event()
         self._lag = _LoopLag()
@@ -109,11 +121,16 @@ class Daemon:
 
     async def tables(self, teamspace: str | None, table: str | None) -> Sequence[wire.TableView]:
         """Tables by teamspace and name."""
-        return []
+        return [_table_view(*found) for found in await self._leads.tables(teamspace, table)]
 
     async def table_id(self, teamspace: str | None, table: str) -> TableId:
-        """The number of a table."""
-        raise Refused(ErrorCode.UNKNOWN_TABLE, f"there is no table {table}", at="table")
+        """The number of a table. Raises Refused."""
+        if teamspace is None:
+            raise Refused(ErrorCode.BAD_REQUEST, "name the teamspace whose table it is", at="teamspace")
+        found = await self._leads.table(teamspace, table)
+        if found is None:
+            raise Refused(ErrorCode.UNKNOWN_TABLE, f"{teamspace} has no table {table}", at="table")
+        return found.id
 
     def plans(self, plan: str | None, teamspace: str | None) -> Sequence[wire.PlanView]:
         """Limits in force."""
@@ -237,11 +254,13 @@ async def daemon(
             url = postgres.url
         else:
             url = config.database.url.reveal()
-        store = PostgresStore(url)
+        store = PostgresStore(url, queries=STATEMENTS)
         stack.push_async_callback(store.close)
-        running = Daemon(config, config_path, store, embedded=config.database.url is None)
+        leads = PostgresLeads(store)
+        uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
+        running = Daemon(config, config_path, store, leads, embedded=config.database.url is None)
         client = await stack.enter_async_context(provider_http(flight_seconds=5.0))
-        kinds = [*extra_kinds(store)]
+        kinds = [*table_kinds(config, leads, uploads, state_dir), *extra_kinds(store)]
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
             store=store,
@@ -284,8 +303,42 @@ def setting_of(config: Config) -> Setting:
     return Setting(config.rules(), limits, _accounts(config))
 
 
-def _accounts(config: Config) -> list[Account]:
+def table_kinds(config: Config, leads: PostgresLeads, uploads: UploadFolder, state_dir: Path) -> Sequence[JobKind]:
+    """The kinds of job over tables."""
+    database = Database(DATABASE if config.database.records_per_hour else None)
     return [
+        Upload(leads, database, uploads),
+        Formula(leads, database),
+        Export(leads, database, state_dir / "exports"),
+    ]
+
+
+def _table_view(table: Table, leads: int, jobs: int) -> wire.TableView:
+    columns = [
+        wire.ColumnView(name=column.name, type=list(column.allowed) or column.type.value) for column in table.columns
+    ]
+    return wire.TableView(
+        teamspace=table.teamspace,
+        table=table.name,
+        leads=leads,
+        columns=columns,
+        created_at=table.created,
+        jobs=jobs,
+    )
+
+
+def _database_account(config: Config) -> list[Account]:
+    """Our own database as a provider: so many records an hour, a minute's worth of them at once."""
+    records = config.database.records_per_hour
+    if not records:
+        return []
+    limit = BucketLimit(records, SECONDS_PER_HOUR, max(1, records // 60), Unit.RECORD)
+    share = config.database.interactive_share
+    return [Account(AccountLearned(DATABASE, (limit,), interactive_share=share, recorded=False))]
+
+
+def _accounts(config: Config) -> list[Account]:
+    return _database_account(config) + [
         Account(
             AccountLearned(AccountName(name), tuple(provider.limits or ()), provider.flight_seconds),
             provider.pace_per_second,
@@ -329,6 +382,7 @@ def _decode_submission(requests: RequestDecoder, line: bytes) -> wire.Submission
 def _make_state(state_dir: Path) -> None:
     state_dir.mkdir(parents=True, exist_ok=True)
     (state_dir / "exports").mkdir(exist_ok=True)
+    (state_dir / "uploads").mkdir(mode=0o700, exist_ok=True)
     incoming = state_dir / "incoming"
     if not incoming.exists():
         incoming.mkdir()

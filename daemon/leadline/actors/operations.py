@@ -22,7 +22,7 @@ from leadline.core.forecast import why
 from leadline.core.model import ENDED, SECOND, Family, JobState, Now
 from leadline.core.scheduler import Scheduler
 from leadline.ports.store import JobFilter, Store, StoredJob
-from leadline.ports.work import JobKind, Prepared, Rerun
+from leadline.ports.work import ChainNotes, JobKind, Prepared, Rerun
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import body_of
 from leadline_protocol.errors import ErrorCode, Refused
@@ -167,14 +167,15 @@ class Operations:
     ) -> tuple[NewJob, list[wire.JobWarning]]:
         self._check_allowed(peer, submission.teamspace)
         if not isinstance(submission, wire.Chain):
-            number, prepared = await self._prepared(submission, in_chain=False)
+            number, prepared = await self._prepared(submission, None)
             return _new_job(submission, line, number, prepared, peer), list(prepared.warnings)
         steps: list[NewJob] = []
         warned: list[wire.JobWarning] = []
+        notes: ChainNotes = {}
         for index, step in enumerate(submission.steps):
             part = wire.submission_of(step, submission.teamspace)
             try:
-                number, prepared = await self._prepared(part, in_chain=True)
+                number, prepared = await self._prepared(part, notes)
             except Refused as refused:
                 at = f"steps[{index}].{refused.at}" if refused.at else f"steps[{index}]"
                 raise Refused(refused.code, refused.message, at=at, retry_after=refused.retry_after) from refused
@@ -183,7 +184,7 @@ class Operations:
         new = _new_job(submission, line, CHAIN.number, _NOTHING, peer)
         return msgspec.structs.replace(new, steps=tuple(steps), stop_on_failure=submission.on_failure == "stop"), warned
 
-    async def _prepared(self, submission: wire.Submission, *, in_chain: bool) -> tuple[int, Prepared]:
+    async def _prepared(self, submission: wire.Submission, chain: ChainNotes | None) -> tuple[int, Prepared]:
         word = str(submission.__struct_config__.tag)
         if word == NOOP.name:
             return NOOP.number, _NOTHING
@@ -191,7 +192,7 @@ class Operations:
         if found is None:
             raise Refused(ErrorCode.UNKNOWN_KIND, f"there is no kind {word}", at="kind")
         number, kind = found
-        return number, await kind.prepare(submission.teamspace, submission, in_chain=in_chain, rerun=None)
+        return number, await kind.prepare(submission.teamspace, submission, chain=chain, rerun=None)
 
     def _check_allowed(self, peer: Peer, teamspace: str) -> None:
         if not peer.operator and not self._allows(peer.uid, teamspace):
@@ -333,7 +334,7 @@ class Operations:
         )
         number, kind = self._kinds[stored.kind]
         rerun = Rerun(stored.id, operation.leads)
-        prepared = await kind.prepare(stored.teamspace, submission, in_chain=False, rerun=rerun)
+        prepared = await kind.prepare(stored.teamspace, submission, chain=None, rerun=rerun)
         new = _new_job(submission, msgspec.json.encode(submission), number, prepared, peer)
         new = msgspec.structs.replace(new, rerun_of=stored.id)
         (answer,) = await self._supervisor.dispatcher.submit([new])

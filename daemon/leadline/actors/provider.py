@@ -14,12 +14,11 @@ from aiolimiter import AsyncLimiter
 
 from leadline.actors.dispatcher import Dispatcher
 from leadline.core.events import CallAsked, CallEnd, CallEnded, CallSent, ResponseBegan
-from leadline.core.rate_limit import Cost
 from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient, Request, Response
 from leadline.ports.work import AccountClosed, NoPermit, Stopped
 from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import AccountName, CallId, JobId, LeadId
+from leadline_protocol.ids import AccountName, CallId
 
 
 class ProviderActor:
@@ -49,16 +48,16 @@ class ProviderActor:
         """Whether nobody asks and nothing is out."""
         return not self._asked and not self._out
 
-    async def permit(self, job: JobId, number: int, lead: LeadId, cost: Cost, stopping: Callable[[], bool]) -> "Permit":
+    async def permit(self, ask: CallAsked, stopping: Callable[[], bool]) -> "Permit":
         """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed."""
         if self._pacer is not None:
             await self._pacer.acquire()
         if stopping():
             raise Stopped("told to stop")
-        call = self._dispatcher.new_call()
+        call = ask.call
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked[call] = future
-        self._dispatcher.post(CallAsked(call, job, number, self.account, lead, cost))
+        self._dispatcher.post(ask)
         try:
             await future
         except BaseException:

@@ -26,16 +26,16 @@ from leadline.actors.provider import Permit, ProviderActor
 from leadline.actors.teamspace import TeamspaceActor
 from leadline.actors.watchdog import Watchdog
 from leadline.core.effects import Effects, EndedJob, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
-from leadline.core.events import AccountLearned, DrainBegan, Event, LimitsSet, Ticked
+from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, Ticked
 from leadline.core.model import Family, Kind, Limits, Rules
-from leadline.core.rate_limit import Cost, NextReset
+from leadline.core.rate_limit import NextReset
 from leadline.core.recovery import JobRow, PastCallRow, Recovery
 from leadline.core.scheduler import Scheduler
 from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient
 from leadline.ports.store import OutcomeUnknown, Recovered, Store, Unavailable
 from leadline.ports.work import JobKind
-from leadline_protocol.ids import AccountName, JobId, LeadId, TeamspaceId
+from leadline_protocol.ids import AccountName, TeamspaceId
 
 log = structlog.get_logger(__name__)
 
@@ -264,10 +264,8 @@ class Reign:
             self._quiet = anyio.Event()
             await self._quiet.wait()
 
-    async def _permit(
-        self, account: AccountName, job: JobId, number: int, lead: LeadId, cost: Cost, stopping: Callable[[], bool]
-    ) -> Permit:
-        return await self.providers.of(account).permit(job, number, lead, cost, stopping)
+    async def _permit(self, ask: CallAsked, stopping: Callable[[], bool]) -> Permit:
+        return await self.providers.of(ask.account).permit(ask, stopping)
 
     def _beat(self) -> bool:
         for actor in self.teamspaces:

@@ -7,9 +7,10 @@ really has ended, never before.
 """
 
 import asyncio
+import math
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Protocol
+from typing import Final, Never, Protocol
 
 import anyio
 import structlog
@@ -22,6 +23,7 @@ from leadline.core.events import (
     AttemptFinished,
     AttemptStopped,
     Beat,
+    CallAsked,
     Moved,
     Progressed,
     WaitClosed,
@@ -37,7 +39,7 @@ from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, Teamspace
 
 log = structlog.get_logger(__name__)
 
-Permits = Callable[[AccountName, JobId, int, LeadId, Cost, Callable[[], bool]], Awaitable[Permit]]
+Permits = Callable[[CallAsked, Callable[[], bool]], Awaitable[Permit]]
 """Asks a provider actor for a permit."""
 
 
@@ -120,11 +122,18 @@ class RunningAttempt:
             else:
                 self._dispatcher.post(WaitClosed(self._job.id, self._number, reason))
 
-    async def permit(self, account: AccountName, lead: LeadId, cost: Cost) -> Permit:
+    async def hold(self, numbers: Mapping[str, int | float | str]) -> Never:
+        """Let a person look before the job goes on. Raises Stopped, when the slot is given back."""
+        self._dispatcher.post(WaitOpened(self._job.id, self._number, Wait(JobReason.APPROVAL, None, numbers)))
+        await self._sleep(math.inf)
+        raise Stopped("held for approval")
+
+    async def permit(self, account: AccountName, lead: LeadId, cost: Cost, *, interactive: bool = False) -> Permit:
         """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed."""
         if self._stopping:
             raise Stopped("told to stop")
-        return await self._permits(account, self._job.id, self._number, lead, cost, lambda: self._stopping)
+        ask = CallAsked(self._dispatcher.new_call(), self._job.id, self._number, account, lead, cost, interactive)
+        return await self._permits(ask, lambda: self._stopping)
 
     def stop(self) -> None:
         """Tell it to stop."""
@@ -139,11 +148,12 @@ class RunningAttempt:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.add(waiter)
-        timer = loop.call_later(seconds, _let_go, waiter)
+        timer = loop.call_later(seconds, _let_go, waiter) if seconds < math.inf else None
         try:
             await waiter
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             self._waiters.discard(waiter)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from leadline.core.model import Counts, JobState, Limits, Wait
+from leadline.core.model import Counts, JobState, Limits, Rules, Wait
 from leadline.core.rate_limit import FLIGHT_SECONDS, Cost, Limit
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
@@ -203,6 +203,12 @@ class LimitsSet(Struct, frozen=True, gc=False):
     limits: Limits
 
 
+class RulesSet(Struct, frozen=True, gc=False):
+    """The numbers that bind over everything have changed."""
+
+    rules: Rules
+
+
 class AccountLearned(Struct, frozen=True):
     """A provider account's limits, as configured now."""
 
@@ -211,12 +217,18 @@ class AccountLearned(Struct, frozen=True):
     flight_seconds: float = FLIGHT_SECONDS
     failed_count: bool = True
     interactive_share: float = 0.0
+    recorded: bool = True
+    """Whether each of its calls is stored; not so for our own database, whose bucket's level is stored instead."""
 
 
 class DaemonSlept(Struct, frozen=True, gc=False):
-    """The whole process stood still (suspend, SIGSTOP, a long pause of the loop): silence in it proves nothing."""
+    """The whole process stood still (suspend, SIGSTOP, a long pause of the loop): silence since then proves nothing."""
 
     microseconds: int
+
+
+class DrainBegan(Struct, frozen=True, gc=False):
+    """The daemon is about to end: start nothing more, and let what runs come to a stop."""
 
 
 class Ticked(Struct, frozen=True, gc=False):
@@ -239,7 +251,9 @@ Event = (
     | CancelAsked
     | PauseSet
     | LimitsSet
+    | RulesSet
     | AccountLearned
     | DaemonSlept
+    | DrainBegan
     | Ticked
 )

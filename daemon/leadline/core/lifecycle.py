@@ -37,6 +37,7 @@ _ENDINGS: Final = {
     Trigger.COMPLETE: JobState.COMPLETED,
     Trigger.FINISH_PARTLY: JobState.PARTIAL,
     Trigger.FAIL: JobState.FAILED,
+    Trigger.SKIP: JobState.SKIPPED,  # a guard looked at its list and skipped it before anything was done
 }
 
 TRANSITIONS: Final[dict[JobState, dict[Trigger, JobState]]] = {

@@ -10,7 +10,7 @@ that does not come to an end, or is told to stop at once, is cancelled like any 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Never, Protocol
 
 from msgspec import Struct
 
@@ -47,6 +47,10 @@ class Prepared(Struct, frozen=True):
     """Run in the transaction that admits the job."""
 
 
+ChainNotes = dict[str, Any]
+"""What the steps of one chain tell the later ones while they are prepared, under names of their kinds' choosing."""
+
+
 class Rerun(Struct, frozen=True):
     """The job that a submission runs again, and over which of its leads."""
 
@@ -59,7 +63,7 @@ class Finished(Struct, frozen=True):
     """How an attempt ended that ran to the end of its job."""
 
     state: JobState
-    """completed, partial or failed."""
+    """completed, partial, failed, or skipped where a guard said so before anything was done."""
     counts: Counts
     reason: JobReason | None = None
     message: str = ""
@@ -120,8 +124,15 @@ class Attempt(Protocol):
         """Wait for a known reason until that instant, without its being a stall. Raises Stopped."""
         ...
 
-    async def permit(self, account: AccountName, lead: LeadId, cost: Cost) -> Call:
-        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed."""
+    async def hold(self, numbers: Mapping[str, int | float | str]) -> Never:
+        """Let a person look before the job goes on: the slot is given back until it is resumed. Raises Stopped."""
+        ...
+
+    async def permit(self, account: AccountName, lead: LeadId, cost: Cost, *, interactive: bool = False) -> Call:
+        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed.
+
+        `interactive` marks a small job at an account that keeps a share for those.
+        """
         ...
 
 
@@ -138,8 +149,13 @@ class JobKind(Protocol):
         """Whose slots and capacity it takes."""
         ...
 
-    async def prepare(self, teamspace: str, submission: Submission, *, in_chain: bool, rerun: Rerun | None) -> Prepared:
-        """Check a submission against everything but the queue. Raises Refused."""
+    async def prepare(
+        self, teamspace: str, submission: Submission, *, chain: ChainNotes | None, rerun: Rerun | None
+    ) -> Prepared:
+        """Check a submission against everything but the queue. Raises Refused.
+
+        `chain` is for a step: what earlier steps of the same chain will have brought about when its turn comes.
+        """
         ...
 
     async def run(self, attempt: Attempt) -> Finished:

@@ -23,7 +23,7 @@ class Partitions:
 
     async def learn(self, connection: Connection) -> None:
         """Read from the database which there are."""
-        self._known = {row["child"] for row in await connection.fetch(QUERIES["partitions"].sql)}
+        self._known = {row["name"] for row in await connection.fetch(QUERIES["partitions"].sql)}
 
     def note(self, names: Collection[str]) -> None:
         """These were made, and that has committed."""

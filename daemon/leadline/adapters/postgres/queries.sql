@@ -113,35 +113,28 @@ SELECT id, ord, teamspace, kind, state, run_at, chain, step, attempt, started, d
 FROM job WHERE id > $1 ORDER BY id LIMIT $2
 
 -- name: partitions
--- The partitions of the tables that have any.
-SELECT parent.relname AS parent, child.relname AS child
-FROM pg_inherits
-JOIN pg_class AS parent ON parent.oid = inhparent
-JOIN pg_class AS child ON child.oid = inhrelid
-WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace
+-- The partitions of what only grows.
+SELECT child.relname AS name
+FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+WHERE inhparent IN ('job_ended'::regclass, 'job_event'::regclass, 'call'::regclass)
 
 -- name: add_teamspaces
-INSERT INTO teamspace (id, name) SELECT * FROM unnest($1::integer[], $2::text[])
+INSERT INTO teamspace (id, name)
+VALUES ($1, $2)
 
 -- name: add_jobs
 -- New rows of the queue.
 INSERT INTO job (id, ord, submitted, run_at, chain, rerun_of, table_id, total, uid, teamspace, step, steps, kind,
-state,
-    stop_on_failure, notify, payload, warnings)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-    $8::bigint[], $9::bigint[], $10::integer[], $11::integer[], $12::integer[], $13::smallint[], $14::smallint[],
-    $15::boolean[], $16::boolean[], $17::bytea[], $18::bytea[])
+    state, stop_on_failure, notify, payload, warnings)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 
 -- name: add_ended_jobs
 -- Jobs that were admitted and ended in one decision; they were never in the queue's table.
 INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
-rerun_of,
-    table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings, reason,
-    message)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-    $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[],
-    $15::bigint[], $16::integer[], $17::integer[], $18::integer[], $19::integer[], $20::smallint[], $21::smallint[],
-    $22::boolean[], $23::boolean[], $24::bytea[], $25::bytea[], $26::text[], $27::text[])
+    rerun_of, table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings,
+    reason, message)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+    $23, $24, $25, $26, $27)
 
 -- name: retire_attempts
 -- The last attempts of jobs that end; their counts become the jobs'.
@@ -152,13 +145,12 @@ DELETE FROM attempt WHERE job = ANY ($1::bigint[]) RETURNING job, total, done, f
 -- once rather than in arrays are half the cost.
 WITH gone AS (
     DELETE FROM job WHERE id = ANY ($1::bigint[])
-) INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
-rerun_of,
-    table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings, reason,
-    message)
+)
+INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
+    rerun_of, table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings,
+    reason, message)
 SELECT id, ord, submitted, $3::bigint, coalesce($7::bigint, total, 0), $8::bigint, $9::bigint, $10::bigint,
-$11::bigint,
-    run_at, coalesce($4::bigint, started), chain, rerun_of, table_id, uid, teamspace, step, steps, attempt, kind,
+    $11::bigint, run_at, coalesce($4::bigint, started), chain, rerun_of, table_id, uid, teamspace, step, steps, attempt, kind,
     $2::smallint, stop_on_failure, notify, payload, warnings, $5::text, $6::text
 FROM job WHERE id = ANY ($1::bigint[])
 
@@ -166,24 +158,28 @@ FROM job WHERE id = ANY ($1::bigint[])
 -- The same for rows that end each in its own way.
 WITH finished AS (
     SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[],
-    $7::bigint[],
-        $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
+        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
         AS f (id, state, ended, started, reason, message, total, done, failed, skipped, unknown)
 ), gone AS (
     DELETE FROM job WHERE id = ANY ($1::bigint[])
-) INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
-rerun_of,
-    table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings, reason,
-    message)
+)
+INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
+    rerun_of, table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings,
+    reason, message)
 SELECT id, ord, submitted, f.ended, coalesce(f.total, job.total, 0), f.done, f.failed, f.skipped, f.unknown, run_at,
     coalesce(f.started, job.started), chain, rerun_of, table_id, uid, teamspace, step, steps, attempt, kind, f.state,
     stop_on_failure, notify, payload, warnings, f.reason, f.message
 FROM finished AS f JOIN job USING (id)
 
 -- name: add_keys
--- Keys of admitted jobs, for 30 days. One that has expired makes room; one that has not stays, and the caller counts.
-INSERT INTO submission_key (teamspace, key_hash, body_hash, job, expires)
-SELECT *, now() + interval '30 days' FROM unnest($1::integer[], $2::bytea[], $3::bytea[], $4::bigint[])
+-- Keys of admitted jobs.
+INSERT INTO submission_key (teamspace, key_hash, body_hash, job)
+VALUES ($1, $2, $3, $4)
+
+-- name: replace_keys
+-- The same where some have expired and make room; one that has not stays, and the caller counts. Twice as slow.
+INSERT INTO submission_key (teamspace, key_hash, body_hash, job)
+SELECT * FROM unnest($1::integer[], $2::bytea[], $3::bytea[], $4::bigint[])
 ON CONFLICT (teamspace, key_hash) DO UPDATE
 SET body_hash = excluded.body_hash, job = excluded.job, expires = excluded.expires
 WHERE submission_key.expires <= now()
@@ -211,12 +207,12 @@ WHERE running_slot.teamspace = freed.teamspace AND running_slot.family = freed.f
 
 -- name: take_slots
 INSERT INTO running_slot (teamspace, family, slot, job)
-SELECT * FROM unnest($1::integer[], $2::smallint[], $3::integer[], $4::bigint[])
+VALUES ($1, $2, $3, $4)
 
 -- name: send_calls
 -- Calls that may go out once this has committed.
 INSERT INTO call (id, job, lead, sent, attempt, account, cost)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::integer[], $6::text[], $7::bytea[])
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 
 -- name: close_calls
 UPDATE call SET state = closed.state, cause = closed.cause, began = coalesce(closed.began, call.began)
@@ -237,7 +233,7 @@ WHERE pause.scope = ended.scope AND pause.name = ended.name
 -- name: add_events
 -- Lines of jobs' stories.
 INSERT INTO job_event (job, n, at, event, detail)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
+VALUES ($1, $2, $3, $4, $5)
 
 -- name: lock_attempt
 -- The second statement of every work transaction: holds the attempt as it is, so that nothing of a retired one is
@@ -246,9 +242,11 @@ SELECT job FROM attempt WHERE job = $1 AND number = $2 FOR NO KEY UPDATE
 
 -- name: known_keys
 -- The jobs that stand under these keys, live or ended.
-SELECT asked.teamspace, asked.key_hash, known.job, known.body_hash, found.state FROM unnest($1::text[], $2::bytea[])
-AS asked (teamspace, key_hash) JOIN teamspace ON teamspace.name = asked.teamspace JOIN submission_key AS known ON
-known.teamspace = teamspace.id AND known.key_hash = asked.key_hash AND known.expires > now() CROSS JOIN LATERAL (
+SELECT known.teamspace, known.key_hash, known.job, known.body_hash, found.state
+FROM unnest($1::integer[], $2::bytea[]) AS asked (teamspace, key_hash)
+JOIN submission_key AS known
+    ON known.teamspace = asked.teamspace AND known.key_hash = asked.key_hash AND known.expires > now()
+CROSS JOIN LATERAL (
     SELECT state FROM job WHERE id = known.job
     UNION ALL
     SELECT state FROM job_ended WHERE id = known.job

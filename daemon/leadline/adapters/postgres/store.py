@@ -121,7 +121,7 @@ class PostgresStore:
                 ],
             )
             fence = Fence(epoch, session, self._connections.dedicated)
-            self._reign = await self._begin_reign(fence, session, kinds)
+            self._reign = await self._begin_reign(fence, session, kinds, recovered.teamspaces)
         return recovered
 
     async def close(self) -> None:
@@ -162,7 +162,13 @@ class PostgresStore:
             reign.readers.terminate()
             reign.workers.terminate()
 
-    async def _begin_reign(self, fence: Fence, session: Connection, kinds: Iterable[str]) -> "_Reign":
+    async def _begin_reign(
+        self,
+        fence: Fence,
+        session: Connection,
+        kinds: Iterable[str],
+        teamspaces: Iterable[tuple[TeamspaceId, str]],
+    ) -> "_Reign":
         stored = await session.fetch(QUERIES["kinds"].sql)
         numbers = {row["name"]: row["id"] for row in stored}
         writer = Writer(
@@ -177,6 +183,7 @@ class PostgresStore:
             writer=writer,
             readers=await self._connections.pool(BY_KEY, READERS),
             workers=await self._connections.pool({}, WORKERS),
+            teamspaces={name: number for number, name in teamspaces},
             kind_names={row["id"]: row["name"] for row in stored},
             families={row["id"]: row["family"] for row in stored},
         )
@@ -195,9 +202,18 @@ class PostgresStore:
             await self._reconnect(reign)
             with _contradicted():
                 await self._make_room(reign, records)
-                async with reign.fence.write_transaction(reign.writer.connection):
-                    await reign.writer.write(records)
+                try:
+                    await self._write(reign, records)
+                except asyncpg.UniqueViolationError as error:
+                    if error.table_name != "submission_key":
+                        raise
+                    await self._write(reign, records, replace_keys=True)
             reign.writer.forget(records)
+            reign.teamspaces.update((name, number) for number, name in records.teamspaces)
+
+    async def _write(self, reign: "_Reign", records: Records, *, replace_keys: bool = False) -> None:
+        async with reign.fence.write_transaction(reign.writer.connection):
+            await reign.writer.write(records, replace_keys=replace_keys)
 
     async def _reconnect(self, reign: "_Reign") -> None:
         """Replace the sessions that were lost since the last decision; the epoch tells whether they may still write.
@@ -290,11 +306,14 @@ class PostgresStore:
 
     async def known_keys(self, keys: Sequence[tuple[str, bytes]]) -> Mapping[tuple[str, bytes], KnownKey]:
         """What is stored under these keys; see the port."""
-        teamspaces, hashes = map(list, zip(*keys, strict=True)) if keys else ([], [])
-        rows = await self._fetch("known_keys", teamspaces, hashes)
+        numbers = self._present().teamspaces
+        asked = {(numbers[name], key_hash): name for name, key_hash in keys if name in numbers}
+        if not asked:
+            return {}
+        teamspaces, hashes = zip(*asked, strict=True)
         return {
-            (teamspace, key_hash): KnownKey(job, body_hash, STATES[state])
-            for teamspace, key_hash, job, body_hash, state in rows
+            (asked[teamspace, key_hash], key_hash): KnownKey(job, body_hash, STATES[state])
+            for teamspace, key_hash, job, body_hash, state in await self._fetch("known_keys", teamspaces, hashes)
         }
 
     async def payloads(self, jobs: Sequence[JobId]) -> Mapping[JobId, bytes]:
@@ -354,6 +373,7 @@ class _Reign(Struct):
     writer: Writer
     readers: Pool
     workers: Pool
+    teamspaces: dict[str, TeamspaceId]
     kind_names: Mapping[int, str]
     """By the database's numbers; also of kinds that only another version of the daemon knows."""
     families: Mapping[int, int]

@@ -3,15 +3,19 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from leadline_protocol.errors import LeadReason
-from leadline_protocol.ids import CallId, Instant, JobId, LeadId, TableId
+import msgspec
 from msgspec import Struct
 
 from leadline.core.model import Counts
 from leadline.features.tables.columns import Cells, Column
 from leadline.features.tables.expressions import Compiled
+from leadline.features.tables.ingest import NewRow, OnDuplicate
+from leadline.features.tables.reading import RefusedRow
+from leadline_protocol.errors import LeadReason
+from leadline_protocol.ids import CallId, Instant, JobId, LeadId, TableId
 
 
 class Table(Struct, frozen=True):
@@ -32,24 +36,6 @@ class Lead(Struct, frozen=True):
 
     id: LeadId
     data: Cells
-
-
-class NewLead(Struct, frozen=True):
-    """A row that is to become a lead."""
-
-    row: int
-    key_hash: bytes | None
-    data: Cells
-
-
-class RefusedLead(Struct, frozen=True):
-    """A row that is not taken."""
-
-    row: int
-    line: int
-    reason: LeadReason
-    detail: str
-    raw: str
 
 
 class Result(Struct, frozen=True):
@@ -75,6 +61,16 @@ class Order(Struct, frozen=True):
     call: CallId
 
 
+DECLARE_COLUMNS: Final = "declare_columns"
+"""Statement: add to table $1 those of the columns $2 (JSON) that it lacks."""
+MAKE_TABLE: Final = "make_table"
+"""Statement: make the table numbered $1 of teamspace $2 named $3, unless there is one of that name."""
+ATTACH_LIST: Final = "attach_list"
+"""Statement: job $1 works through list $2 of $3 leads, frozen by filter $4, with the hash $5."""
+ATTACH_FILE: Final = "attach_file"
+"""Statement: job $1 reads the daemon's copy $2 of the file $3."""
+
+
 class JobList(Struct, frozen=True):
     """The frozen list of a job."""
 
@@ -93,6 +89,14 @@ class CutOff(Struct, frozen=True):
 class Work(Protocol):
     """A work transaction: everything in it is stored together, or nothing, and nothing where the attempt is retired."""
 
+    async def declare(self, table: TableId, columns: Sequence[Column], key: Sequence[str] | None) -> Table:
+        """Add the columns that the table lacks; those that it has keep their type. Set its key where it has none."""
+        ...
+
+    async def chunks_done(self, chunks: int) -> None:
+        """Store how far a job that works on whole sets has got in its list."""
+        ...
+
     async def save(self, counts: Counts, activity: str, checkpoint: object) -> None:
         """Store the job's counts and where to go on after a crash."""
         ...
@@ -107,18 +111,18 @@ class Work(Protocol):
         """Write an expression's value into a column of these leads, in one statement.
 
         Returns the leads on which it failed, by reason; they keep what they had, and a result row is stored for each.
-        Leads that are deleted are absent from both and counted under LeadReason.DELETED.
+        Leads that are deleted are among them, under LeadReason.DELETED.
         """
         ...
 
-    async def add(self, table: Table, leads: Sequence[NewLead], on_duplicate: str) -> Mapping[int, str]:
-        """Store new rows; of those whose key is in the table already, do what `on_duplicate` says.
+    async def add(self, table: Table, rows: Sequence[NewRow], on_duplicate: OnDuplicate) -> frozenset[int]:
+        """Store new rows, no two of one key; of those whose key is in the table already, do what `on_duplicate` says.
 
-        Returns what became of the rows that are not new leads: row to `duplicate`, `updated` or `filled`.
+        Returns the numbers of the rows whose key was there.
         """
         ...
 
-    async def refuse(self, rows: Sequence[RefusedLead]) -> None:
+    async def refuse(self, rows: Sequence[RefusedRow]) -> None:
         """Store rows that are not taken."""
         ...
 
@@ -128,6 +132,30 @@ class Work(Protocol):
 
     async def note(self, orders: Sequence[Order]) -> None:
         """Store that a provider has taken work on, and that the calls which ordered it are done."""
+        ...
+
+
+class TakenFile(Struct, frozen=True):
+    """A file that the daemon has made its own."""
+
+    name: str
+    """The name of the daemon's copy."""
+    size_bytes: int
+
+
+class Incoming(Protocol):
+    """Where uploads come from: a folder that others put files into, and folders that are configured."""
+
+    async def take(self, path: str) -> TakenFile:
+        """Copy a submitted file to where only the daemon writes. Raises Refused with bad_archive, at `path`."""
+        ...
+
+    async def dispose(self, path: str, name: str) -> None:
+        """The upload has ended: remove the copy, and the original where it was put into the common folder."""
+        ...
+
+    def path_of(self, name: str) -> Path:
+        """Where the daemon's copy of that name is."""
         ...
 
 
@@ -142,23 +170,19 @@ class LeadStore(Protocol):
         """The same by its number."""
         ...
 
-    async def make_table(self, teamspace: str, name: str, key: Sequence[str]) -> Table:
-        """The table of that name, made where there is none. Two at once make one."""
+    async def new_table_id(self) -> TableId:
+        """A number for a table that does not exist yet."""
         ...
 
-    async def declare(self, table: TableId, columns: Sequence[Column]) -> Table:
-        """Add the columns that the table lacks; those that it has keep their type. Two at once lose nothing."""
+    async def tables(self, teamspace: str | None, name: str | None) -> Sequence[tuple[Table, int, int]]:
+        """Tables by teamspace and name, each with how many leads and how many live jobs it has."""
         ...
 
-    async def count(self, table: TableId) -> int:
-        """How many leads a table has."""
-        ...
-
-    async def freeze_now(self, table: Table, where: Compiled | None) -> tuple[JobList, bytes]:
+    async def freeze_now(self, table: Table, where: Compiled | None, first: int | None) -> tuple[JobList, bytes]:
         """Freeze a list before there is a job for it; the hash of its ids goes onto the receipt."""
         ...
 
-    async def rerun_list(self, original: JobId, leads: str) -> JobList | None:
+    async def rerun_list(self, original: JobId, leads: str) -> tuple[JobList, bytes] | None:
         """A new list of the leads of an ended job: unfinished, failed or all. None where that job has no list."""
         ...
 
@@ -182,15 +206,15 @@ class LeadStore(Protocol):
         """Those of these leads for which a condition is true."""
         ...
 
-    async def orders(self, job: JobId) -> Mapping[LeadId, Order]:
-        """What a provider has taken on for leads of the job that have no result yet."""
+    async def orders(self, job: JobId) -> Mapping[LeadId, tuple[str, Instant]]:
+        """What a provider has taken on for leads of the job that have no result yet: its task, and since when."""
         ...
 
     async def cut_off(self, job: JobId) -> Sequence[CutOff]:
         """The calls of earlier attempts whose end nobody knows."""
         ...
 
-    async def checkpoint(self, job: JobId) -> object:
+    async def checkpoint(self, job: JobId) -> Any:
         """What the last attempt stored with `Work.save`; None where there is nothing."""
         ...
 
@@ -198,10 +222,19 @@ class LeadStore(Protocol):
         """The daemon's copy of an uploaded file, and the name it came under."""
         ...
 
-    def refused(self, job: JobId) -> AsyncIterator[RefusedLead]:
+    async def files_of_ended_uploads(self) -> Sequence[str]:
+        """The daemon's copies that no live job reads any more."""
+        ...
+
+    def refused(self, job: JobId) -> AsyncIterator[RefusedRow]:
         """The rows of an upload that were not taken, in their order."""
         ...
 
     def work(self, job: JobId, number: int) -> AbstractAsyncContextManager[Work]:
         """A work transaction of an attempt. Raises AttemptRetired, Fenced, Unavailable, OutcomeUnknown."""
         ...
+
+
+def columns_json(columns: Sequence[Column]) -> str:
+    """Columns as the statement DECLARE_COLUMNS takes them."""
+    return msgspec.json.encode(columns).decode()

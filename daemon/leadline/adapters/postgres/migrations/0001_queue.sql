@@ -126,7 +126,7 @@ CREATE TABLE submission_key (
     key_hash bytea NOT NULL,
     body_hash bytea NOT NULL,
     job bigint NOT NULL,
-    expires timestamptz NOT NULL,
+    expires timestamptz NOT NULL DEFAULT now() + interval '30 days',
     PRIMARY KEY (teamspace, key_hash)
 );
 

@@ -1,0 +1,419 @@
+"""Tables of leads in Postgres: the port `features.tables.ports.LeadStore`.
+
+Reading is done on any connection. Writing happens in work transactions of an attempt, each of which holds the
+attempt's row, so that nothing of a killed attempt lands after it was retired. What a tenant wrote, a filter or a
+formula, runs as the role leadline_expressions, which can read leads and write their data and reach nothing else, with
+a bound on its time; that is the second wall behind the parser that compiled it.
+
+Lists travel as text, one string of numbers per chunk: asyncpg encodes an array of 5,000 integers element by element,
+a string at once.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+
+from leadline.adapters.postgres.pool import Connection
+from leadline.adapters.postgres.queries import parse
+from leadline.adapters.postgres.store import PostgresStore
+from leadline.core.model import Counts
+from leadline.features.tables.columns import Cells, Column, encode_cells
+from leadline.features.tables.expressions import Compiled
+from leadline.features.tables.ingest import NewRow, OnDuplicate, key_hash
+from leadline.features.tables.ports import (
+    ATTACH_FILE,
+    ATTACH_LIST,
+    DECLARE_COLUMNS,
+    MAKE_TABLE,
+    CutOff,
+    JobList,
+    Order,
+    Result,
+    Table,
+    Work,
+    columns_json,
+)
+from leadline.features.tables.reading import RefusedRow
+from leadline_protocol.errors import LeadReason
+from leadline_protocol.ids import Instant, JobId, LeadId, TableId
+
+CHUNK_LEADS: Final = 5_000
+"""Leads in one chunk of a list: what one work transaction takes on at most."""
+
+REFUSED_PAGE: Final = 5_000
+
+EXPRESSION_SECONDS_MAX: Final = 60
+"""A chunk of a formula takes tens of milliseconds; a filter over millions of leads some seconds."""
+
+AS_EXPRESSION: Final = (
+    "SET LOCAL ROLE leadline_expressions;"
+    f" SET LOCAL statement_timeout = '{EXPRESSION_SECONDS_MAX}s'; SET LOCAL TimeZone = 'UTC'"
+)
+AS_OURSELVES: Final = "RESET ROLE"
+
+SETS: Final = frozenset({"formula"})
+"""Kinds of job that store results of exceptions only."""
+
+QUERIES: Final = parse((files(__package__) / "leads.sql").read_text(encoding="utf-8"))
+
+STATEMENTS: Final[Mapping[str, str]] = {
+    name: QUERIES[name].sql for name in (DECLARE_COLUMNS, MAKE_TABLE, ATTACH_LIST, ATTACH_FILE)
+}
+"""What an admission may carry out in its own transaction; given to `PostgresStore`."""
+
+_COLUMNS: Final = msgspec.json.Decoder(tuple[Column, ...])
+_CELLS: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+class PostgresLeads:
+    """The tables of all teamspaces, in the store's database."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    # -- tables -----------------------------------------------------------------------------------------------------
+
+    async def table(self, teamspace: str, name: str) -> Table | None:
+        """A table as it is now."""
+        async with self._store.read() as connection:
+            row = await connection.fetchrow(QUERIES["table_by_name"].sql, teamspace, name)
+        return None if row is None else _table(row)
+
+    async def table_by_id(self, table: TableId) -> Table:
+        """The same by its number."""
+        async with self._store.read() as connection:
+            return await _table_by_id(connection, table)
+
+    async def new_table_id(self) -> TableId:
+        """A number for a table that does not exist yet."""
+        async with self._store.read() as connection:
+            return TableId(await connection.fetchval(QUERIES["new_table_id"].sql))
+
+    async def tables(self, teamspace: str | None, name: str | None) -> Sequence[tuple[Table, int, int]]:
+        """Tables by teamspace and name, each with how many leads and how many live jobs it has."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["list_tables"].sql, teamspace, name)
+        return [(_table(row), row["leads"], row["jobs"]) for row in rows]
+
+    # -- lists ------------------------------------------------------------------------------------------------------
+
+    async def freeze_now(self, table: Table, where: Compiled | None, first: int | None) -> tuple[JobList, bytes]:
+        """Freeze a list before there is a job for it; the hash of its ids goes onto the receipt."""
+        async with self._store.write() as connection:
+            return await _keep_list(connection, await _matching_leads(connection, table, where, first))
+
+    async def rerun_list(self, original: JobId, leads: str) -> tuple[JobList, bytes] | None:
+        """A new list of the leads of an ended job: unfinished, failed or all. None where that job has no list."""
+        async with self._store.write() as connection:
+            known = await connection.fetchrow(QUERIES["list_of"].sql, original)
+            if known is None:
+                return None
+            kind = await connection.fetchval(QUERIES["kind_of"].sql, original)
+            query = QUERIES["rerun_of_sets" if kind in SETS else "rerun_of_lead_by_lead"].sql
+            rows = await connection.fetch(query, original, known["list"], leads)
+            return await _keep_list(connection, [row["lead"] for row in rows])
+
+    async def list_of(self, job: JobId) -> JobList | None:
+        """The list of a job, where it has been frozen."""
+        async with self._store.read() as connection:
+            row = await connection.fetchrow(QUERIES["list_of"].sql, job)
+        return None if row is None else JobList(row["list"], row["total"])
+
+    async def chunk(self, job_list: JobList, chunk: int) -> Sequence[LeadId]:
+        """One chunk of a list; empty after the last."""
+        async with self._store.read() as connection:
+            return await connection.fetchval(QUERIES["chunk"].sql, job_list.list, chunk) or []
+
+    async def unsettled(self, job: JobId, leads: Sequence[LeadId]) -> Sequence[LeadId]:
+        """Those of these leads that have no result in the job yet, in the same order."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["unsettled"].sql, job, leads)
+        return [LeadId(row["lead"]) for row in rows]
+
+    async def leads(self, table: TableId, ids: Sequence[LeadId]) -> Mapping[LeadId, Cells]:
+        """These leads as they are now; deleted ones are absent."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["leads"].sql, table, ids)
+        return {LeadId(row["id"]): _CELLS.decode(row["data"]) for row in rows}
+
+    async def matching(self, table: Table, ids: Sequence[LeadId], condition: Compiled) -> frozenset[LeadId]:
+        """Those of these leads for which a condition is true."""
+        async with self._store.read() as connection, connection.transaction(readonly=True):
+            await connection.execute(AS_EXPRESSION)
+            rows = await connection.fetch(
+                f"SELECT id FROM lead WHERE table_id = $1 AND id = ANY ($2::bigint[]) AND {_true(condition)}",  # noqa: S608  compiled
+                table.id,
+                ids,
+                *condition.parameters,
+            )
+        return frozenset(LeadId(row["id"]) for row in rows)
+
+    # -- what earlier attempts left ---------------------------------------------------------------------------------
+
+    async def orders(self, job: JobId) -> Mapping[LeadId, tuple[str, Instant]]:
+        """What a provider has taken on for leads of the job that have no result yet: its task, and since when."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["orders"].sql, job)
+        return {LeadId(row["lead"]): (row["provider_task"], Instant(row["ordered"])) for row in rows}
+
+    async def cut_off(self, job: JobId) -> Sequence[CutOff]:
+        """The calls of earlier attempts whose end nobody knows."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["cut_off"].sql, job)
+        return [CutOff(LeadId(row["lead"]), row["cause"]) for row in rows]
+
+    async def checkpoint(self, job: JobId) -> Any:
+        """What the last attempt stored with `Work.save`; None where there is nothing."""
+        async with self._store.read() as connection:
+            text = await connection.fetchval(QUERIES["checkpoint"].sql, job)
+        return None if text is None else msgspec.json.decode(text)
+
+    async def upload_file(self, job: JobId) -> tuple[str, str]:
+        """The daemon's copy of an uploaded file, and the name it came under."""
+        async with self._store.read() as connection:
+            row = await connection.fetchrow(QUERIES["upload_file"].sql, job)
+        assert row is not None, f"upload {job} was admitted with its file"
+        return row["file"], row["original"]
+
+    async def files_of_ended_uploads(self) -> Sequence[str]:
+        """The daemon's copies that no live job reads any more."""
+        async with self._store.read() as connection:
+            return [row["file"] for row in await connection.fetch(QUERIES["end_uploads"].sql)]
+
+    async def refused(self, job: JobId) -> AsyncIterator[RefusedRow]:
+        """The rows of an upload that were not taken, in their order."""
+        last = 0
+        while True:
+            async with self._store.read() as connection:
+                rows = await connection.fetch(QUERIES["refused_rows"].sql, job, last, REFUSED_PAGE)
+            for row in rows:
+                last = row["row_number"]
+                yield RefusedRow(last, row["line"], LeadReason(row["reason"]), row["detail"], row["raw"])
+            if len(rows) < REFUSED_PAGE:
+                return
+
+    def work(self, job: JobId, number: int) -> AbstractAsyncContextManager[Work]:
+        """A work transaction of an attempt. Raises AttemptRetired, Fenced, Unavailable, OutcomeUnknown."""
+        return self._work(job, number)
+
+    @asynccontextmanager
+    async def _work(self, job: JobId, number: int) -> AsyncIterator["PostgresWork"]:
+        async with self._store.work(job, number) as connection:
+            yield PostgresWork(connection, job, number)
+
+
+class PostgresWork:
+    """One work transaction (`features.tables.ports.Work`)."""
+
+    def __init__(self, connection: Connection, job: JobId, number: int) -> None:
+        self._connection = connection
+        self._job = job
+        self._number = number
+
+    async def declare(self, table: TableId, columns: Sequence[Column], key: Sequence[str] | None) -> Table:
+        """Add the columns that the table lacks; those that it has keep their type. Set its key where it has none."""
+        await self._connection.execute(QUERIES[DECLARE_COLUMNS].sql, table, columns_json(columns))
+        if key is not None:
+            await self._connection.execute(QUERIES["set_key"].sql, table, list(key))
+        return await _table_by_id(self._connection, table)
+
+    async def save(self, counts: Counts, activity: str, checkpoint: object) -> None:
+        """Store the job's counts and where to go on after a crash."""
+        text = None if checkpoint is None else msgspec.json.encode(checkpoint).decode()
+        await self._connection.execute(
+            QUERIES["save_attempt"].sql,
+            self._job,
+            counts.total,
+            counts.done,
+            counts.failed,
+            counts.skipped,
+            counts.unknown,
+            activity,
+            text,
+        )
+
+    async def chunks_done(self, chunks: int) -> None:
+        """Store how far a job that works on whole sets has got in its list."""
+        await self._connection.execute(QUERIES["save_chunks_done"].sql, self._job, chunks)
+
+    async def freeze(self, table: Table, where: Compiled | None, text: str | None, first: int | None) -> JobList:
+        """Freeze the list of the job: the ids of the leads that match now, in their order."""
+        job_list, digest = await _keep_list(
+            self._connection, await _matching_leads(self._connection, table, where, first)
+        )
+        await self._connection.execute(
+            QUERIES["attach_started_list"].sql, self._job, job_list.list, job_list.total, text, digest
+        )
+        return job_list
+
+    async def apply(
+        self, table: Table, leads: Sequence[LeadId], column: str, value: Compiled
+    ) -> Mapping[LeadReason, Sequence[LeadId]]:
+        """Write an expression's value into a column of these leads, in one statement."""
+        # The expression's own parameters begin at $4.
+        reason = value.fails or "NULL::text"
+        await self._connection.execute(AS_EXPRESSION)
+        rows = await self._connection.fetch(
+            f"""
+            WITH judged AS MATERIALIZED (
+                SELECT lead.id, ({reason}) AS reason, ({value.json}) AS cell
+                FROM lead WHERE lead.table_id = $1 AND lead.id = ANY ($2::bigint[])
+            ), written AS (
+                UPDATE lead SET data = CASE WHEN judged.cell IS NULL THEN lead.data - $3::text
+                    ELSE lead.data || jsonb_build_object($3::text, judged.cell) END
+                FROM judged WHERE lead.table_id = $1 AND lead.id = judged.id AND judged.reason IS NULL
+                AND lead.data -> $3::text IS DISTINCT FROM judged.cell
+            )
+            SELECT reason, count(*) AS leads, array_agg(id) FILTER (WHERE reason IS NOT NULL) AS ids
+            FROM judged GROUP BY reason
+            """,  # noqa: S608  written anew by the compiler, every literal a parameter
+            table.id,
+            leads,
+            column,
+            *value.parameters,
+        )
+        await self._connection.execute(AS_OURSELVES)
+        failed: dict[LeadReason, Sequence[LeadId]] = {
+            LeadReason(row["reason"]): row["ids"] for row in rows if row["reason"] is not None
+        }
+        if sum(row["leads"] for row in rows) < len(leads):
+            there = await self._connection.fetch(QUERIES["leads"].sql, table.id, leads)
+            present = {row["id"] for row in there}
+            failed[LeadReason.DELETED] = [lead for lead in leads if lead not in present]
+        results = [
+            Result(lead, "skipped" if why is LeadReason.DELETED else "failed", why)
+            for why, ids in failed.items()
+            for lead in ids
+        ]
+        if results:
+            await self._keep_results(results)
+        return failed
+
+    async def add(self, table: Table, rows: Sequence[NewRow], on_duplicate: OnDuplicate) -> frozenset[int]:
+        """Store new rows, no two of one key; do what `on_duplicate` says of those whose key is in the table already."""
+        number = await self._connection.fetchval(QUERIES["lock_table"].sql, table.id)
+        hashes = [key_hash(row.key) if row.key is not None else None for row in rows]
+        wanted = [digest for digest in hashes if digest is not None]
+        known: dict[bytes, int] = {
+            found["key_hash"]: found["lead"]
+            for found in await self._connection.fetch(QUERIES["known_keys_of_leads"].sql, table.id, wanted)
+        }
+        new: list[tuple[int, int, str]] = []
+        keys: list[tuple[int, bytes, int]] = []
+        there: list[tuple[int, int, str]] = []
+        for row, digest in zip(rows, hashes, strict=True):
+            data = encode_cells(row.data).decode()
+            lead = known.get(digest) if digest is not None else None
+            if lead is not None:
+                there.append((row.number, lead, data))
+                continue
+            new.append((table.id, number, data))
+            if digest is not None:
+                keys.append((table.id, digest, number))
+            number += 1
+        await self._connection.copy_records_to_table("lead", records=new, columns=("table_id", "id", "data"))
+        await self._connection.copy_records_to_table("lead_key", records=keys, columns=("table_id", "key_hash", "lead"))
+        await self._connection.execute(QUERIES["advance_table"].sql, table.id, number)
+        if there and on_duplicate != "skip":
+            query = QUERIES["update_leads" if on_duplicate == "update" else "fill_leads"].sql
+            leads = [lead for _, lead, _ in there]
+            await self._connection.execute(query, table.id, leads, [data for _, _, data in there])
+        return frozenset(row for row, _, _ in there)
+
+    async def refuse(self, rows: Sequence[RefusedRow]) -> None:
+        """Store rows that are not taken."""
+        if rows:
+            await self._connection.copy_records_to_table(
+                "refused_row",
+                records=[(self._job, row.number, row.line, row.reason, row.detail, row.raw) for row in rows],
+                columns=("job", "row_number", "line", "reason", "detail", "raw"),
+            )
+
+    async def settle(self, table: Table, results: Sequence[Result]) -> None:
+        """Store results, what they write into leads, and that their calls are done."""
+        await self._keep_results(results)
+        written = [(result.lead, encode_cells(result.cells).decode()) for result in results if result.cells]
+        if written:
+            leads, data = zip(*written, strict=True)
+            await self._connection.execute(QUERIES["update_leads"].sql, table.id, leads, data)
+        calls = [call for result in results for call in result.calls]
+        if calls:
+            await self._connection.execute(QUERIES["calls_are_done"].sql, calls)
+            leads = tuple(result.lead for result in results)
+            await self._connection.execute(QUERIES["orders_are_done"].sql, self._job, leads)
+
+    async def note(self, orders: Sequence[Order]) -> None:
+        """Store that a provider has taken work on, and that the calls which ordered it are done."""
+        await self._connection.execute(
+            QUERIES["keep_orders"].sql,
+            self._job,
+            [order.lead for order in orders],
+            [order.provider_task for order in orders],
+            [order.ordered for order in orders],
+        )
+        await self._connection.execute(QUERIES["calls_are_done"].sql, [order.call for order in orders])
+
+    async def _keep_results(self, results: Sequence[Result]) -> None:
+        await self._connection.execute(
+            QUERIES["keep_results"].sql,
+            self._job,
+            self._number,
+            [result.lead for result in results],
+            [result.state for result in results],
+            [result.reason or "" for result in results],
+            [result.detail for result in results],
+        )
+
+
+async def _table_by_id(connection: Connection, table: TableId) -> Table:
+    row = await connection.fetchrow(QUERIES["table_by_id"].sql, table)
+    assert row is not None, f"table {table} was there when its job was admitted"
+    return _table(row)
+
+
+def _table(row: Any) -> Table:
+    return Table(
+        TableId(row["id"]),
+        row["teamspace"],
+        row["name"],
+        _COLUMNS.decode(row["columns"]),
+        tuple(row["key_columns"]),
+        row["created"],
+        row["uploading"],
+    )
+
+
+def _true(condition: Compiled) -> str:
+    """SQL that is true where the condition is, and names every parameter of it."""
+    return f"({condition.value})" if condition.fails is None else f"({condition.value}) AND ({condition.fails}) IS NULL"
+
+
+async def _matching_leads(
+    connection: Connection, table: Table, where: Compiled | None, first: int | None
+) -> Sequence[int]:
+    # The filter's own parameters begin at $3.
+    parameters: tuple[object, ...] = ()
+    if where is None:
+        query = "SELECT id FROM lead WHERE table_id = $1 ORDER BY id LIMIT $2"
+    else:
+        query = f"SELECT id FROM lead WHERE table_id = $1 AND {_true(where)} ORDER BY id LIMIT $2"  # noqa: S608  compiled
+        parameters = where.parameters
+    await connection.execute(AS_EXPRESSION)
+    rows = await connection.fetch(query, table.id, first, *parameters)
+    await connection.execute(AS_OURSELVES)
+    return [row["id"] for row in rows]
+
+
+async def _keep_list(connection: Connection, leads: Sequence[int]) -> tuple[JobList, bytes]:
+    number = await connection.fetchval(QUERIES["new_list"].sql)
+    digest = hashlib.blake2b(digest_size=16)
+    starts = range(0, len(leads), CHUNK_LEADS)
+    chunks = [",".join(map(str, leads[start : start + CHUNK_LEADS])) for start in starts]
+    for chunk in chunks:
+        digest.update(chunk.encode())
+    await connection.execute(QUERIES["keep_chunks"].sql, number, list(range(len(chunks))), chunks)
+    return JobList(number, len(leads)), digest.digest()

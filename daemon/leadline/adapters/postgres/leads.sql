@@ -1,0 +1,166 @@
+-- The statements of the tables slice.
+
+-- name: table_by_name
+SELECT id, teamspace, name, columns::text AS columns, key_columns, created,
+    (SELECT job.id FROM job JOIN kind ON kind.id = job.kind
+     WHERE job.table_id = lead_table.id AND kind.name = 'upload' ORDER BY job.id LIMIT 1) AS uploading
+FROM lead_table WHERE teamspace = $1 AND name = $2
+
+-- name: table_by_id
+SELECT id, teamspace, name, columns::text AS columns, key_columns, created, NULL::bigint AS uploading
+FROM lead_table WHERE id = $1
+
+-- name: new_table_id
+SELECT nextval(pg_get_serial_sequence('lead_table', 'id'))
+
+-- name: list_tables
+-- Counts come from the numbering of the leads: exact until leads can be deleted one by one.
+SELECT id, teamspace, name, columns::text AS columns, key_columns, created, NULL::bigint AS uploading,
+    next_lead - 1 AS leads, (SELECT count(*) FROM job WHERE job.table_id = lead_table.id) AS jobs
+FROM lead_table
+WHERE ($1::text IS NULL OR teamspace = $1) AND ($2::text IS NULL OR name = $2)
+ORDER BY teamspace, name
+
+-- name: make_table
+INSERT INTO lead_table (id, teamspace, name) VALUES ($1::bigint, $2::text, $3::text)
+ON CONFLICT (teamspace, name) DO NOTHING
+
+-- name: declare_columns
+UPDATE lead_table SET columns = columns || (
+    SELECT coalesce(jsonb_agg(new.value ORDER BY new.ordinality), '[]')
+    FROM jsonb_array_elements($2::text::jsonb) WITH ORDINALITY AS new
+    WHERE NOT EXISTS (
+        SELECT FROM jsonb_array_elements(columns) AS old WHERE old.value ->> 'name' = new.value ->> 'name'
+    )
+)
+WHERE id = $1::bigint
+
+-- name: set_key
+UPDATE lead_table SET key_columns = $2 WHERE id = $1 AND key_columns = '{}'
+
+-- name: attach_list
+INSERT INTO job_list (job, list, total, filter, list_hash, frozen)
+VALUES ($1::bigint, $2::bigint, $3::bigint, $4::text, $5::bytea, 'on_submit')
+
+-- name: attach_started_list
+INSERT INTO job_list (job, list, total, filter, list_hash, frozen) VALUES ($1, $2, $3, $4, $5, 'on_start')
+
+-- name: attach_file
+INSERT INTO upload_file (job, file, original) VALUES ($1::bigint, $2::text, $3::text)
+
+-- name: upload_file
+SELECT file, original FROM upload_file WHERE job = $1
+
+-- name: new_list
+SELECT nextval('lead_list_id')
+
+-- name: keep_chunks
+INSERT INTO lead_list (id, chunk, leads)
+SELECT $1, chunk, leads FROM unnest($2::integer[], $3::text[]) AS given (chunk, joined)
+CROSS JOIN LATERAL (SELECT string_to_array(joined, ',')::bigint[]) AS split (leads)
+
+-- name: list_of
+SELECT list, total FROM job_list WHERE job = $1
+
+-- name: chunk
+SELECT leads FROM lead_list WHERE id = $1 AND chunk = $2
+
+-- name: unsettled
+SELECT wanted.lead FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (lead, place)
+WHERE NOT EXISTS (SELECT FROM lead_result WHERE lead_result.job = $1 AND lead_result.lead = wanted.lead)
+ORDER BY place
+
+-- name: leads
+SELECT id, data::text AS data FROM lead WHERE table_id = $1 AND id = ANY ($2::bigint[])
+
+-- name: rerun_of_lead_by_lead
+-- The leads of an ended job's list that its results say are wanted again.
+SELECT wanted.lead
+FROM lead_list CROSS JOIN LATERAL unnest(lead_list.leads) WITH ORDINALITY AS wanted (lead, place)
+LEFT JOIN lead_result ON lead_result.job = $1 AND lead_result.lead = wanted.lead
+WHERE lead_list.id = $2 AND CASE $3::text
+    WHEN 'all' THEN true
+    WHEN 'failed' THEN lead_result.state IN ('failed', 'unknown')
+    ELSE lead_result.state IS NULL OR lead_result.state IN ('failed', 'unknown')
+END
+ORDER BY lead_list.chunk, place
+
+-- name: rerun_of_sets
+-- The same for a job that stores results of exceptions only: what lies before its checkpoint is done unless it is one.
+SELECT wanted.lead
+FROM lead_list CROSS JOIN LATERAL unnest(lead_list.leads) WITH ORDINALITY AS wanted (lead, place)
+LEFT JOIN lead_result ON lead_result.job = $1 AND lead_result.lead = wanted.lead
+WHERE lead_list.id = $2 AND CASE $3::text
+    WHEN 'all' THEN true
+    WHEN 'failed' THEN lead_result.state = 'failed'
+    ELSE lead_result.state = 'failed' OR lead_list.chunk >= (SELECT chunks_done FROM job_list WHERE job = $1)
+END
+ORDER BY lead_list.chunk, place
+
+-- name: kind_of
+SELECT kind.name FROM kind JOIN (
+    SELECT kind FROM job WHERE id = $1 UNION ALL SELECT kind FROM job_ended WHERE id = $1
+) AS found ON found.kind = kind.id
+
+-- name: orders
+SELECT lead, provider_task, ordered FROM lead_order WHERE job = $1
+
+-- name: cut_off
+SELECT lead, cause FROM call WHERE job = $1 AND state = 'unknown'
+
+-- name: checkpoint
+SELECT checkpoint::text FROM attempt WHERE job = $1
+
+-- name: refused_rows
+SELECT row_number, line, reason, detail, raw FROM refused_row WHERE job = $1 AND row_number > $2
+ORDER BY row_number LIMIT $3
+
+-- name: save_attempt
+UPDATE attempt SET total = $2, done = $3, failed = $4, skipped = $5, unknown = $6, activity = $7,
+    checkpoint = coalesce($8::text::jsonb, checkpoint)
+WHERE job = $1
+
+-- name: save_chunks_done
+UPDATE job_list SET chunks_done = $2 WHERE job = $1
+
+-- name: lock_table
+SELECT next_lead FROM lead_table WHERE id = $1 FOR UPDATE
+
+-- name: advance_table
+UPDATE lead_table SET next_lead = $2 WHERE id = $1
+
+-- name: known_keys_of_leads
+SELECT key_hash, lead FROM lead_key WHERE table_id = $1 AND key_hash = ANY ($2::bytea[])
+
+-- name: update_leads
+-- A row of a file over a lead that is there: the row's cells win.
+UPDATE lead SET data = lead.data || given.data::jsonb
+FROM unnest($2::bigint[], $3::text[]) AS given (id, data)
+WHERE lead.table_id = $1 AND lead.id = given.id
+
+-- name: fill_leads
+-- A row of a file under a lead that is there: the lead's cells win, the row's fill the empty ones.
+UPDATE lead SET data = given.data::jsonb || lead.data
+FROM unnest($2::bigint[], $3::text[]) AS given (id, data)
+WHERE lead.table_id = $1 AND lead.id = given.id
+
+-- name: keep_results
+INSERT INTO lead_result (job, lead, state, reason, detail, attempt)
+SELECT $1, lead, state, nullif(reason, ''), nullif(detail, ''), $2
+FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[]) AS given (lead, state, reason, detail)
+
+-- name: calls_are_done
+UPDATE call SET state = 'done' WHERE id = ANY ($1::bigint[])
+
+-- name: orders_are_done
+DELETE FROM lead_order WHERE job = $1 AND lead = ANY ($2::bigint[])
+
+-- name: keep_orders
+INSERT INTO lead_order (job, lead, provider_task, ordered)
+SELECT $1, lead, provider_task, ordered
+FROM unnest($2::bigint[], $3::text[], $4::bigint[]) AS given (lead, provider_task, ordered)
+ON CONFLICT (job, lead) DO UPDATE SET provider_task = excluded.provider_task, ordered = excluded.ordered
+
+-- name: end_uploads
+SELECT upload_file.file FROM upload_file
+WHERE NOT EXISTS (SELECT FROM job WHERE job.id = upload_file.job)

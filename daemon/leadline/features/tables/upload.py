@@ -1,0 +1,195 @@
+"""The kind `upload`: a file's rows become leads, chunk by chunk.
+
+The daemon reads its own copy of the file, so that whoever put it there cannot change it under the job. A first pass
+counts the rows, so that progress has a whole; the second reads them, in a thread, a chunk at a time. Each chunk is
+one transaction with its leads, its keys, its refused rows, the counts and the number of its last row: after a crash
+the next attempt reads on behind that row. Rows are numbered by the file alone, so the second attempt sees the same
+numbers.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import anyio.to_thread
+import msgspec
+
+from leadline.core.events import Statement
+from leadline.core.model import Counts, Family, JobState
+from leadline.features.tables.columns import declared_columns, normal_name
+from leadline.features.tables.ingest import SAMPLE_ROWS, NewRow, UploadPlan, duplicate, fold, plan_upload
+from leadline.features.tables.ports import ATTACH_FILE, MAKE_TABLE, Incoming, LeadStore, Table
+from leadline.features.tables.reading import (
+    SAMPLE_BYTES,
+    CsvFile,
+    CsvFormat,
+    RefusedRow,
+    Row,
+    UnreadableFileError,
+    sniff,
+)
+from leadline.features.tables.selection import Database, ahead_of, finished
+from leadline.ports.store import THIS_JOB
+from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun, Stopped
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import ErrorCode, JobReason, Refused
+from leadline_protocol.ids import TableId
+
+CHUNK_ROWS: Final = 1_000
+"""Rows in one transaction: some 30 ms, so that a cancel and the progress bar never wait."""
+
+BLOCK_BYTES: Final = 256 * 1024
+
+_SUBMISSION = msgspec.json.Decoder(wire.Upload)
+
+
+class Checkpoint(msgspec.Struct):
+    """How far an attempt has got."""
+
+    row: int = 0
+    """The last row that was stored or refused."""
+
+
+class Upload:
+    """Uploads (`ports.work.JobKind`)."""
+
+    name = "upload"
+    family = Family.TABLES
+
+    def __init__(self, leads: LeadStore, database: Database, incoming: Incoming) -> None:
+        self._leads = leads
+        self._database = database
+        self._incoming = incoming
+
+    async def prepare(
+        self, teamspace: str, submission: wire.Submission, *, chain: ChainNotes | None, rerun: Rerun | None
+    ) -> Prepared:
+        """Check the declarations and take the file over. Raises Refused."""
+        assert isinstance(submission, wire.Upload)
+        if rerun is not None:
+            raise Refused(ErrorCode.BAD_STATE, "an upload is run again by handing the file in again", at="job")
+        if (submission.format or "csv") != "csv":
+            raise Refused(ErrorCode.BAD_REQUEST, "an upload can be csv", at="format")
+        if submission.types:
+            declared_columns(submission.types, field="types")
+        if normal_name(submission.table) == "":
+            raise Refused(ErrorCode.BAD_REQUEST, "a table's name has at least one letter", at="table")
+        table = await self._leads.table(teamspace, submission.table)
+        _check_key(table, submission)
+        taken = await self._incoming.take(submission.path)
+        statements = [Statement(ATTACH_FILE, (THIS_JOB, taken.name, submission.path))]
+        table_id: TableId | None = None if table is None else table.id
+        if table_id is None:
+            table_id = await self._leads.new_table_id()
+            statements.insert(0, Statement(MAKE_TABLE, (table_id, teamspace, submission.table)))
+        ahead_of(chain, submission.table).uploaded = True
+        return Prepared(table_id, statements=statements)
+
+    async def run(self, attempt: Attempt) -> Finished:
+        """Read the file into the table. Raises Stopped."""
+        submission = _SUBMISSION.decode(attempt.job.payload)
+        name, original = await self._leads.upload_file(attempt.job.id)
+        path = self._incoming.path_of(name)
+        try:
+            ended = await self._read(attempt, submission, path)
+        except UnreadableFileError as error:
+            ended = Finished(JobState.FAILED, attempt.job.counts, JobReason.BAD_FILE, str(error))
+        await self._incoming.dispose(original, name)
+        return ended
+
+    async def _read(self, attempt: Attempt, submission: wire.Upload, path: Path) -> Finished:
+        leads, job = self._leads, attempt.job
+        table = await leads.table(job.teamspace, submission.table)
+        assert table is not None, "the admission of an upload makes its table"
+        checkpoint = msgspec.convert(await leads.checkpoint(job.id) or {}, Checkpoint)
+        plan = await anyio.to_thread.run_sync(_plan, path, submission, table)
+        key = tuple(column.name for column in plan.key)
+        if table.key_columns and key != table.key_columns:
+            message = f"the leads of {table.name} are told apart by {', '.join(table.key_columns)}"
+            raise UnreadableFileError(message)
+        counts = job.counts
+        if not counts.total:
+            counts = Counts(total=await anyio.to_thread.run_sync(_count_rows, path, submission))
+        async with leads.work(job.id, attempt.number) as work:
+            table = await work.declare(table.id, plan.columns, key)
+            await work.save(counts, "reading", checkpoint)
+        attempt.progressed(counts)
+        chunks = _chunks(path, submission, plan, checkpoint.row)
+        while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
+            if attempt.stopping:
+                raise Stopped("told to stop")
+            rows, refused, last = chunk
+            kept, folded = fold(rows, submission.on_duplicate)
+            await self._database.records(attempt, len(kept), counts.total)
+            async with leads.work(job.id, attempt.number) as work:
+                there = await work.add(table, kept, submission.on_duplicate)
+                if submission.on_duplicate == "skip":
+                    known = [duplicate(row) for row in kept if row.number in there] + [duplicate(row) for row in folded]
+                    refused = sorted([*refused, *known], key=lambda row: row.number)
+                await work.refuse(refused)
+                done = len(rows) + len(chunk[1]) - len(refused)
+                counts = msgspec.structs.replace(counts, done=counts.done + done, failed=counts.failed + len(refused))
+                checkpoint.row = last
+                await work.save(counts, f"row {last:,} of {counts.total:,}", checkpoint)
+            attempt.progressed(counts)
+        return finished(counts)
+
+
+def _check_key(table: Table | None, submission: wire.Upload) -> None:
+    if table is None or not table.key_columns or submission.key is None:
+        return
+    if tuple(submission.key) != table.key_columns:
+        message = f"the leads of {table.name} are told apart by {', '.join(table.key_columns)}"
+        raise Refused(ErrorCode.BAD_REQUEST, message, at="key")
+
+
+def _format(path: Path, submission: wire.Upload) -> CsvFormat:
+    with path.open("rb") as file:
+        sample = file.read(SAMPLE_BYTES)
+    found = sniff(sample, complete=len(sample) < SAMPLE_BYTES)
+    dialect = submission.dialect
+    if dialect is None:
+        return found
+    return CsvFormat(dialect.encoding or found.encoding, dialect.delimiter or found.delimiter, found.line_end)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
+
+
+def _plan(path: Path, submission: wire.Upload, table: Table) -> UploadPlan:
+    """How the rows become leads, from the header and the first of them. Raises UnreadableFileError."""
+    file = CsvFile(_blocks(path), _format(path, submission))
+    sample = (row for row in islice(file.rows(), SAMPLE_ROWS) if isinstance(row, Row))
+    return plan_upload(
+        file.headers,
+        sample,
+        table.columns,
+        mapping=submission.mapping or {},
+        declared=declared_columns(submission.types, field="types") if submission.types else (),
+        key=submission.key if submission.key is not None else (table.key_columns or None),
+    )
+
+
+def _count_rows(path: Path, submission: wire.Upload) -> int:
+    file = CsvFile(_blocks(path), _format(path, submission))
+    return sum(1 for _ in file.rows())
+
+
+Chunk = tuple[list[NewRow], list[RefusedRow], int]
+"""Rows to be stored, rows refused already, and the number of the last of them."""
+
+
+def _chunks(path: Path, submission: wire.Upload, plan: UploadPlan, after: int) -> Iterator[Chunk]:
+    file = CsvFile(_blocks(path), _format(path, submission))
+    rows: Iterable[Row | RefusedRow] = file.rows(after=after)
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        judged = [plan.lead(row) if isinstance(row, Row) else row for row in chunk]
+        yield (
+            [row for row in judged if isinstance(row, NewRow)],
+            [row for row in judged if isinstance(row, RefusedRow)],
+            chunk[-1].number,
+        )
