@@ -11,12 +11,16 @@ cancelled, a better head came, a slot was taken) are recognised and dropped when
 """
 
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from typing import Final
 
 from msgspec import Struct, field
 
 from leadline.core.model import Family, Job, JobState
-from leadline_protocol.ids import TeamspaceId
+from leadline_protocol.ids import JobId, TeamspaceId
+
+_STALE_MAX: Final = 64
+"""Untrue entries that a lane's heap may hold beside as many as it has true ones, before it is swept."""
 
 
 class Lane(Struct, gc=False):
@@ -45,6 +49,10 @@ class Lane(Struct, gc=False):
             heappop(heap)
         return None
 
+    def in_the_way(self) -> int:
+        """Running jobs that must end before its first one can start."""
+        return len(self.held) if self.limit is not None and len(self.held) >= self.limit else 0
+
     def free_slot(self) -> int | None:
         """The smallest free slot number; None when all are held."""
         if self.limit is not None and len(self.held) >= self.limit:
@@ -72,7 +80,8 @@ class Backlog:
         self._limit = limit
         self._blocked = blocked
         self.lanes: dict[tuple[TeamspaceId, Family], Lane] = {}
-        self._ready: dict[Family, list[tuple[int, int, Lane]]] = {family: [] for family in Family}
+        self._ready: dict[Family, list[tuple[int, JobId, TeamspaceId]]] = {family: [] for family in Family}
+        """(order, id, teamspace) of the heads of lanes that could start them."""
         self.queued: dict[Family, int] = dict.fromkeys(Family, 0)
 
     def lane(self, teamspace: TeamspaceId, family: Family) -> Lane:
@@ -97,6 +106,10 @@ class Backlog:
         lane = self.lanes[job.teamspace, family]
         lane.queued -= 1
         self.queued[family] -= 1
+        if len(lane.heap) > 2 * lane.queued + _STALE_MAX:
+            lane.heap = list({other.id: other for other in lane.heap if other is not job and eligible(other)}.values())
+            heapify(lane.heap)
+        self._forget_if_idle(lane)
 
     def offer(self, lane: Lane) -> None:
         """Put a lane among the ready ones if it could start a job now and does not stand there already."""
@@ -108,7 +121,7 @@ class Backlog:
             and not self._blocked(lane.teamspace, lane.family)
         ):
             lane.offered = job
-            heappush(self._ready[lane.family], (job.order, job.id, lane))
+            heappush(self._ready[lane.family], (job.order, job.id, lane.teamspace))
 
     def take(self, family: Family) -> tuple[Lane, Job] | None:
         """The first job of the family that may start now, out of its lane; None when there is none.
@@ -117,7 +130,10 @@ class Backlog:
         """
         ready = self._ready[family]
         while ready:
-            _, number, lane = heappop(ready)
+            _, number, teamspace = heappop(ready)
+            lane = self.lanes.get((teamspace, family))
+            if lane is None:
+                continue
             offered = lane.offered
             if offered is None or offered.id != number:
                 continue
@@ -172,8 +188,7 @@ class Backlog:
         lane = self.lanes.get((job.teamspace, family))
         if lane is None:
             return 0
-        running = len(lane.held) if lane.limit is not None and len(lane.held) >= lane.limit else 0
-        return running + sum(1 for _ in _before(lane.heap, job))
+        return lane.in_the_way() + len({other.id for other in _before(lane.heap, job)})
 
     def lanes_before(self, job: Job, family: Family) -> int:
         """How many other lanes of the family are ready with a job that goes before this one."""
@@ -182,6 +197,14 @@ class Backlog:
             for lane in self.lanes.values()
             if lane.family is family
         )
+
+    def check(self) -> None:
+        """Assert that whatever is offered stands among the ready; O(lanes)."""
+        for family, ready in self._ready.items():
+            entries = {(number, teamspace) for _, number, teamspace in ready}
+            for lane in self.lanes.values():
+                if lane.family is family and lane.offered is not None:
+                    assert (lane.offered.id, lane.teamspace) in entries, f"{lane.offered.id} is offered to nobody"
 
 
 def _before(heap: list[Job], job: Job) -> Iterator[Job]:

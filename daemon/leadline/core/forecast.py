@@ -45,7 +45,7 @@ def why(scheduler: Scheduler, job: JobId, now: Now) -> Why:
         until = live.details.run_at if live.details is not None else None
         blockers.append(Wait(JobReason.DELAYED, until))
     if chain is not None and live.state is not JobState.DELAYED:
-        live = scheduler.jobs[chain.steps[chain.turn]]
+        live = scheduler.jobs[chain.left[0]]
     attempt = live.details.attempt if live.details is not None else None
     ahead = 0
     if attempt is not None:
@@ -60,7 +60,7 @@ def _pauses(scheduler: Scheduler, job: Job) -> list[Wait]:
     scopes = [
         ("queue", ""),
         ("family", scheduler.kinds[job.kind].family.word),
-        ("teamspace", scheduler.teamspace_names[job.teamspace]),
+        ("teamspace", scheduler.teamspaces.names[job.teamspace]),
         ("job", str(job.id)),
     ]
     if job.details is not None and job.details.chain is not None:
@@ -99,7 +99,7 @@ def _of_queued(scheduler: Scheduler, job: Job) -> list[Wait]:
             numbers["jobs"] = ", ".join(map(str, holders[:_HOLDERS_NAMED_MAX]))
         waits.append(Wait(JobReason.SLOT, None, numbers))
     capacity = scheduler.rules.capacity.get(family)
-    if capacity is not None and (scheduler.busy[family] >= capacity or scheduler.waking[family]):
+    if capacity is not None and (scheduler.busy[family] >= capacity or scheduler.capacity.waking[family]):
         waits.append(_capacity(scheduler, job))
     return waits
 
@@ -115,7 +115,10 @@ def _holders(scheduler: Scheduler, job: Job, family: Family) -> list[JobId]:
 def _capacity(scheduler: Scheduler, job: Job) -> Wait:
     family = scheduler.kinds[job.kind].family
     capacity = scheduler.rules.capacity.get(family)
-    numbers: dict[str, int | float | str] = {"in_hand": scheduler.busy[family], "waking": len(scheduler.waking[family])}
+    numbers: dict[str, int | float | str] = {
+        "in_hand": scheduler.busy[family],
+        "waking": len(scheduler.capacity.waking[family]),
+    }
     if capacity is not None:
         numbers["capacity"] = capacity
     return Wait(JobReason.CAPACITY, None, numbers)
@@ -126,7 +129,7 @@ def _ahead(scheduler: Scheduler, job: Job) -> int:
     ahead = scheduler.backlog.ahead_of(job, family)
     capacity = scheduler.rules.capacity.get(family)
     if capacity is not None and scheduler.busy[family] >= capacity:
-        ahead += len(scheduler.waking[family]) + scheduler.backlog.lanes_before(job, family)
+        ahead += len(scheduler.capacity.waking[family]) + scheduler.backlog.lanes_before(job, family)
     return ahead
 
 

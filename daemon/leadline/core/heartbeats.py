@@ -21,6 +21,7 @@ class Verdict(StrEnum):
     WARN = "warn"
     """No progress for a while: tell people, do nothing."""
     STALLED = "stalled"
+    """It stands still: it is to be killed, or flagged for a person where that is how it is set."""
     WORKER_LOST = "worker_lost"
 
 
@@ -36,9 +37,9 @@ def judge(attempt: Attempt, rules: Rules, instant: Instant) -> Verdict:
     if waiting(attempt):
         return Verdict.FINE
     still = instant - attempt.moved
-    if still >= rules.stall_after_seconds * SECOND:
+    if still >= rules.stall_after_seconds * SECOND and (rules.auto_kill_stalled or not attempt.flagged):
         return Verdict.STALLED
-    if still >= rules.warn_after_seconds * SECOND and not attempt.warned:
+    if still >= rules.warn_after_seconds * SECOND and not (attempt.warned or attempt.flagged):
         return Verdict.WARN
     return Verdict.FINE
 
@@ -46,9 +47,11 @@ def judge(attempt: Attempt, rules: Rules, instant: Instant) -> Verdict:
 def next_check(attempt: Attempt, rules: Rules) -> Instant:
     """The first instant at which `judge` could say something new, if nothing happens until then."""
     beat = attempt.beaten + rules.beat_seconds_max * SECOND
-    if waiting(attempt) or (attempt.warned and not rules.auto_kill_stalled):
+    if waiting(attempt) or (attempt.flagged and not rules.auto_kill_stalled):
         return Instant(beat)
-    patience = rules.stall_after_seconds if attempt.warned else min(rules.warn_after_seconds, rules.stall_after_seconds)
+    patience = rules.stall_after_seconds
+    if not (attempt.warned or attempt.flagged):
+        patience = min(patience, rules.warn_after_seconds)
     return Instant(min(beat, attempt.moved + patience * SECOND))
 
 

@@ -114,21 +114,24 @@ class Attempt(Struct, gc=False):
 
     number: int
     slot: int
-    started: Instant
     beaten: Instant
     """When its worker was last heard of."""
     moved: Instant
     """When it last made progress, or when its last wait closed."""
+    launched: bool = False
+    """Whether it has been handed to an actor; until then it is only a slot held, and stopping it takes no time."""
     counts: Counts = Counts()
     activity: str = ""
-    busy: bool = True
+    busy: bool = False
     """Whether it has work in hand, and with that a share of its family's capacity."""
     waits: dict[JobReason, Wait] = field(default_factory=dict)
-    """The waits that the work itself has opened; those for permits are known from its calls."""
+    """Waits that the work itself has opened, and the one for capacity; those for permits are known from `asking`."""
     asking: set[CallId] = field(default_factory=set)
     """Calls that wait for a permit."""
+    held: list[CallId] = field(default_factory=list)
+    """Calls that are charged and go out as soon as the attempt has its share of the capacity."""
     flying: set[CallId] = field(default_factory=set)
-    """Calls that have been granted and have not ended."""
+    """Calls that have gone out and have not ended."""
     waiting: bool = False
     """Whether a wait was open when it was last looked at: a change of this stops or starts the stall clock."""
     yielding_to: tuple[Wait, ...] = ()
@@ -136,8 +139,8 @@ class Attempt(Struct, gc=False):
     stopping: "Stopping | None" = None
     warned: bool = False
     """People have been told that it stands still."""
-    check: Instant | None = None
-    """The deadline armed for it."""
+    flagged: bool = False
+    """People have been told that it is stalled."""
 
 
 class StopCause(StrEnum):
@@ -178,6 +181,8 @@ class Details(Struct, gc=False):
     """Stall kills in a row, since the last lead that reached a final state."""
     settled_at_kill: int = 0
     """Leads in a final state when that row of kills began."""
+    hung: frozenset[LeadId] = frozenset()
+    """Leads that were in flight at one stall kill so far."""
     attempt: Attempt | None = None
 
 
@@ -199,9 +204,10 @@ class Chain(Struct, gc=False):
 
     id: JobId
     steps: tuple[JobId, ...]
+    """All that it was submitted with; their ids follow its own."""
+    left: tuple[JobId, ...]
+    """Those that have not ended; the first has its turn."""
     stop_on_failure: bool
-    turn: int = 0
-    """Index of the step that has its turn."""
     worst: JobState = JobState.COMPLETED
     """The least good end of the steps so far."""
 
@@ -215,6 +221,11 @@ class Call(Struct, gc=False):
     attempt: int
     lead: LeadId
     granted: bool = False
+    """It has been charged."""
+    out: bool = False
+    """It has been sent, or is about to be."""
+    answered: bool = False
+    """Its response has begun."""
 
 
 class Limits(Struct, frozen=True, gc=False):

@@ -14,11 +14,10 @@ from msgspec import Struct
 
 from leadline.core.effects import Effects, SlotRow
 from leadline.core.events import AccountLearned
-from leadline.core.model import Job, JobState, Now, Wait
+from leadline.core.model import Chain, Details, Job, JobState, Now
 from leadline.core.provider_account import Snapshot
 from leadline.core.rate_limit import Cost, PastCall
 from leadline.core.scheduler import Scheduler, StoredDetails
-from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
 
 
@@ -53,6 +52,7 @@ class PastCallRow(Struct, frozen=True, gc=False):
 _DETAILS = msgspec.json.Decoder(StoredDetails)
 _COST = msgspec.json.Decoder(Cost)
 _SNAPSHOT = msgspec.json.Decoder(Snapshot)
+_NOTHING_STORED = StoredDetails()
 
 
 class Recovery:
@@ -61,14 +61,18 @@ class Recovery:
     def __init__(self, scheduler: Scheduler, now: Now) -> None:
         self.scheduler = scheduler
         self._now = now
-        self._steps: dict[JobId, list[tuple[int, JobId]]] = {}
-        self._chains: list[tuple[JobId, bool]] = []
+        self._chains: dict[JobId, JobRow] = {}
+        self._steps: dict[JobId, list[JobRow]] = {}
         self._cancelling: list[JobId] = []
 
     def teamspaces(self, rows: Iterable[tuple[TeamspaceId, str]]) -> None:
         """Learn the teamspaces there are."""
         for number, name in rows:
-            self.scheduler.know_teamspace(number, name)
+            self.scheduler.teamspaces.know(number, name)
+
+    def pauses(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Learn what people have paused; before `accounts` and `jobs`."""
+        self.scheduler.pauses.update(rows)
 
     def accounts(
         self, learned: Sequence[AccountLearned], states: Mapping[AccountName, bytes], calls: Iterable[PastCallRow]
@@ -84,46 +88,66 @@ class Recovery:
             snapshot = _SNAPSHOT.decode(state) if state else None
             account.restore(past.get(name, ()), snapshot, self._now.instant)
 
-    def pauses(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Learn what people have paused; before `accounts`."""
-        self.scheduler.pauses.update(rows)
-
     def jobs(self, rows: Iterable[JobRow]) -> None:
         """Learn a page of live jobs, by id."""
-        scheduler = self.scheduler
+        kinds = self.scheduler.kinds
         for row in rows:
-            if row.kind is None:
-                continue
-            kind = scheduler.kinds[row.kind]
-            state = row.state
-            if state is JobState.STOPPING:
-                self._cancelling.append(row.id)
-            if state in {JobState.RUNNING, JobState.STOPPING} and not kind.chain:
-                state = JobState.QUEUED
-            job = Job(row.order, row.id, row.teamspace, row.kind, state)
             if row.chain is not None:
-                self._steps.setdefault(row.chain, []).append((row.step or 0, row.id))
-            if kind.chain:
-                self._chains.append((row.id, row.stop_on_failure))
-            stored = _DETAILS.decode(row.details) if row.details else None
-            waits: dict[JobReason, Wait] = {wait.reason: wait for wait in stored.waits} if stored else {}
-            scheduler.adopt(
-                job,
-                run_at=row.run_at,
-                chain=row.chain,
-                step=row.step,
-                attempts=row.attempts,
-                started=row.started,
-                waits=waits,
-                stored=stored,
-                changed=state is not row.state,
-            )
+                self._steps.setdefault(row.chain, []).append(row)
+            elif row.kind is None:
+                continue
+            elif kinds[row.kind].chain:
+                self._chains[row.id] = row
+            else:
+                self._adopt(row)
 
     def finish(self, slots: Iterable[SlotRow], last_job: JobId) -> Effects:
         """Make the first decision: slots are given back, cancellations done, and what may start is started."""
-        scheduler = self.scheduler
-        scheduler.next_job = last_job + 1
-        for chain, stop_on_failure in self._chains:
-            steps = [step for _, step in sorted(self._steps.get(chain, []))]
-            scheduler.adopt_chain(chain, tuple(steps), stop_on_failure=stop_on_failure)
-        return scheduler.begin(self._now, tuple(slots), tuple(self._cancelling))
+        self.scheduler.next_job = last_job + 1
+        for row in self._chains.values():
+            steps = sorted(self._steps.get(row.id, ()), key=lambda step: step.id)
+            if all(step.kind is not None for step in steps):
+                self._adopt_chain(row, steps)
+        return self.scheduler.begin(self._now, tuple(slots), tuple(self._cancelling))
+
+    def _adopt(self, row: JobRow) -> None:
+        assert row.kind is not None
+        details, stored = _details(row)
+        state = row.state
+        if state in {JobState.RUNNING, JobState.STOPPING}:
+            state = JobState.QUEUED
+            if stored.cancelling:
+                self._cancelling.append(row.id)
+        job = Job(row.order, row.id, row.teamspace, row.kind, state, details)
+        self.scheduler.adopt(job, changed=state is not row.state)
+
+    def _adopt_chain(self, row: JobRow, steps: Sequence[JobRow]) -> None:
+        """A chain and its steps; of its steps those that have ended are gone, so the first live one has its turn."""
+        assert row.kind is not None
+        details, stored = _details(row)
+        if stored.cancelling:
+            self._cancelling.append(row.id)
+        job = Job(row.order, row.id, row.teamspace, row.kind, row.state, details or Details())
+        everyone = tuple(JobId(row.id + place) for place in range(1, stored.steps + 1))
+        left = tuple(step.id for step in steps)
+        self.scheduler.adopt(job, Chain(row.id, everyone, left, row.stop_on_failure, stored.worst))
+        for step in steps:
+            self._adopt(step)
+
+
+def _details(row: JobRow) -> tuple[Details | None, StoredDetails]:
+    if not row.details and row.run_at is None and row.chain is None and not row.attempts:
+        return None, _NOTHING_STORED
+    stored = _DETAILS.decode(row.details) if row.details else _NOTHING_STORED
+    details = Details(
+        run_at=row.run_at,
+        chain=row.chain,
+        step=row.step,
+        waits={wait.reason: wait for wait in stored.waits},
+        started=row.started,
+        attempts=row.attempts,
+        stall_kills=stored.stall_kills,
+        settled_at_kill=stored.settled_at_kill,
+        hung=frozenset(stored.hung),
+    )
+    return details, stored

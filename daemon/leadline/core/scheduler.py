@@ -11,13 +11,16 @@ Who holds a job:
     queued, no waits        its lane in `backlog`
     queued, with waits      `jobs` alone; a deadline or an event takes the wait away
     running, stopping       `running`; its slot number is in its lane's `held`
-Who has work in hand counts against its family's capacity (`busy`); an attempt that only waits gives its share back,
-and when it wakes and there is none, it stands in `waking`, ahead of every job that has not started.
+    a chain, in any state   `chains`; the step whose turn it is is the first of its `left`
+
+Every part of the rules has a module of its own, with its own state: who may start next (`backlog`), who has work in
+hand (`capacity`), who may call a provider (`permits`), what people have paused (`pauses`), in what order steps follow
+(`chains`), who is overdue (`heartbeats`). Here they meet: what an event means for each of them, and in which order
+they are asked. First all events are taken in, then deadlines that have come; then permits are granted, whoever can go
+on gets a share of the capacity, and last of all new jobs are started: work that has begun goes first.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from heapq import heappop, heappush
 from typing import Final, assert_never
 
@@ -25,24 +28,22 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from leadline.core import chains, heartbeats
 from leadline.core import events as ev
-from leadline.core import heartbeats
 from leadline.core.backlog import Backlog, Lane, eligible
+from leadline.core.capacity import Capacity, wants_share
+from leadline.core.deadlines import Alarm, Deadlines
+from leadline.core.decision import Decision
 from leadline.core.effects import (
-    AccountRow,
     AdmittedJob,
     Answer,
     AttemptRow,
-    CallClosed,
-    CallRow,
     Effects,
     EndedJob,
     HistoryRow,
     JobChange,
     PauseRow,
     Receipt,
-    RefuseCall,
-    SendCall,
     SlotRow,
     StartAttempt,
     StopAttempt,
@@ -67,10 +68,12 @@ from leadline.core.model import (
     Stopping,
     Wait,
 )
-from leadline.core.provider_account import NeverFits, ProviderAccount
+from leadline.core.pauses import Pauses, Scope
+from leadline.core.permits import Permits
 from leadline.core.rate_limit import NextReset
+from leadline.core.teamspaces import Teamspaces
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
-from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
+from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TeamspaceId
 
 INSTANT_JOBS_PER_DECISION: Final = 4096
 """Jobs without work that one decision starts and ends: bounds the time in which nothing else is heard."""
@@ -81,9 +84,11 @@ GRACE_SECONDS: Final = 60
 INTERRUPTION_SECONDS: Final = 1
 """How long a job rests whose attempt was interrupted by a fault that is not its own."""
 
-_DROPPED: Final = frozenset({StopCause.STALLED, StopCause.WORKER_LOST})
+LATE_SECONDS: Final = 1
+"""Who is asked later than this after a deadline of its own was not listening: silence in that time proves nothing."""
 
-_LEAST_GOOD: Final = [JobState.COMPLETED, JobState.SKIPPED, JobState.PARTIAL, JobState.CANCELLED, JobState.FAILED]
+_KILLED: Final = frozenset({StopCause.STALLED, StopCause.WORKER_LOST})
+_QUEUE_FULL_RETRY_SECONDS: Final = 60.0
 
 
 class StoredDetails(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -92,27 +97,12 @@ class StoredDetails(Struct, frozen=True, gc=False, omit_defaults=True):
     waits: tuple[Wait, ...] = ()
     stall_kills: int = 0
     settled_at_kill: int = 0
-    hung: tuple[int, ...] = ()
-    """Leads that were in flight at the last stall kill."""
+    hung: tuple[LeadId, ...] = ()
     cancelling: bool = False
-
-
-class DeadlineKind(IntEnum):
-    """What a deadline is for; deadlines of one instant go in this order."""
-
-    FORCE = 0
-    CHECK = 1
-    WAIT = 2
-    ACCOUNT = 3
-
-
-class Waking(Struct, frozen=True, gc=False):
-    """An attempt that could go on but for capacity."""
-
-    job: JobId
-    number: int
-    call: CallId | None = None
-    start: bool = False
+    steps: int = 0
+    """Of a chain: how many it was submitted with."""
+    worst: JobState = JobState.COMPLETED
+    """Of a chain: the least good end of its steps so far."""
 
 
 class Scheduler:
@@ -122,60 +112,51 @@ class Scheduler:
         """`next_reset` knows the zones of daily limits; it is needed where an account has one."""
         self.kinds = tuple(kinds)
         self.rules = rules
-        self._next_reset = next_reset
-        self.names: dict[str, TeamspaceId] = {}
-        self.teamspace_names: dict[TeamspaceId, str] = {}
-        self.limits: dict[TeamspaceId, Limits] = {}
-        """Limits in force of the teamspaces that have other than the default ones."""
+        self.teamspaces = Teamspaces()
+        self.pauses = Pauses()
+        self.draining = False
+        """The daemon is about to end: nothing starts any more."""
         self.jobs: dict[JobId, Job] = {}
-        self.backlog = Backlog(self._slots, self._is_blocked)
         self.delayed: list[tuple[Instant, JobId]] = []
+        """A heap by run_at, which is wall time; entries of jobs that were cancelled stay until they come to the top."""
+        self.backlog = Backlog(self._slots, self._is_blocked)
         self.running: dict[JobId, Job] = {}
+        self.resting: dict[JobId, Job] = {}
+        """Queued jobs with waits that end by themselves: those that gave their slot back for a long wait."""
         self.chains: dict[JobId, Chain] = {}
-        self.accounts: dict[AccountName, ProviderAccount] = {}
-        self.calls: dict[CallId, Call] = {}
-        self.busy: dict[Family, int] = dict.fromkeys(Family, 0)
-        self.waking: dict[Family, deque[Waking]] = {family: deque() for family in Family}
-        self.pauses: set[tuple[str, str]] = set()
-        self.pending: dict[TeamspaceId, int] = {}
-        """Jobs of a teamspace that are delayed or queued, a chain counted once: what max_queued bounds."""
-        self.hung: dict[JobId, frozenset[int]] = {}
+        self.capacity = Capacity(self._capacity_of)
+        self.deadlines = Deadlines()
+        self.permits = Permits(self.deadlines, next_reset)
+        self.accounts = self.permits.accounts
+        self.calls = self.permits.calls
         self.next_job = 1
-        self.next_teamspace = 1
-        self._now = Now(Instant(0), Instant(0))
-        """The moment of the decision that is being made."""
-        self._effects = Effects()
-        """Its outcome so far."""
-        self._deadlines: list[tuple[Instant, DeadlineKind, int | str, int]] = []
-        self._account_deadline: dict[AccountName, Instant] = {}
-        self._touched: set[AccountName] = set()
-        self._unsettled: set[tuple[JobId, int]] = set()
-        self._changed: set[JobId] = set()
-        self._admitted: dict[JobId, AdmittedJob] = {}
-        self._keys: dict[tuple[str, bytes], tuple[JobId, bytes]] = {}
+        self._heard = Instant(0)
+        """When the last decision was made."""
+        self._decision = Decision(Now(Instant(0), Instant(0)))
+        self._unsettled: dict[JobId, Attempt] = {}
+        """Attempts of which waits or calls have changed in this decision."""
+        self._unstored: dict[JobId, None] = {}
+        """Jobs that recovery has put into another state than their rows have."""
 
     # -- the contract -----------------------------------------------------------------------------------------------
 
     def handle(self, events: Sequence[ev.Event], now: Now) -> Effects:
         """Take in what happened, in order, and say what is to be done at this moment."""
-        self._now = now
-        effects = self._effects = Effects()
+        decision = self._decision = Decision(now, changed=self._unstored)
+        self._unstored = {}
+        answers = decision.effects.answers
         for event in events:
-            effects.answers.append(self._apply(event))
+            answers.append(self._apply(event))
         self._meet_deadlines()
-        while self._touched or self._unsettled:
-            self._grant_permits()
-            self._settle_waits()
-            self._wake()
-        self._start_jobs()
+        self._go_on()
+        self._launch()
         self._describe_changes()
-        self._admitted.clear()
-        self._keys.clear()
-        return effects
+        self._heard = now.instant
+        return decision.effects
 
     def next_deadline(self, now: Now) -> Instant | None:
         """When to call `handle` again though nothing has happened; None: not before something does."""
-        soonest = self._deadlines[0][0] if self._deadlines else None
+        soonest = self.deadlines.first()
         while self.delayed:
             run_at, number = self.delayed[0]
             job = self.jobs.get(number)
@@ -188,63 +169,40 @@ class Scheduler:
 
     # -- recovery ---------------------------------------------------------------------------------------------------
 
-    def know_teamspace(self, number: TeamspaceId, name: str) -> None:
-        """Learn a teamspace that the database knows."""
-        self.names[name] = number
-        self.teamspace_names[number] = name
-        self.next_teamspace = max(self.next_teamspace, number + 1)
-
-    def adopt(
-        self,
-        job: Job,
-        *,
-        run_at: Instant | None,
-        chain: JobId | None,
-        step: int | None,
-        attempts: int,
-        started: Instant | None,
-        waits: dict[JobReason, Wait],
-        stored: StoredDetails | None,
-        changed: bool,
-    ) -> None:
-        """Take over a live job of an earlier reign, in a state in which it has no attempt."""
+    def adopt(self, job: Job, chain: Chain | None = None, *, changed: bool = False) -> None:
+        """Take over a live job of an earlier reign, without an attempt; `chain` where it stands for one."""
         self.jobs[job.id] = job
-        if run_at is not None or chain is not None or attempts or waits or stored is not None:
-            job.details = Details(
-                run_at=run_at, chain=chain, step=step, waits=waits, started=started, attempts=attempts,
-                stall_kills=stored.stall_kills if stored else 0,
-                settled_at_kill=stored.settled_at_kill if stored else 0,
-            )  # fmt: skip
-            if stored is not None and stored.hung:
-                self.hung[job.id] = frozenset(stored.hung)
-            for wait in waits.values():
-                if wait.until is not None:
-                    self._arm(wait.until, DeadlineKind.WAIT, job.id, attempts)
         if changed:
-            self._changed.add(job.id)
-        if chain is None and job.state in {JobState.DELAYED, JobState.QUEUED}:
-            self.pending[job.teamspace] = self.pending.get(job.teamspace, 0) + 1
+            self._unstored[job.id] = None
+        details = job.details
+        waits = details.waits if details is not None else {}
+        if job.state in {JobState.DELAYED, JobState.QUEUED} and (details is None or details.chain is None):
+            self.teamspaces.count(job.teamspace, +1)
         if job.state is JobState.DELAYED:
-            assert run_at is not None, "a delayed job has a run_at"
-            heappush(self.delayed, (run_at, job.id))
-        elif not self.kinds[job.kind].chain and eligible(job):
+            assert details is not None
+            assert details.run_at is not None
+            heappush(self.delayed, (details.run_at, job.id))
+        if chain is not None:
+            self.chains[job.id] = chain
+            return
+        if JobReason.PREVIOUS_STEP not in waits and self.pauses.hold(job):
+            details = job.details = details or Details()
+            details.waits[JobReason.PAUSED] = Wait(JobReason.PAUSED)
+        if eligible(job):
             self.backlog.put(job, self.kinds[job.kind].family)
-
-    def adopt_chain(self, chain: JobId, live_steps: tuple[JobId, ...], *, stop_on_failure: bool) -> None:
-        """Take over a chain: the steps that have ended are gone, so the first live one has its turn."""
-        self.chains[chain] = Chain(chain, live_steps, stop_on_failure)
+        elif waits:
+            self._rest(job)
 
     def begin(self, now: Now, slots: Sequence[SlotRow], cancelling: Sequence[JobId]) -> Effects:
-        """Make the first decision after a recovery."""
-        events: list[ev.Event] = []
-        for job_id in cancelling:
-            if job_id in self.chains:
-                events.append(ev.CancelAsked(self.chains[job_id].steps[0]))
-            elif job_id in self.jobs:
-                events.append(ev.CancelAsked(job_id))
-        effects = self.handle(events, now)
-        effects.records.slots_freed = [*slots, *effects.records.slots_freed]
+        """Make the first decision: give back all slots that are stored as held, finish what was being cancelled."""
+        again = [
+            HistoryRow(job, Instant(now.wall), "queued", "again, after a restart of the daemon")
+            for job in self._unstored
+        ]
+        effects = self.handle([ev.CancelAsked(job) for job in cancelling], now)
         effects.answers.clear()
+        effects.records.slots_freed[:0] = slots
+        effects.records.history[:0] = again
         return effects
 
     # -- events -----------------------------------------------------------------------------------------------------
@@ -260,26 +218,26 @@ class Scheduler:
             case ev.Progressed():
                 self._progressed(event)
             case ev.Moved():
-                if attempt := self._attempt(event.job, event.number):
-                    attempt.moved = self._now.instant
+                if (attempt := self._attempt(event.job, event.number)) is not None:
+                    self._note_progress(attempt)
             case ev.Beat():
-                if attempt := self._attempt(event.job, event.number):
-                    attempt.beaten = self._now.instant
+                if (attempt := self._attempt(event.job, event.number)) is not None:
+                    attempt.beaten = self._decision.now.instant
                     attempt.activity = event.activity
             case ev.WaitOpened():
-                self._wait_opened(event)
+                if (attempt := self._attempt(event.job, event.number)) is not None:
+                    attempt.waits[event.wait.reason] = event.wait
+                    self._unsettled[event.job] = attempt
             case ev.WaitClosed():
-                self._wait_closed(event)
+                if (attempt := self._attempt(event.job, event.number)) is not None:
+                    attempt.waits.pop(event.reason, None)
+                    self._unsettled[event.job] = attempt
             case ev.CallAsked():
                 self._call_asked(event)
             case ev.CallSent():
-                if call := self.calls.get(event.call):
-                    self.accounts[call.account].sent(call.id, event.at)
-                    self._touched.add(call.account)
+                self.permits.sent(event)
             case ev.ResponseBegan():
-                if call := self.calls.get(event.call):
-                    self.accounts[call.account].response_began(call.id, event.at)
-                    self._touched.add(call.account)
+                self.permits.response_began(event)
             case ev.CallEnded():
                 self._call_ended(event)
             case ev.CancelAsked():
@@ -287,11 +245,19 @@ class Scheduler:
             case ev.PauseSet():
                 return self._pause(event)
             case ev.LimitsSet():
-                self._limits_set(event)
+                self.teamspaces.limits[event.teamspace] = event.limits
+                self.backlog.reconsider()
+            case ev.RulesSet():
+                self.rules = event.rules
+                self.backlog.reconsider()
             case ev.AccountLearned():
                 self._account_learned(event)
             case ev.DaemonSlept():
-                self._give_fresh_time(event.microseconds)
+                for job in self.running.values():
+                    self._give_fresh_time(_attempt_of(job))
+            case ev.DrainBegan():
+                self.draining = True
+                self._stop_blocked()
             case ev.Ticked():
                 pass
             case _:
@@ -302,53 +268,49 @@ class Scheduler:
 
     def _admit(self, new: ev.NewJob) -> Receipt | Refused:
         key = new.key
-        if key is not None:
-            first = self._first_under(new.teamspace, key)
-            if first is not None:
-                return first
-        teamspace = self.names.get(new.teamspace)
-        if teamspace is not None:
-            limit = self.limits_of(teamspace).max_queued
-            if self.pending.get(teamspace, 0) >= limit:
-                message = f"{new.teamspace} has {limit} jobs queued, as many as its plan allows"
-                return Refused(ErrorCode.QUEUE_FULL, message, at="teamspace", retry_after=60.0)
-        else:
-            teamspace = TeamspaceId(self.next_teamspace)
-            self.next_teamspace += 1
-            self.names[new.teamspace] = teamspace
-            self.teamspace_names[teamspace] = new.teamspace
-            self._effects.records.teamspaces.append((teamspace, new.teamspace))
-        run_at = new.run_at
-        if run_at is None and new.delay_microseconds:
-            run_at = Instant(self._now.wall + new.delay_microseconds)
-        delayed = run_at is not None and run_at > self._now.wall
-        order = (run_at if delayed and run_at is not None else self._now.wall) - new.priority_microseconds
-        state = JobState.DELAYED if delayed else JobState.QUEUED
+        if key is not None and (first := self._first_under(new.teamspace, key)) is not None:
+            return first
+        decision = self._decision
+        now = decision.now
+        teamspace = self.teamspaces.numbers.get(new.teamspace)
+        if teamspace is None:
+            teamspace = self.teamspaces.create(new.teamspace)
+            decision.effects.records.teamspaces.append((teamspace, new.teamspace))
+        limit = self.limits_of(teamspace).max_queued
+        if self.teamspaces.pending.get(teamspace, 0) >= limit:
+            message = f"{new.teamspace} has {limit} jobs queued, as many as its plan allows"
+            return Refused(ErrorCode.QUEUE_FULL, message, at="teamspace", retry_after=_QUEUE_FULL_RETRY_SECONDS)
+        order = now.instant - new.priority_microseconds
+        state = JobState.QUEUED
+        if new.run_at is not None or new.delay_microseconds:
+            if new.run_at is None:
+                new = replace(new, run_at=Instant(now.wall + new.delay_microseconds), delay_microseconds=0)
+            assert new.run_at is not None
+            if new.run_at > now.wall:
+                order += new.run_at - now.wall
+                state = JobState.DELAYED
         job = self._add_job(new, teamspace, order, state)
-        steps: tuple[JobId, ...] = ()
-        if new.steps:
-            steps = self._add_steps(job, new)
         if key is not None:
-            self._keys[new.teamspace, key.key_hash] = (job.id, key.body_hash)
-        self.pending[teamspace] = self.pending.get(teamspace, 0) + 1
+            decision.keys[new.teamspace, key.key_hash] = (job.id, key.body_hash)
+        self.teamspaces.count(teamspace, +1)
+        if state is JobState.DELAYED:
+            assert new.run_at is not None
+            details = job.details = job.details or Details()
+            details.run_at = new.run_at
+            heappush(self.delayed, (new.run_at, job.id))
         kind = self.kinds[new.kind]
-        if delayed and run_at is not None:
-            job.details = job.details or Details()
-            job.details.run_at = run_at
-            heappush(self.delayed, (run_at, job.id))
-            ahead = 0
-        elif kind.chain:
-            first_step = self.jobs[steps[0]]
-            ahead = self.backlog.ahead_of(first_step, self.kinds[first_step.kind].family)
-        else:
-            lane = self.backlog.put(job, kind.family)
-            ahead = lane.queued - 1 if new.priority_microseconds == 0 else self.backlog.ahead_of(job, kind.family)
-            if lane.limit is not None and len(lane.held) >= lane.limit and new.priority_microseconds == 0:
-                ahead += len(lane.held)
-        return Receipt(job.id, state, ahead, duplicate=False, steps=steps)
+        if kind.chain:
+            steps = self._add_steps(job, new)
+            return Receipt(job.id, state, self._jobs_ahead(job), steps=steps)
+        if state is JobState.DELAYED:
+            return Receipt(job.id, state, 0)
+        lane = self.backlog.put(job, kind.family)
+        if new.priority_microseconds:
+            return Receipt(job.id, state, self.backlog.ahead_of(job, kind.family))
+        return Receipt(job.id, state, lane.queued - 1 + lane.in_the_way())
 
     def _first_under(self, teamspace: str, key: ev.Key) -> Receipt | Refused | None:
-        known = self._keys.get((teamspace, key.key_hash))
+        known = self._decision.keys.get((teamspace, key.key_hash))
         state = JobState.QUEUED
         if known is None:
             if key.known is None:
@@ -362,10 +324,16 @@ class Scheduler:
         job = self.jobs.get(job_id)
         if job is None:
             return Receipt(job_id, state, 0, duplicate=True)
-        family = self.kinds[job.kind].family
-        ahead = self.backlog.ahead_of(job, family) if job.state is JobState.QUEUED else 0
         chain = self.chains.get(job_id)
-        return Receipt(job_id, job.state, ahead, duplicate=True, steps=chain.steps if chain else ())
+        steps = chain.steps if chain is not None else ()
+        return Receipt(job_id, job.state, self._jobs_ahead(job), duplicate=True, steps=steps)
+
+    def _jobs_ahead(self, job: Job) -> int:
+        if job.state is not JobState.QUEUED:
+            return 0
+        if (chain := self.chains.get(job.id)) is not None:
+            job = self.jobs[chain.left[0]]
+        return self.backlog.ahead_of(job, self.kinds[job.kind].family)
 
     def _add_job(
         self,
@@ -373,167 +341,165 @@ class Scheduler:
         teamspace: TeamspaceId,
         order: int,
         state: JobState,
-        chain: JobId | None = None,
-        step: int | None = None,
+        details: Details | None = None,
     ) -> Job:
+        decision = self._decision
         job_id = JobId(self.next_job)
         self.next_job += 1
-        details = Details(chain=chain, step=step) if chain is not None else None
-        job = Job(order, job_id, teamspace, new.kind, state, details)
-        self.jobs[job_id] = job
-        row = AdmittedJob(job_id, order, teamspace, state, Instant(self._now.wall), new, chain, step)
-        self._admitted[job_id] = row
-        self._effects.records.admitted.append(row)
+        job = self.jobs[job_id] = Job(order, job_id, teamspace, new.kind, state, details)
+        chain, step = (details.chain, details.step) if details is not None else (None, None)
+        row = AdmittedJob(job_id, order, teamspace, state, Instant(decision.now.wall), new, chain, step)
+        decision.admitted[job_id] = row
+        decision.effects.records.admitted.append(row)
         return job
 
     def _add_steps(self, chain: Job, new: ev.NewJob) -> tuple[JobId, ...]:
         steps: list[JobId] = []
-        for index, step in enumerate(new.steps):
-            job = self._add_job(step, chain.teamspace, chain.order, JobState.QUEUED, chain.id, index)
-            assert job.details is not None
-            first_may_start = index == 0 and chain.state is JobState.QUEUED
-            if not first_may_start:
-                job.details.waits[JobReason.PREVIOUS_STEP] = Wait(JobReason.PREVIOUS_STEP)
-                self._changed.add(job.id)
-            else:
-                self.backlog.put(job, self.kinds[job.kind].family)
+        for place, step in enumerate(new.steps):
+            details = Details(chain=chain.id, step=place)
+            job = self._add_job(step, chain.teamspace, chain.order, JobState.QUEUED, details)
             steps.append(job.id)
-        self.chains[chain.id] = Chain(chain.id, tuple(steps), new.stop_on_failure)
+            if place == 0 and chain.state is JobState.QUEUED:
+                self.backlog.put(job, self.kinds[job.kind].family)
+            else:
+                details.waits[JobReason.PREVIOUS_STEP] = Wait(JobReason.PREVIOUS_STEP)
+                self._change(job)
+        self.chains[chain.id] = Chain(chain.id, tuple(steps), tuple(steps), new.stop_on_failure)
+        chain.details = chain.details or Details()
+        self._change(chain)
         return tuple(steps)
 
-    # -- starting ---------------------------------------------------------------------------------------------------
+    # -- going on, and starting -------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Let everything go on that can, and start what may start, until nothing more follows from it."""
+        while True:
+            for call in self.permits.granted(self._decision.now.instant):
+                attempt = self._attempt(call.job, call.attempt)
+                assert attempt is not None, "an attempt's asks are withdrawn when it ends"
+                attempt.asking.discard(call.id)
+                if attempt.busy:
+                    self.permits.send(call, attempt, self._decision)
+                else:
+                    attempt.held.append(call.id)
+                self._unsettled[call.job] = attempt
+            self._settle()
+            self._wake()
+            if self._is_settled():
+                self._start_jobs()
+                if self._is_settled():
+                    break
+
+    def _is_settled(self) -> bool:
+        return not (self.permits.touched or self._unsettled)
+
+    def _settle(self) -> None:
+        """Where waits have opened or closed: take or leave the share of the capacity, stop or start the stall clock."""
+        while self._unsettled:
+            job_id = next(iter(self._unsettled))
+            attempt = self._unsettled.pop(job_id)
+            job = self.running.get(job_id)
+            if job is None or _attempt_of(job) is not attempt:
+                continue
+            family = self.kinds[job.kind].family
+            if attempt.busy:
+                if heartbeats.waiting(attempt) and not attempt.flying:
+                    self.capacity.give_back(family, attempt)
+            elif attempt.stopping is None and wants_share(attempt):
+                self.capacity.queue(family, job_id, attempt)
+            waiting = heartbeats.waiting(attempt)
+            if attempt.waiting and not waiting:
+                attempt.moved = self._decision.now.instant
+                attempt.warned = attempt.flagged = False
+                self._arm_check(job, attempt)
+            attempt.waiting = waiting
+            self._yield_if_long(job, attempt)
+
+    def _wake(self) -> None:
+        """Give free capacity to the attempts that wait for it, oldest wish first."""
+        for family in Family:
+            while (job_id := self.capacity.wake(family)) is not None:
+                attempt = _attempt_of(self.running[job_id])
+                if not attempt.launched:
+                    self._decision.launches[job_id] = attempt
+                for call in attempt.held:
+                    self.permits.send(self.calls[call], attempt, self._decision)
+                attempt.held.clear()
+                self._unsettled[job_id] = attempt
 
     def _start_jobs(self) -> None:
-        instant_jobs = 0
+        decision = self._decision
         for family in Family:
-            capacity = self.rules.capacity.get(family)
-            while capacity is None or (self.busy[family] < capacity and not self.waking[family]):
+            while self.capacity.room_for_new(family):
+                if decision.instant_jobs >= INSTANT_JOBS_PER_DECISION:
+                    decision.effects.more = True
+                    return
                 taken = self.backlog.take(family)
                 if taken is None:
                     break
                 lane, job = taken
                 if self.kinds[job.kind].instant:
+                    decision.instant_jobs += 1
                     self._start_and_complete(job)
                     self.backlog.done_with(lane)
-                    instant_jobs += 1
-                    if instant_jobs >= INSTANT_JOBS_PER_DECISION:
-                        self._effects.more = True
-                        break
                 else:
                     self._start(job, lane)
 
     def _start_and_complete(self, job: Job) -> None:
         start_and_complete(job)
+        decision = self._decision
         del self.jobs[job.id]
-        self._no_longer_pending(job)
-        ended = EndedJob(
-            job.id,
-            JobState.COMPLETED,
-            Instant(self._now.wall),
-            Instant(self._now.wall),
-            _NO_LEADS,
-            None,
-            "",
-            self._admitted.pop(job.id, None),
+        decision.changed.pop(job.id, None)
+        moment = Instant(decision.now.wall)
+        row = decision.admitted.pop(job.id, None)
+        decision.effects.records.ended.append(
+            EndedJob(job.id, JobState.COMPLETED, moment, moment, _NO_LEADS, None, "", row)
         )
-        self._effects.records.ended.append(ended)
-        self._chain_started(job)
-        self._chain_goes_on(job, JobState.COMPLETED)
+        if job.details is None or job.details.chain is None:
+            self.teamspaces.count(job.teamspace, -1)
+        else:
+            self._step_started(job, job.details.chain)
+            self._step_ended(job, JobState.COMPLETED)
 
-    def _start(self, job: Job, lane: Lane, *, has_capacity: bool = True) -> None:
+    def _start(self, job: Job, lane: Lane) -> None:
+        """Start a job that is in no lane any more: it gets a slot, and a share of the capacity or a place in line."""
         slot = lane.free_slot()
-        assert slot is not None, "the backlog offers a lane only while it has a free slot"
+        assert slot is not None, "only a lane with a free slot is asked"
         lane.held.add(slot)
         self.backlog.offer(lane)
-        family = lane.family
-        self._no_longer_pending(job)
+        decision = self._decision
         move(job, Trigger.START)
         details = job.details = job.details or Details()
         details.attempts += 1
         if details.started is None:
-            details.started = Instant(self._now.wall)
-        attempt = Attempt(
-            details.attempts, slot, self._now.instant, self._now.instant, self._now.instant, busy=has_capacity
-        )
+            details.started = Instant(decision.now.wall)
+        attempt = Attempt(details.attempts, slot, decision.now.instant, decision.now.instant)
         details.attempt = attempt
         self.running[job.id] = job
-        self._changed.add(job.id)
-        self._chain_started(job)
-        self._effects.records.attempts.append(AttemptRow(job.id, attempt.number))
-        self._effects.records.slots_taken.append(SlotRow(job.teamspace, family, slot, job.id))
-        self._tell(job, "started", f"attempt {attempt.number}")
-        if has_capacity:
-            self.busy[family] += 1
-            self._send_off(job, attempt)
+        self._change(job)
+        if details.chain is not None:
+            self._step_started(job, details.chain)
         else:
-            self._wait_for_capacity(attempt, family, Waking(job.id, attempt.number, start=True))
-
-    def _send_off(self, job: Job, attempt: Attempt) -> None:
-        attempt.beaten = attempt.moved = self._now.instant
-        family = self.kinds[job.kind].family
-        self._effects.starts.append(StartAttempt(job.id, attempt.number, job.kind, job.teamspace, family))
-        self._arm_check(job, attempt)
-
-    # -- capacity ---------------------------------------------------------------------------------------------------
-
-    def _wake(self) -> None:
-        """Give free capacity to the attempts that wait for it, oldest wish first."""
-        for family in Family:
-            queue = self.waking[family]
-            capacity = self.rules.capacity.get(family)
-            while queue:
-                waking = queue[0]
-                attempt = self._attempt(waking.job, waking.number)
-                if attempt is None or (attempt.stopping is not None and not waking.start):
-                    queue.popleft()
-                    if waking.call is not None:
-                        self._drop_unsent(waking.call)
-                    continue
-                if not attempt.busy:
-                    if capacity is not None and self.busy[family] >= capacity:
-                        break
-                    attempt.busy = True
-                    self.busy[family] += 1
-                queue.popleft()
-                attempt.waits.pop(JobReason.CAPACITY, None)
-                self._unsettled.add((waking.job, waking.number))
-                self._resume(self.jobs[waking.job], attempt, waking)
-
-    def _resume(self, job: Job, attempt: Attempt, waking: Waking) -> None:
-        if waking.start:
-            self._send_off(job, attempt)
-        elif waking.call is not None:
-            self._send(self.calls[waking.call])
-
-    def _wants_to_go_on(self, job: Job, attempt: Attempt, waking: Waking) -> None:
-        if attempt.busy:
-            self._resume(job, attempt, waking)
+            self.teamspaces.count(job.teamspace, -1)
+        decision.effects.records.attempts.append(AttemptRow(job.id, attempt.number))
+        decision.effects.records.slots_taken.append(SlotRow(job.teamspace, lane.family, slot, job.id))
+        decision.started.add(job.id)
+        decision.tell(job, "started", f"attempt {attempt.number}")
+        if self.capacity.room_for_new(lane.family):
+            self.capacity.take(lane.family, attempt)
+            decision.launches[job.id] = attempt
         else:
-            self._wait_for_capacity(attempt, self.kinds[job.kind].family, waking)
+            self.capacity.queue(lane.family, job.id, attempt)
 
-    def _wait_for_capacity(self, attempt: Attempt, family: Family, waking: Waking) -> None:
-        attempt.waits[JobReason.CAPACITY] = Wait(JobReason.CAPACITY)
-        self.waking[family].append(waking)
-        self._unsettled.add((waking.job, waking.number))
-
-    def _settle_waits(self) -> None:
-        """Where waits have opened or closed: take or leave the share of the capacity, stop or start the stall clock."""
-        while self._unsettled:
-            job_id, number = self._unsettled.pop()
-            attempt = self._attempt(job_id, number)
-            if attempt is None:
-                continue
+    def _launch(self) -> None:
+        """Hand over what is to run, now that nothing in this decision can stop it any more."""
+        for job_id, attempt in self._decision.launches.items():
             job = self.jobs[job_id]
-            waiting = heartbeats.waiting(attempt)
-            if attempt.busy and waiting and not attempt.flying:
-                attempt.busy = False
-                self.busy[self.kinds[job.kind].family] -= 1
-            if attempt.waiting and not waiting:
-                attempt.moved = self._now.instant
-                attempt.warned = False
-                self._arm_check(job, attempt)
-            attempt.waiting = waiting
-            self._yield_if_long(job, attempt)
+            attempt.launched = True
+            attempt.beaten = attempt.moved = self._decision.now.instant
+            family = self.kinds[job.kind].family
+            self._decision.effects.starts.append(StartAttempt(job_id, attempt.number, job.kind, job.teamspace, family))
+            self._arm_check(job, attempt)
 
     # -- ending -----------------------------------------------------------------------------------------------------
 
@@ -541,181 +507,180 @@ class Scheduler:
         attempt = self._attempt(event.job, event.number)
         if attempt is None:
             return
-        job = self.jobs[event.job]
         attempt.counts = event.counts
-        self._close_calls(attempt, "unknown", "job_ended")
-        trigger = {
-            JobState.COMPLETED: Trigger.COMPLETE,
-            JobState.PARTIAL: Trigger.FINISH_PARTLY,
-            JobState.FAILED: Trigger.FAIL,
-        }[event.state]
-        self._end(job, trigger, event.reason, event.message)
+        self.permits.abandon(attempt, "job_ended", self._decision)
+        self._end(self.jobs[event.job], attempt, _FINISHES[event.state], event.reason, event.message)
 
     def _attempt_stopped(self, event: ev.AttemptStopped) -> None:
         attempt = self._attempt(event.job, event.number)
         if attempt is None:
             return
-        job = self.jobs[event.job]
         attempt.counts = event.counts
+        self._stopped(self.jobs[event.job], attempt, event.evidence)
+
+    def _stopped(self, job: Job, attempt: Attempt, evidence: str) -> None:
+        """An attempt is gone without having come to its end: what becomes of its job depends on why it was stopped."""
         cause = attempt.stopping.cause if attempt.stopping is not None else StopCause.INTERRUPTED
-        leads_in_flight = frozenset(self.calls[call].lead for call in attempt.flying if call in self.calls)
-        self._close_calls(attempt, "unknown", cause)
-        self._tell(job, "stopped", f"{cause}: {event.evidence}" if event.evidence else cause)
+        leads = frozenset(self.calls[call].lead for call in attempt.flying)
+        self.permits.abandon(attempt, cause, self._decision)
+        self._decision.tell(job, "stopped", f"{cause}: {evidence}" if evidence else cause)
         if cause is StopCause.CANCELLED:
-            self._end(job, Trigger.CANCEL, JobReason.CANCELLED, "")
-        elif cause in _DROPPED:
-            self._after_kill(job, attempt, cause, leads_in_flight)
+            self._end(job, attempt, Trigger.CANCEL, JobReason.CANCELLED, "")
+        elif cause in _KILLED:
+            self._after_kill(job, attempt, cause, leads)
         else:
             if cause is StopCause.INTERRUPTED:
-                until = Instant(self._now.instant + INTERRUPTION_SECONDS * SECOND)
+                until = Instant(self._decision.now.instant + INTERRUPTION_SECONDS * SECOND)
                 attempt.yielding_to = (Wait(JobReason.BACKOFF, until),)
-            self._requeue(job, Trigger.YIELD)
+            self._requeue(job, attempt, Trigger.YIELD)
 
-    def _after_kill(self, job: Job, attempt: Attempt, cause: StopCause, leads: frozenset[int]) -> None:
-        """Resume a killed job, or fail it after too many kills in a row with no lead in a final state between them."""
+    def _after_kill(self, job: Job, attempt: Attempt, cause: StopCause, leads: frozenset[LeadId]) -> None:
+        """Resume a killed job, or fail it after too many kills in a row with no lead in a final state between them.
+
+        A lead that was in flight at an earlier kill too is about to be failed by the work itself, which is such an end.
+        """
         details = job.details
         assert details is not None
-        if job.state is JobState.RUNNING:
-            move(job, Trigger.STOP)
-        twice = leads & self.hung.get(job.id, frozenset())
-        if attempt.counts.settled > details.settled_at_kill or details.stall_kills == 0:
+        if details.stall_kills == 0 or attempt.counts.settled > details.settled_at_kill:
             details.stall_kills = 0
             details.settled_at_kill = attempt.counts.settled
         details.stall_kills += 1
-        self.hung[job.id] = leads
-        if details.stall_kills >= self.rules.max_stall_kills and not twice:
+        hung_twice = leads & details.hung
+        details.hung = (details.hung | leads) - hung_twice
+        if details.stall_kills >= self.rules.max_stall_kills and not hung_twice:
             reason = JobReason.STALLED if cause is StopCause.STALLED else JobReason.WORKER_LOST
             message = f"killed {details.stall_kills} times in a row without a lead reaching its end in between"
-            self._end(job, Trigger.FAIL, reason, message)
+            self._end(job, attempt, Trigger.FAIL, reason, message)
         else:
-            self._requeue(job, Trigger.REQUEUE)
+            self._requeue(job, attempt, Trigger.REQUEUE)
 
-    def _requeue(self, job: Job, trigger: Trigger) -> None:
+    def _requeue(self, job: Job, attempt: Attempt, trigger: Trigger) -> None:
         details = job.details
         assert details is not None
-        attempt = details.attempt
-        assert attempt is not None
         move(job, trigger)
-        details.attempt = None
-        for wait in attempt.yielding_to:
-            details.waits[wait.reason] = wait
-            if wait.until is not None:
-                self._arm(wait.until, DeadlineKind.WAIT, job.id, details.attempts)
-        del self.running[job.id]
-        self._give_back(job, attempt)
-        self._pending_again(job)
-        if ("job", str(job.id)) in self.pauses:
+        self._release(job, attempt)
+        details.waits.update((wait.reason, wait) for wait in attempt.yielding_to)
+        if self.pauses.hold(job):
             details.waits[JobReason.PAUSED] = Wait(JobReason.PAUSED)
+        if details.chain is None:
+            self.teamspaces.count(job.teamspace, +1)
         if eligible(job):
             self.backlog.put(job, self.kinds[job.kind].family)
-        self._changed.add(job.id)
-        self._tell(job, "queued", "again, in its old place")
+        else:
+            self._rest(job)
+        self._change(job)
+        self._decision.tell(job, "queued", "again, in its old place")
 
-    def _end(self, job: Job, trigger: Trigger, reason: JobReason | None, message: str) -> None:
+    def _end(self, job: Job, attempt: Attempt, trigger: Trigger, reason: JobReason | None, message: str) -> None:
         """End a job that has an attempt, and let its chain go on."""
+        state = move(job, trigger)
+        self._release(job, attempt)
+        self._leave(job, reason, message)
+        self._step_ended(job, state)
+
+    def _strike(self, job: Job, trigger: Trigger, reason: JobReason) -> None:
+        """End a job that has no attempt; what it means for its chain is the caller's business."""
+        if eligible(job) and not self.kinds[job.kind].chain:
+            self.backlog.withdraw(job, self.kinds[job.kind].family)
+        if job.details is None or job.details.chain is None:
+            self.teamspaces.count(job.teamspace, -1)
+        move(job, trigger)
+        self._leave(job, reason, "")
+
+    def _leave(self, job: Job, reason: JobReason | None, message: str) -> None:
+        """Take an ended job out of memory, and say how it ended."""
+        decision = self._decision
+        del self.jobs[job.id]
+        decision.changed.pop(job.id, None)
+        self.resting.pop(job.id, None)
+        self.deadlines.forget(Alarm.WAIT, job.id)
+        pause = (Scope.JOB, str(job.id))
+        if self.pauses.set(pause, paused=False):
+            decision.effects.records.pauses.append(PauseRow(*pause, paused=False))
+        row = decision.admitted.pop(job.id, None)
+        started = job.details.started if job.details is not None and row is not None else None
+        decision.effects.records.ended.append(
+            EndedJob(job.id, job.state, Instant(decision.now.wall), started, None, reason, message, row)
+        )
+        decision.tell(job, job.state, f"{reason}: {message}" if reason and message else reason or "")
+
+    def _release(self, job: Job, attempt: Attempt) -> None:
+        """Return what an attempt held: its slot, its share of the capacity, its calls that are not out."""
         details = job.details
         assert details is not None
-        attempt = details.attempt
-        assert attempt is not None
-        state = move(job, trigger)
         details.attempt = None
         del self.running[job.id]
-        self._give_back(job, attempt)
-        self._leave(job, state, reason, message, started=True)
-        self._chain_goes_on(job, state)
-
-    def _leave(self, job: Job, state: JobState, reason: JobReason | None, message: str, *, started: bool) -> None:
-        """Strike a job off: its record, its history, and nothing else."""
-        del self.jobs[job.id]
-        self._changed.discard(job.id)
-        self.hung.pop(job.id, None)
-        row = self._admitted.pop(job.id, None)
-        self._effects.records.ended.append(
-            EndedJob(job.id, state, Instant(self._now.wall), None, None, reason, message, None if started else row)
-        )
-        detail = f"{reason}: {message}" if reason and message else reason or ""
-        self._tell(job, state, detail)
-
-    def _give_back(self, job: Job, attempt: Attempt) -> None:
-        """Return what an attempt held: its slot, its share of the capacity, its calls that were not sent."""
+        decision = self._decision
+        decision.launches.pop(job.id, None)
         family = self.kinds[job.kind].family
-        lane = self.backlog.lane(job.teamspace, family)
-        self._effects.records.slots_freed.append(SlotRow(job.teamspace, family, attempt.slot, job.id))
-        if attempt.busy:
-            self.busy[family] -= 1
-        self._withdraw_asks(attempt)
-        self.backlog.release(lane, attempt.slot)
+        decision.free_slot(SlotRow(job.teamspace, family, attempt.slot, job.id))
+        self.capacity.leave(family, job.id, attempt)
+        self.capacity.give_back(family, attempt)
+        self.permits.withdraw(attempt, decision)
+        self.deadlines.forget(Alarm.CHECK, job.id, attempt.number)
+        self.deadlines.forget(Alarm.FORCE, job.id, attempt.number)
+        self.backlog.release(self.backlog.lane(job.teamspace, family), attempt.slot)
 
     # -- chains -----------------------------------------------------------------------------------------------------
 
-    def _chain_started(self, step: Job) -> None:
-        if step.details is None or step.details.chain is None:
+    def _step_started(self, step: Job, chain_id: JobId) -> None:
+        chain = self.jobs[chain_id]
+        if chain.state is not JobState.QUEUED:
             return
-        chain = self.jobs[step.details.chain]
-        if chain.state is JobState.QUEUED:
-            self._no_longer_pending(chain)
-            move(chain, Trigger.START)
-            self._changed.add(chain.id)
-            self._tell(chain, "started", f"step 1 is job {step.id}")
+        self.teamspaces.count(chain.teamspace, -1)
+        move(chain, Trigger.START)
+        assert chain.details is not None
+        chain.details.started = Instant(self._decision.now.wall)
+        self._change(chain)
+        self._decision.tell(chain, "started", f"with its step {step.id}")
 
-    def _chain_goes_on(self, step: Job, state: JobState) -> None:
-        """A step has ended: give the next one its turn in this very decision, or end the chain."""
+    def _step_ended(self, step: Job, state: JobState) -> None:
+        """If it is a step: give the next one its turn in this very decision, or end the chain."""
         if step.details is None or step.details.chain is None:
             return
         chain = self.chains[step.details.chain]
-        if _LEAST_GOOD.index(state) > _LEAST_GOOD.index(chain.worst):
-            chain.worst = state
-        chain.turn += 1
-        chain_job = self.jobs[chain.id]
-        stopped = chain_job.state is JobState.STOPPING
-        failed = state in {JobState.FAILED, JobState.CANCELLED}
-        if stopped or (failed and chain.stop_on_failure):
-            self._skip_rest(chain, cancelled=stopped)
-        if chain.turn < len(chain.steps):
-            self._next_step(self.jobs[chain.steps[chain.turn]])
+        job = self.jobs[chain.id]
+        had_turn = chain.left[0] == step.id
+        skipped = chains.take_out(chain, step.id, state)
+        self._change(job)
+        for later in skipped:
+            self._strike(self.jobs[later], Trigger.SKIP, JobReason.PREVIOUS_STEP_FAILED)
+        if job.state is JobState.STOPPING:
+            self._strike_steps(chain)
+        if not chain.left:
+            self._end_chain(chain, job)
+        elif had_turn and job.state is not JobState.DELAYED:
+            self._give_turn(self.jobs[chain.left[0]])
+
+    def _give_turn(self, step: Job) -> None:
+        """The slot of the step before it passes on to it, unless it may not start now."""
+        assert step.details is not None
+        del step.details.waits[JobReason.PREVIOUS_STEP]
+        self._change(step)
+        if self.pauses.hold(step):
+            step.details.waits[JobReason.PAUSED] = Wait(JobReason.PAUSED)
+        if not eligible(step):
+            return
+        kind = self.kinds[step.kind]
+        lane = self.backlog.lane(step.teamspace, kind.family)
+        if kind.instant or lane.free_slot() is None or self._is_blocked(step.teamspace, kind.family):
+            self.backlog.put(step, kind.family)
         else:
-            self._end_chain(chain, chain_job)
+            self._start(step, lane)
 
-    def _next_step(self, job: Job) -> None:
-        assert job.details is not None
-        job.details.waits.pop(JobReason.PREVIOUS_STEP, None)
-        self._changed.add(job.id)
-        if not eligible(job):
-            return
-        kind = self.kinds[job.kind]
-        lane = self.backlog.lane(job.teamspace, kind.family)
-        blocked = self._is_blocked(job.teamspace, kind.family)
-        if kind.instant or blocked or lane.free_slot() is None:
-            self.backlog.put(job, kind.family)
-            return
-        capacity = self.rules.capacity.get(kind.family)
-        self._start(job, lane, has_capacity=capacity is None or self.busy[kind.family] < capacity)
-
-    def _skip_rest(self, chain: Chain, *, cancelled: bool) -> None:
-        rest = chain.steps[chain.turn :]
-        chain.turn = len(chain.steps)
-        for step_id in rest:
-            step = self.jobs[step_id]
-            state = move(step, Trigger.CANCEL if cancelled else Trigger.SKIP)
-            reason = JobReason.CANCELLED if cancelled else JobReason.PREVIOUS_STEP_FAILED
-            self._leave(step, state, reason, "", started=False)
+    def _strike_steps(self, chain: Chain) -> None:
+        """Cancel all steps that are left; none of them has an attempt."""
+        left, chain.left = chain.left, ()
+        for step in left:
+            self._strike(self.jobs[step], Trigger.CANCEL, JobReason.CANCELLED)
 
     def _end_chain(self, chain: Chain, job: Job) -> None:
-        if job.state is JobState.STOPPING:
-            state = move(job, Trigger.CANCEL)
-            reason: JobReason | None = JobReason.CANCELLED
-        else:
-            trigger = {
-                JobState.COMPLETED: Trigger.COMPLETE,
-                JobState.SKIPPED: Trigger.COMPLETE,
-                JobState.PARTIAL: Trigger.FINISH_PARTLY,
-                JobState.FAILED: Trigger.FAIL,
-                JobState.CANCELLED: Trigger.FAIL,
-            }[chain.worst]
-            reason = JobReason.PREVIOUS_STEP_FAILED if trigger is Trigger.FAIL else None
-            state = move(job, trigger)
+        trigger, reason = chains.ending(chain, job.state)
+        if job.state in {JobState.DELAYED, JobState.QUEUED}:
+            self.teamspaces.count(job.teamspace, -1)
+        move(job, trigger)
         del self.chains[chain.id]
-        self._leave(job, state, reason, "", started=True)
+        self._leave(job, reason, "")
 
     # -- progress and waits -----------------------------------------------------------------------------------------
 
@@ -724,193 +689,110 @@ class Scheduler:
         if attempt is None:
             return
         if event.counts.settled > attempt.counts.settled or event.counts.total != attempt.counts.total:
-            attempt.moved = self._now.instant
-            attempt.warned = False
-        attempt.beaten = self._now.instant
+            self._note_progress(attempt)
+        attempt.beaten = self._decision.now.instant
         attempt.counts = event.counts
-        if event.activity:
-            attempt.activity = event.activity
+        attempt.activity = event.activity or attempt.activity
 
-    def _wait_opened(self, event: ev.WaitOpened) -> None:
-        attempt = self._attempt(event.job, event.number)
-        if attempt is None:
-            return
-        attempt.waits[event.wait.reason] = event.wait
-        self._unsettled.add((event.job, event.number))
-
-    def _wait_closed(self, event: ev.WaitClosed) -> None:
-        attempt = self._attempt(event.job, event.number)
-        if attempt is None:
-            return
-        attempt.waits.pop(event.reason, None)
-        self._unsettled.add((event.job, event.number))
-
-    def _waits_of(self, job: Job, attempt: Attempt, instant: Instant) -> list[Wait]:
-        waits = list(attempt.waits.values())
-        for name in {self.calls[call].account for call in attempt.asking}:
-            binding = self.accounts[name].binding(job.teamspace, instant)
-            if binding is not None:
-                waits.append(replace(binding, numbers={"provider": name, **binding.numbers}))
-        return waits
+    def _note_progress(self, attempt: Attempt) -> None:
+        attempt.beaten = attempt.moved = self._decision.now.instant
+        attempt.warned = attempt.flagged = False
 
     def waits_of(self, job: Job, instant: Instant) -> list[Wait]:
-        """Everything that keeps a queued or running job from going on, in no order."""
+        """Everything of its own that keeps a queued or running job from going on, in no order."""
         details = job.details
         if details is None:
             return []
         waits = list(details.waits.values())
-        if details.attempt is not None:
-            waits += self._waits_of(job, details.attempt, instant)
+        attempt = details.attempt
+        if attempt is not None:
+            waits += [*attempt.waits.values(), *self.permits.waits(job, attempt, instant)]
         return waits
 
     def _yield_if_long(self, job: Job, attempt: Attempt) -> None:
-        """Give the slot to the teamspace's next job where every wait is known to last long (Q7)."""
+        """Give the slot to the teamspace's next job where every wait is known to last long, or is for a person (Q7)."""
         if attempt.busy or attempt.stopping is not None or not heartbeats.waiting(attempt):
             return
-        horizon = self._now.instant + self.rules.yield_slot_after_seconds * SECOND
-        waits = self._waits_of(job, attempt, self._now.instant)
-        if all(wait.until is not None and wait.until > horizon for wait in waits):
+        horizon = self._decision.now.instant + self.rules.yield_slot_after_seconds * SECOND
+        waits = self.waits_of(job, self._decision.now.instant)
+        if all(_is_long(wait, horizon) for wait in waits):
             attempt.yielding_to = tuple(waits)
             self._stop(job, Stopping(StopCause.YIELDED, forced=False))
+
+    def _rest(self, job: Job) -> None:
+        """A queued job has waits: come back to it when the first of those ends that end by themselves."""
+        assert job.details is not None
+        ends = [wait.until for wait in job.details.waits.values() if wait.until is not None]
+        if ends:
+            self.resting[job.id] = job
+            self.deadlines.arm(min(ends), Alarm.WAIT, job.id)
+        else:
+            self.resting.pop(job.id, None)
+
+    def _lift_waits(self, job: Job, over: Callable[[Wait], bool]) -> None:
+        """Take waits away from a job that has no attempt; without any it goes back into its lane."""
+        details = job.details
+        assert details is not None
+        reasons = [reason for reason, wait in details.waits.items() if over(wait)]
+        if not reasons:
+            return
+        for reason in reasons:
+            del details.waits[reason]
+        self._change(job)
+        if eligible(job):
+            self.resting.pop(job.id, None)
+            self.deadlines.forget(Alarm.WAIT, job.id)
+            self.backlog.put(job, self.kinds[job.kind].family)
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
     def _call_asked(self, event: ev.CallAsked) -> None:
         attempt = self._attempt(event.job, event.number)
-        if attempt is None or attempt.stopping is not None:
-            self._effects.refused_calls.append(RefuseCall(event.call, event.account, None))
-            return
-        job = self.jobs[event.job]
-        account = self.accounts.get(event.account)
-        if account is None:
-            self._effects.refused_calls.append(RefuseCall(event.call, event.account, JobReason.INVALID_KEY))
-            return
-        refusal = account.ask(
-            event.call,
-            teamspace=job.teamspace,
-            order=job.order,
-            cost=event.cost,
-            weight=self.limits_of(job.teamspace).weight,
-            interactive=event.interactive,
-        )
-        if isinstance(refusal, NeverFits):
-            self._effects.refused_calls.append(RefuseCall(event.call, event.account, JobReason.LIMIT))
-            return
-        self.calls[event.call] = Call(event.call, event.account, event.job, event.number, event.lead)
-        attempt.asking.add(event.call)
-        self._touched.add(event.account)
-        self._unsettled.add((event.job, event.number))
-
-    def _grant_permits(self) -> None:
-        while self._touched:
-            name = self._touched.pop()
-            account = self.accounts[name]
-            for call_id in account.grants(self._now.instant):
-                call = self.calls[call_id]
-                attempt = self._attempt(call.job, call.attempt)
-                assert attempt is not None, "an attempt's asks are withdrawn when it ends"
-                call.granted = True
-                attempt.asking.discard(call_id)
-                attempt.flying.add(call_id)
-                self._unsettled.add((call.job, call.attempt))
-                job = self.jobs[call.job]
-                self._wants_to_go_on(job, attempt, Waking(call.job, call.attempt, call_id))
-            self._arm_account(name)
-
-    def _send(self, call: Call) -> None:
-        account = self.accounts[call.account]
-        cost = msgspec.json.encode(account.cost_of(call.id))
-        self._effects.records.calls_sent.append(
-            CallRow(call.id, call.job, call.attempt, call.lead, call.account, cost, self._now.instant)
-        )
-        self._effects.sends.append(SendCall(call.id, call.account, call.job))
+        job = self.jobs[event.job] if attempt is not None else None
+        weight = self.limits_of(job.teamspace).weight if job is not None else 1.0
+        self.permits.ask(event, job, attempt, weight, self._decision)
+        if attempt is not None:
+            self._unsettled[event.job] = attempt
 
     def _call_ended(self, event: ev.CallEnded) -> None:
-        call = self.calls.pop(event.call, None)
+        call = self.permits.ended(event, self._decision)
         if call is None:
             return
-        account = self.accounts[call.account]
-        end = event.end
-        standing = account.standing
-        state = ""
-        if end.unsent:
-            account.withdraw(call.id)
-            state = "unsent"
-        elif end.throttled:
-            account.throttled(call.id, end.retry_after, event.at)
-            state = "throttled"
-        else:
-            account.ended(call.id, event.at, actual=end.cost, failed=end.failed)
-            state = "failed" if end.failed else ""
-        if end.parked is not None:
-            account.park(end.parked, end.retry_after)
-        if account.standing is not standing:
-            self._describe_account(account)
-        if state:
-            self._effects.records.calls_closed.append(CallClosed(call.id, state, "", event.at))
-        self._touched.add(call.account)
         attempt = self._attempt(call.job, call.attempt)
         if attempt is not None:
             attempt.flying.discard(call.id)
-            self._unsettled.add((call.job, call.attempt))
+            self._unsettled[call.job] = attempt
+        if event.end.parked is JobReason.INVALID_KEY:
+            for other in self.permits.of_account(call.account):
+                self._refuse(other, JobReason.INVALID_KEY)
 
-    def _drop_unsent(self, call_id: CallId) -> None:
-        call = self.calls.pop(call_id, None)
-        if call is not None:
-            self.accounts[call.account].withdraw(call_id)
-            self._touched.add(call.account)
-
-    def _withdraw_asks(self, attempt: Attempt) -> None:
-        for call_id in attempt.asking:
-            call = self.calls.pop(call_id)
-            self.accounts[call.account].withdraw(call_id)
-            self._touched.add(call.account)
-            self._effects.refused_calls.append(RefuseCall(call_id, call.account, None))
-        attempt.asking.clear()
-
-    def _close_calls(self, attempt: Attempt, state: str, cause: str) -> None:
-        """An attempt is gone: whatever it had in flight will bring no result any more."""
-        for call_id in attempt.flying:
-            call = self.calls.pop(call_id, None)
-            if call is None:
-                continue
-            self.accounts[call.account].ended(call_id, self._now.instant, failed=True)
-            self._touched.add(call.account)
-            self._effects.records.calls_closed.append(CallClosed(call_id, state, cause))
-        attempt.flying.clear()
+    def _refuse(self, call: Call, reason: JobReason) -> None:
+        attempt = self._attempt(call.job, call.attempt)
+        assert attempt is not None, "an attempt's asks are withdrawn when it ends"
+        self.permits.refuse(call, reason, self._decision)
+        attempt.asking.discard(call.id)
+        if call.id in attempt.held:
+            attempt.held.remove(call.id)
+        self._unsettled[call.job] = attempt
 
     def _account_learned(self, event: ev.AccountLearned) -> None:
-        account = self.accounts.get(event.account)
-        if account is None:
-            self.accounts[event.account] = ProviderAccount(
-                event.account,
-                event.limits,
-                next_reset=self._next_reset,
-                flight_seconds=event.flight_seconds,
-                failed_count=event.failed_count,
-                interactive_share=event.interactive_share,
-            )
-            self.accounts[event.account].pause(paused=("provider", event.account) in self.pauses)
-        else:
-            for call_id in account.replace_limits(event.limits, self._now.instant):
-                call = self.calls.pop(call_id)
-                if (attempt := self._attempt(call.job, call.attempt)) is not None:
-                    attempt.asking.discard(call_id)
-                    self._unsettled.add((call.job, call.attempt))
-                self._effects.refused_calls.append(RefuseCall(call_id, event.account, JobReason.LIMIT))
-        self._touched.add(event.account)
+        paused = (Scope.PROVIDER, event.account) in self.pauses
+        for call in self.permits.learn(event, self._decision, paused=paused):
+            attempt = self._attempt(call.job, call.attempt)
+            assert attempt is not None, "an attempt's asks are withdrawn when it ends"
+            attempt.asking.discard(call.id)
+            self._unsettled[call.job] = attempt
+        self._recall(event.account)
 
-    def _describe_account(self, account: ProviderAccount) -> None:
-        state = msgspec.json.encode(account.snapshot(self._now.instant))
-        self._effects.records.accounts[account.name] = AccountRow(account.name, state)
+    def _recall(self, account: AccountName) -> None:
+        """What kept calls of this account may be gone: jobs that gave their slot back for it look again."""
+        for job in list(self.resting.values()):
+            self._lift_waits(job, lambda wait: wait.numbers.get("provider") == account)
 
     # -- stopping and pausing ---------------------------------------------------------------------------------------
 
     def _stop(self, job: Job, order: Stopping) -> None:
-        details = job.details
-        assert details is not None
-        attempt = details.attempt
-        assert attempt is not None
+        attempt = _attempt_of(job)
         present = attempt.stopping
         if present is not None:
             cause = order.cause if order.cause is StopCause.CANCELLED else present.cause
@@ -918,13 +800,19 @@ class Scheduler:
             if order == present:
                 return
         attempt.stopping = order
-        if order.cause in {StopCause.CANCELLED, *_DROPPED} and job.state is JobState.RUNNING:
+        if order.cause in {StopCause.CANCELLED, *_KILLED} and job.state is JobState.RUNNING:
             move(job, Trigger.STOP)
-            self._changed.add(job.id)
-        self._withdraw_asks(attempt)
-        self._effects.stops.append(StopAttempt(job.id, attempt.number, job.teamspace, order))
+            self._change(job)
+        if not attempt.launched:
+            self._stopped(job, attempt, "")
+            return
+        self.capacity.leave(self.kinds[job.kind].family, job.id, attempt)
+        self.permits.withdraw(attempt, self._decision)
+        self._unsettled[job.id] = attempt
+        self._decision.effects.stops.append(StopAttempt(job.id, attempt.number, job.teamspace, order))
         if not order.forced:
-            self._arm(Instant(self._now.instant + GRACE_SECONDS * SECOND), DeadlineKind.FORCE, job.id, attempt.number)
+            deadline = Instant(self._decision.now.instant + GRACE_SECONDS * SECOND)
+            self.deadlines.arm(deadline, Alarm.FORCE, job.id, attempt.number)
 
     def _cancel(self, event: ev.CancelAsked) -> Refused | None:
         job = self.jobs.get(event.job)
@@ -932,285 +820,263 @@ class Scheduler:
             return Refused(ErrorCode.NOT_FOUND, f"job {event.job} is not in the queue", at="job")
         if (chain := self.chains.get(job.id)) is not None:
             return self._cancel_chain(job, chain, event)
-        if job.state in {JobState.RUNNING, JobState.STOPPING}:
-            details = job.details
-            assert details is not None
-            attempt = details.attempt
-            assert attempt is not None
-            stalled = heartbeats.still_seconds(attempt, self._now.instant) >= self.rules.stall_after_seconds
+        if job.id in self.running:
+            still = heartbeats.still_seconds(_attempt_of(job), self._decision.now.instant)
+            stalled = still >= self.rules.stall_after_seconds
             self._stop(job, Stopping(StopCause.CANCELLED, forced=event.force or stalled))
-            return None
-        self._cancel_unstarted(job)
+        else:
+            self._strike(job, Trigger.CANCEL, JobReason.CANCELLED)
+            self._step_ended(job, JobState.CANCELLED)
         return None
 
-    def _cancel_unstarted(self, job: Job) -> None:
-        if eligible(job):
-            self.backlog.withdraw(job, self.kinds[job.kind].family)
-        self._no_longer_pending(job)
-        state = move(job, Trigger.CANCEL)
-        started = bool(job.details and job.details.attempts)
-        self._leave(job, state, JobReason.CANCELLED, "", started=started)
-        self._chain_goes_on(job, state)
-
     def _cancel_chain(self, job: Job, chain: Chain, event: ev.CancelAsked) -> Refused | None:
-        step = self.jobs[chain.steps[chain.turn]]
         if job.state in {JobState.DELAYED, JobState.QUEUED}:
-            if eligible(step):
-                self.backlog.withdraw(step, self.kinds[step.kind].family)
-            self._no_longer_pending(job)
-            self._skip_rest(chain, cancelled=True)
-            state = move(job, Trigger.CANCEL)
-            del self.chains[chain.id]
-            self._leave(job, state, JobReason.CANCELLED, "", started=False)
+            self._strike_steps(chain)
+            self._end_chain(chain, job)
             return None
         if job.state is JobState.RUNNING:
             move(job, Trigger.STOP)
-            self._changed.add(job.id)
-        return self._cancel(ev.CancelAsked(step.id, event.force))
+            self._change(job)
+        return self._cancel(ev.CancelAsked(chain.left[0], event.force))
 
     def _pause(self, event: ev.PauseSet) -> Refused | None:
-        scope = (event.scope, event.name)
-        if event.scope == "job":
-            job = self.jobs.get(JobId(int(event.name)))
-            if job is None:
-                return Refused(ErrorCode.NOT_FOUND, f"job {event.name} is not in the queue", at="job")
-        if event.scope == "provider" and event.name not in self.accounts:
-            return Refused(ErrorCode.UNKNOWN_PROVIDER, f"there is no provider {event.name}", at="provider")
-        if event.scope == "teamspace" and event.name not in self.names:
-            return Refused(ErrorCode.UNKNOWN_TEAMSPACE, f"there is no teamspace {event.name}", at="teamspace")
-        if event.paused == (scope in self.pauses):
-            return None
-        self._effects.records.pauses.append(PauseRow(event.scope, event.name, event.paused))
-        (self.pauses.add if event.paused else self.pauses.discard)(scope)
+        if (refused := self._pause_refused(event)) is not None:
+            return refused
+        changed = self.pauses.set((event.scope, event.name), paused=event.paused)
+        if changed:
+            self._decision.effects.records.pauses.append(PauseRow(event.scope, event.name, event.paused))
         match event.scope:
-            case "provider":
-                account = self.accounts[AccountName(event.name)]
-                account.pause(paused=event.paused)
-                self._describe_account(account)
-                self._touched.add(AccountName(event.name))
-            case "job":
-                self._pause_job(self.jobs[JobId(int(event.name))], event.paused)
+            case Scope.PROVIDER:
+                self.permits.pause(AccountName(event.name), self._decision, paused=event.paused)
+                if not event.paused:
+                    self._recall(AccountName(event.name))
+            case Scope.JOB:
+                self._pause_job(self.jobs[JobId(int(event.name))], paused=event.paused, changed=changed)
+            case _ if changed and event.paused:
+                self._stop_blocked()
+            case _ if changed:
+                self.backlog.reconsider()
             case _:
-                if event.paused:
-                    for running in list(self.running.values()):
-                        if self._is_blocked(running.teamspace, self.kinds[running.kind].family):
-                            self._stop(running, Stopping(StopCause.PAUSED, forced=False))
-                else:
-                    self.backlog.reconsider()
+                pass
         return None
 
-    def _pause_job(self, job: Job, paused: bool) -> None:
-        self._tell(job, "paused" if paused else "resumed", "")
+    def _pause_refused(self, event: ev.PauseSet) -> Refused | None:
+        name = event.name
+        match event.scope:
+            case Scope.QUEUE if not name:
+                return None
+            case Scope.FAMILY if name in {family.word for family in Family}:
+                return None
+            case Scope.TEAMSPACE:
+                if name in self.teamspaces.numbers:
+                    return None
+                return Refused(ErrorCode.UNKNOWN_TEAMSPACE, f"there is no teamspace {name}", at="teamspace")
+            case Scope.PROVIDER:
+                if name in self.accounts:
+                    return None
+                return Refused(ErrorCode.UNKNOWN_PROVIDER, f"there is no provider {name}", at="provider")
+            case Scope.JOB:
+                if name.isdecimal() and JobId(int(name)) in self.jobs and str(int(name)) == name:
+                    return None
+                return Refused(ErrorCode.NOT_FOUND, f"job {name} is not in the queue", at="job")
+            case _:
+                return Refused(ErrorCode.BAD_REQUEST, f"there is no {event.scope} {name}".rstrip(), at="scope")
+
+    def _pause_job(self, job: Job, *, paused: bool, changed: bool) -> None:
+        if changed:
+            self._decision.tell(job, "paused" if paused else "resumed")
         chain = self.chains.get(job.id)
-        if chain is not None and chain.turn < len(chain.steps):
-            job = self.jobs[chain.steps[chain.turn]]
-        if job.state in {JobState.RUNNING, JobState.STOPPING}:
+        if chain is not None:
+            job = self.jobs[chain.left[0]]
+        if job.id in self.running:
             if paused:
                 self._stop(job, Stopping(StopCause.PAUSED, forced=False))
-            return
-        details = job.details = job.details or Details()
-        if paused:
+        elif paused:
             if eligible(job):
                 self.backlog.withdraw(job, self.kinds[job.kind].family)
+            details = job.details = job.details or Details()
             details.waits[JobReason.PAUSED] = Wait(JobReason.PAUSED)
-        else:
-            self._lift_wait(job, JobReason.PAUSED)
-            self._lift_wait(job, JobReason.APPROVAL)
-        self._changed.add(job.id)
+            self._change(job)
+        elif job.details is not None and not self.pauses.hold(job):
+            self._lift_waits(job, lambda wait: wait.reason in {JobReason.PAUSED, JobReason.APPROVAL})
 
-    def _lift_wait(self, job: Job, reason: JobReason) -> None:
-        details = job.details
-        if details is None or details.waits.pop(reason, None) is None:
-            return
-        self._changed.add(job.id)
-        if eligible(job):
-            self.backlog.put(job, self.kinds[job.kind].family)
-
-    def _limits_set(self, event: ev.LimitsSet) -> None:
-        teamspace = self.names.get(event.teamspace)
-        if teamspace is not None:
-            self.limits[teamspace] = event.limits
-            self.backlog.reconsider()
+    def _stop_blocked(self) -> None:
+        for job in list(self.running.values()):
+            if self._is_blocked(job.teamspace, self.kinds[job.kind].family):
+                self._stop(job, Stopping(StopCause.PAUSED, forced=False))
 
     # -- time -------------------------------------------------------------------------------------------------------
 
     def _meet_deadlines(self) -> None:
-        while self._deadlines and self._deadlines[0][0] <= self._now.instant:
-            _, kind, key, number = heappop(self._deadlines)
-            match kind:
-                case DeadlineKind.CHECK:
-                    self._check_attempt(JobId(int(key)), number)
-                case DeadlineKind.FORCE:
+        now = self._decision.now
+        while (due := self.deadlines.pop(now.instant)) is not None:
+            armed, alarm, key, number = due
+            match alarm:
+                case Alarm.CHECK:
+                    self._check_attempt(JobId(int(key)), number, late=now.instant - armed > LATE_SECONDS * SECOND)
+                case Alarm.FORCE:
                     self._force(JobId(int(key)), number)
-                case DeadlineKind.WAIT:
-                    self._wait_is_over(JobId(int(key)))
-                case DeadlineKind.ACCOUNT:
-                    name = AccountName(str(key))
-                    self._account_deadline.pop(name, None)
-                    self._touched.add(name)
+                case Alarm.WAIT:
+                    job = self.jobs[JobId(int(key))]
+                    self._lift_waits(job, lambda wait: wait.until is not None and wait.until <= now.instant)
+                    if not eligible(job):
+                        self._rest(job)
+                case Alarm.ACCOUNT:
+                    self.permits.touch(AccountName(str(key)))
                 case _:
-                    assert_never(kind)
-        while self.delayed and self.delayed[0][0] <= self._now.wall:
+                    assert_never(alarm)
+        while self.delayed and self.delayed[0][0] <= now.wall:
             _, job_id = heappop(self.delayed)
-            job = self.jobs.get(job_id)
-            if job is not None and job.state is JobState.DELAYED:
-                self._is_due(job)
+            delayed = self.jobs.get(job_id)
+            if delayed is not None and delayed.state is JobState.DELAYED:
+                self._is_due(delayed)
 
     def _is_due(self, job: Job) -> None:
         move(job, Trigger.DUE)
-        self._changed.add(job.id)
+        self._change(job)
         chain = self.chains.get(job.id)
         if chain is not None:
-            self._lift_wait(self.jobs[chain.steps[0]], JobReason.PREVIOUS_STEP)
+            self._lift_waits(self.jobs[chain.left[0]], lambda wait: wait.reason is JobReason.PREVIOUS_STEP)
         elif eligible(job):
             self.backlog.put(job, self.kinds[job.kind].family)
 
-    def _wait_is_over(self, job_id: JobId) -> None:
-        job = self.jobs.get(job_id)
-        if job is None or job.details is None or job.details.attempt is not None:
-            return
-        over = [w.reason for w in job.details.waits.values() if w.until is not None and w.until <= self._now.instant]
-        for reason in over:
-            self._lift_wait(job, reason)
-
-    def _check_attempt(self, job_id: JobId, number: int) -> None:
+    def _check_attempt(self, job_id: JobId, number: int, *, late: bool) -> None:
         attempt = self._attempt(job_id, number)
         if attempt is None or attempt.stopping is not None:
             return
+        if late:
+            self._give_fresh_time(attempt)
         job = self.jobs[job_id]
-        verdict = heartbeats.judge(attempt, self.rules, self._now.instant)
-        still = heartbeats.still_seconds(attempt, self._now.instant)
+        instant = self._decision.now.instant
+        still = heartbeats.still_seconds(attempt, instant)
+        verdict = heartbeats.judge(attempt, self.rules, instant)
         match verdict:
             case heartbeats.Verdict.WORKER_LOST:
-                self._tell(job, "worker_lost", f"no beat for {self.rules.beat_seconds_max} s")
+                self._decision.tell(job, "worker_lost", f"no beat for {self.rules.beat_seconds_max} s")
                 self._stop(job, Stopping(StopCause.WORKER_LOST, forced=True))
             case heartbeats.Verdict.STALLED:
-                killing = self.rules.auto_kill_stalled
-                if killing or not attempt.warned:
-                    self._effects.warnings.append(WarnStalled(job_id, still, killing))
-                    self._tell(job, "stalled", f"no progress for {still} s; {attempt.activity}")
-                attempt.warned = True
-                if killing:
+                attempt.flagged = True
+                killed = self.rules.auto_kill_stalled
+                self._decision.effects.warnings.append(WarnStalled(job_id, still, killed))
+                self._decision.tell(job, "stalled", f"no progress for {still} s; {attempt.activity}")
+                if killed:
                     self._stop(job, Stopping(StopCause.STALLED, forced=True))
             case heartbeats.Verdict.WARN:
                 attempt.warned = True
-                self._effects.warnings.append(WarnStalled(job_id, still, killed=False))
-                self._tell(job, "standing_still", f"no progress for {still} s; {attempt.activity}")
+                self._decision.effects.warnings.append(WarnStalled(job_id, still, killed=False))
+                self._decision.tell(job, "standing_still", f"no progress for {still} s; {attempt.activity}")
             case heartbeats.Verdict.FINE:
                 self._yield_if_long(job, attempt)
             case _:
                 assert_never(verdict)
         if attempt.stopping is None:
-            attempt.check = None
             self._arm_check(job, attempt)
 
     def _arm_check(self, job: Job, attempt: Attempt) -> None:
-        """Make sure that the attempt is looked at when it could be overdue; one deadline of it is armed at a time."""
-        check = heartbeats.next_check(attempt, self.rules)
-        if attempt.check is None or check < attempt.check:
-            attempt.check = check
-            self._arm(check, DeadlineKind.CHECK, job.id, attempt.number)
+        """Make sure that the attempt is looked at when it could be overdue."""
+        self.deadlines.arm(heartbeats.next_check(attempt, self.rules), Alarm.CHECK, job.id, attempt.number)
 
     def _force(self, job_id: JobId, number: int) -> None:
         attempt = self._attempt(job_id, number)
         if attempt is not None and attempt.stopping is not None:
             self._stop(self.jobs[job_id], Stopping(attempt.stopping.cause, forced=True))
 
-    def _give_fresh_time(self, microseconds: int) -> None:
-        for job in self.running.values():
-            attempt = job.details.attempt if job.details else None
-            if attempt is not None:
-                attempt.beaten = Instant(attempt.beaten + microseconds)
-                attempt.moved = Instant(attempt.moved + microseconds)
-
-    def _arm(self, instant: Instant, kind: DeadlineKind, key: int | str, number: int) -> None:
-        heappush(self._deadlines, (instant, kind, key, number))
-
-    def _arm_account(self, name: AccountName) -> None:
-        deadline = self.accounts[name].next_deadline(self._now.instant)
-        if deadline is None:
-            return
-        present = self._account_deadline.get(name)
-        if present is None or deadline < present:
-            self._account_deadline[name] = deadline
-            self._arm(deadline, DeadlineKind.ACCOUNT, name, 0)
+    def _give_fresh_time(self, attempt: Attempt) -> None:
+        """Nobody was listening since the last decision, so the attempt's silence in that time proves nothing."""
+        instant = self._decision.now.instant
+        attempt.beaten = instant
+        attempt.moved = Instant(min(instant, attempt.moved + instant - self._heard))
 
     # -- looking things up ------------------------------------------------------------------------------------------
 
+    @property
+    def names(self) -> dict[str, TeamspaceId]:
+        """The teamspaces' numbers by name."""
+        return self.teamspaces.numbers
+
+    @property
+    def busy(self) -> dict[Family, int]:
+        """Attempts with work in hand, by family."""
+        return self.capacity.busy
+
     def limits_of(self, teamspace: TeamspaceId) -> Limits:
         """The teamspace's limits in force."""
-        return self.limits.get(teamspace, self.rules.default_limits)
+        return self.teamspaces.limits_of(teamspace, self.rules)
+
+    def _capacity_of(self, family: Family) -> int | None:
+        return self.rules.capacity.get(family)
 
     def _slots(self, teamspace: TeamspaceId, family: Family) -> int | None:
         return self.limits_of(teamspace).slots.get(family)
 
     def _is_blocked(self, teamspace: TeamspaceId, family: Family) -> bool:
-        pauses = self.pauses
-        return bool(pauses) and (
-            ("queue", "") in pauses
-            or ("family", family.word) in pauses
-            or ("teamspace", self.teamspace_names[teamspace]) in pauses
-        )
+        return self.draining or self.pauses.block(self.teamspaces.names[teamspace], family)
 
     def _attempt(self, job_id: JobId, number: int) -> Attempt | None:
+        """The job's present attempt if it is this one: whatever comes from an earlier one is too late."""
         job = self.running.get(job_id)
-        if job is None or job.details is None:
+        if job is None:
             return None
-        attempt = job.details.attempt
-        return attempt if attempt is not None and attempt.number == number else None
-
-    def _no_longer_pending(self, job: Job) -> None:
-        if job.details is not None and job.details.chain is not None:
-            return
-        left = self.pending[job.teamspace] - 1
-        if left:
-            self.pending[job.teamspace] = left
-        else:
-            del self.pending[job.teamspace]
-
-    def _pending_again(self, job: Job) -> None:
-        if job.details is None or job.details.chain is None:
-            self.pending[job.teamspace] = self.pending.get(job.teamspace, 0) + 1
+        attempt = _attempt_of(job)
+        return attempt if attempt.number == number and attempt.launched else None
 
     # -- records ----------------------------------------------------------------------------------------------------
 
-    def _tell(self, job: Job, event: str, detail: str) -> None:
-        self._effects.records.history.append(HistoryRow(job.id, Instant(self._now.wall), event, detail))
+    def _change(self, job: Job) -> None:
+        self._decision.changed[job.id] = None
 
     def _describe_changes(self) -> None:
-        for job_id in self._changed:
-            job = self.jobs.get(job_id)
-            if job is None:
-                continue
-            self._effects.records.changed[job_id] = JobChange(
+        changed = self._decision.effects.records.changed
+        for job_id in self._decision.changed:
+            job = self.jobs[job_id]
+            details = job.details
+            changed[job_id] = JobChange(
                 job_id,
                 job.state,
                 self._stored_details(job),
-                job.details.attempts if job.details else 0,
-                job.details.started if job.details else None,
+                details.attempts if details is not None else 0,
+                details.started if details is not None else None,
             )
-        self._changed.clear()
 
     def _stored_details(self, job: Job) -> bytes:
         details = job.details
         if details is None:
             return b""
+        chain = self.chains.get(job.id)
         stored = StoredDetails(
             waits=tuple(details.waits.values()),
             stall_kills=details.stall_kills,
             settled_at_kill=details.settled_at_kill,
-            hung=tuple(sorted(self.hung.get(job.id, ()))),
-            cancelling=job.state is JobState.STOPPING and self._is_being_cancelled(job),
+            hung=tuple(sorted(details.hung)),
+            cancelling=job.state is JobState.STOPPING and (chain is not None or _is_being_cancelled(job)),
+            steps=len(chain.steps) if chain is not None else 0,
+            worst=chain.worst if chain is not None else JobState.COMPLETED,
         )
         return _encode(stored) if stored != _NO_DETAILS else b""
 
-    def _is_being_cancelled(self, job: Job) -> bool:
-        if job.id in self.chains:
-            return True
-        attempt = job.details.attempt if job.details else None
-        return attempt is not None and attempt.stopping is not None and attempt.stopping.cause is StopCause.CANCELLED
+
+def _attempt_of(job: Job) -> Attempt:
+    """The attempt of a job that is in `running`."""
+    assert job.details is not None
+    assert job.details.attempt is not None
+    return job.details.attempt
+
+
+def _is_being_cancelled(job: Job) -> bool:
+    stopping = _attempt_of(job).stopping
+    return stopping is not None and stopping.cause is StopCause.CANCELLED
+
+
+def _is_long(wait: Wait, horizon: int) -> bool:
+    return wait.reason is JobReason.APPROVAL or (wait.until is not None and wait.until > horizon)
 
 
 _encode: Final[Callable[[StoredDetails], bytes]] = msgspec.json.encode
 _NO_DETAILS: Final = StoredDetails()
 _NO_LEADS: Final = Counts()
+_FINISHES: Final = {
+    JobState.COMPLETED: Trigger.COMPLETE,
+    JobState.PARTIAL: Trigger.FINISH_PARTLY,
+    JobState.FAILED: Trigger.FAIL,
+    JobState.SKIPPED: Trigger.SKIP,
+}
