@@ -8,7 +8,7 @@ import pytest
 
 from leadline.config import Queue
 from leadline_protocol.errors import ErrorCode
-from leadline_protocol.messages import Cancel, Changed, Job, JobList, Jobs
+from leadline_protocol.messages import Cancel, Changed, Get, Job, JobList, JobReply, Jobs
 from tests.cli.conftest import Leadline
 from tests.cli.fake_daemon import FakeDaemon, refusal, view
 

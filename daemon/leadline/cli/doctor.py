@@ -128,11 +128,11 @@ def _secrets(config: Config) -> Iterator[tuple[Finding, str]]:
     )
     if config.path is not None and holds_secrets:
         files.add(configuration.File(config.path))
-    for file in sorted(files):
-        if file.stat().st_mode & stat.S_IROTH:
-            yield "note", f"Everybody on this machine can read {file}, which holds a secret: chmod o-r {file}"
-    if files:
-        yield "fine", f"{len(files)} files hold secrets."
+    open_files = [file for file in sorted(files) if file.stat().st_mode & stat.S_IROTH]
+    for file in open_files:
+        yield "note", f"Everybody on this machine can read {file}, which holds a secret: chmod o-r {file}"
+    if files and not open_files:
+        yield "fine", "1 file holds secrets." if len(files) == 1 else f"{len(files)} files hold secrets."
 
 
 def _state(state: Path) -> Iterator[tuple[Finding, str]]:
@@ -255,10 +255,10 @@ def _database(config: Config) -> Iterator[tuple[Finding, str]]:
         reason = str(error) or type(error).__name__
         yield "fault", f"The Postgres of database.url cannot be reached: {reason}."
         return
-    yield from _judged(facts)
+    yield from judged(facts)
 
 
-class _Facts(Struct, frozen=True, gc=False):
+class DatabaseFacts(Struct, frozen=True, gc=False):
     """What a Postgres says of itself."""
 
     version: str
@@ -272,7 +272,7 @@ class _Facts(Struct, frozen=True, gc=False):
     """By how much its clock is ahead of ours."""
 
 
-async def _facts(url: configuration.Secret) -> _Facts:
+async def _facts(url: configuration.Secret) -> DatabaseFacts:
     import asyncpg
 
     connection = await asyncpg.connect(url.reveal(), timeout=DATABASE_SECONDS, command_timeout=DATABASE_SECONDS)
@@ -289,12 +289,13 @@ async def _facts(url: configuration.Secret) -> _Facts:
         )
         assert row is not None
         ahead = row["wall"] - (before + time.time()) / 2
-        return _Facts(**{name: row[name] for name in _Facts.__struct_fields__[:-1]}, seconds_ahead=ahead)
+        return DatabaseFacts(**{name: row[name] for name in DatabaseFacts.__struct_fields__[:-1]}, seconds_ahead=ahead)
     finally:
         await connection.close(timeout=1)
 
 
-def _judged(facts: _Facts) -> Iterator[tuple[Finding, str]]:
+def judged(facts: DatabaseFacts) -> Iterator[tuple[Finding, str]]:
+    """What is to be said of a database with these settings."""
     yield "fine", f"Postgres {facts.version} answers."
     if facts.version_number < POSTGRES_MIN:
         yield "fault", f"Postgres {facts.version} is too old; Leadline needs {POSTGRES_MIN // 10_000} or later."

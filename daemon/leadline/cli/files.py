@@ -151,7 +151,8 @@ def tell(receipt: Receipt, *, json: bool) -> None:
 
 def _hand_over(file: Path, incoming: Path) -> str:
     """Put a copy of the file into the daemon's folder, durably, whole or not at all; its name there."""
-    name = f"{_plain(file.stem)}-{secrets.token_hex(4)}{_plain(file.suffix)}"
+    suffix = re.sub(r"[^A-Za-z0-9.]+", "", file.suffix)  # it tells the daemon what kind of file this is
+    name = f"{_plain(file.stem)}-{secrets.token_hex(4)}{suffix}"
     partial = incoming / f".{name}.part"
     try:
         with file.open("rb") as source:
