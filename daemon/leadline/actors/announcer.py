@@ -6,10 +6,10 @@ misses: it is told how much, and the queue does not wait for it.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-from leadline.core.effects import EndedJob, StartAttempt
+from leadline.core.effects import EndedJob, Records, StartAttempt
 from leadline_protocol.ids import JobId
 
 PROGRESS_SECONDS: Final = 1.0
@@ -25,8 +25,10 @@ class Listener:
         ended: Callable[[EndedJob], None],
         progressed: Callable[[JobId], None] | None = None,
         started: Callable[[StartAttempt], None] | None = None,
+        queued: Callable[[JobId], None] | None = None,
     ) -> None:
         self.ended = ended
+        self.queued = queued
         self.progressed = progressed
         self.started = started
 
@@ -57,11 +59,16 @@ class Announcer:
                 if not listeners:
                     del self._by_job[job]
 
-    def ended(self, jobs: Sequence[EndedJob]) -> None:
-        """These jobs have ended, durably."""
+    def recorded(self, records: Records) -> None:
+        """A decision is durable: tell which jobs have entered the queue by it, or gone back there, and which ended."""
         if not self._by_job and not self._to_all:
             return
-        for job in jobs:
+        queued = [row.id for row in records.admitted] + [row.job for row in records.history if row.event == "queued"]
+        for job_id in queued:
+            for listener in (*self._by_job.get(job_id, ()), *self._to_all):
+                if listener.queued is not None:
+                    listener.queued(job_id)
+        for job in records.ended:
             for listener in (*self._by_job.pop(job.id, ()), *self._to_all):
                 listener.ended(job)
 

@@ -26,8 +26,8 @@ from leadline.actors.timekeeper import Timekeeper
 from leadline.core.effects import (
     Answer,
     Effects,
-    EndedJob,
     Receipt,
+    Records,
     RefuseCall,
     SendCall,
     StartAttempt,
@@ -76,8 +76,8 @@ class Performer(Protocol):
         """Tell people that a job stands still."""
         ...
 
-    def ended(self, jobs: Sequence[EndedJob]) -> None:
-        """Tell whoever waits for these jobs that they have ended."""
+    def recorded(self, records: Records) -> None:
+        """Tell whoever listens what has become durable."""
         ...
 
 
@@ -236,8 +236,7 @@ class Dispatcher:
             performer.send(send)
         for warning in effects.warnings:
             performer.warn(warning)
-        if effects.records.ended:
-            performer.ended(effects.records.ended)
+        performer.recorded(effects.records)
 
     async def _ask(self, event: Event) -> Answer:
         if self._closed:

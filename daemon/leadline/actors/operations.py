@@ -15,18 +15,22 @@ import msgspec
 from msgspec import Struct
 
 from leadline.actors import views
+from leadline.actors.dispatcher import unavailable
 from leadline.actors.supervisor import CHAIN, NOOP, Supervisor
 from leadline.core.effects import Receipt
 from leadline.core.events import CancelAsked, Key, NewJob, PauseSet
 from leadline.core.forecast import why
 from leadline.core.model import ENDED, SECOND, Family, JobState, Now
 from leadline.core.scheduler import Scheduler
-from leadline.ports.store import JobFilter, Store, StoredJob
+from leadline.ports.store import Fenced, JobFilter, OutcomeUnknown, Store, StoredJob, Unavailable
 from leadline.ports.work import ChainNotes, JobKind, Prepared, Rerun
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import body_of
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import Instant, JobId, TableId
+
+STORE_LOST: Final = (Unavailable, OutcomeUnknown, Fenced)
+"""What a question to the store raises while there is none to be sure of: the peer is told `unavailable`."""
 
 Line = tuple[int, wire.Submission, bytes]
 """A submission with its line's number and bytes."""
@@ -148,6 +152,8 @@ class Operations:
                     admitted.append((index, new, warned))
             except Refused as refused:
                 replies[index] = refusal(refused, number, submission.ref)
+            except STORE_LOST:
+                replies[index] = refusal(unavailable(), number, submission.ref)
         try:
             answers: Sequence[Receipt | Refused] = await self._supervisor.dispatcher.submit(
                 [new for _, new, _ in admitted]
@@ -207,14 +213,19 @@ class Operations:
             return await self._handlers[type(operation)](operation, peer, line)
         except Refused as refused:
             return refusal(refused, line, operation.ref)
+        except STORE_LOST:
+            return refusal(unavailable(), line, operation.ref)
 
     async def view(self, job_id: JobId) -> wire.JobView:
         """One job as it is now. Raises Refused with not_found."""
         return await self._view(await self._stored(job_id))
 
     async def stored(self, job_id: JobId) -> StoredJob | None:
-        """One job as stored."""
-        return await self._store.job(job_id)
+        """One job as stored. Raises Refused with unavailable."""
+        try:
+            return await self._store.job(job_id)
+        except STORE_LOST:
+            raise unavailable() from None
 
     async def ended_since(self, since: JobId, uid: int) -> AsyncIterator[JobId]:
         """The ids of a user's jobs above `since` that have ended, newest first."""
@@ -245,7 +256,7 @@ class Operations:
         return await self._supervisor.dispatcher.look(look)
 
     async def _stored(self, job_id: JobId) -> StoredJob:
-        stored = await self._store.job(job_id)
+        stored = await self.stored(job_id)
         if stored is None:
             raise Refused(ErrorCode.NOT_FOUND, f"there is no job {job_id}", at="job")
         return stored

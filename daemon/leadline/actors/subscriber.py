@@ -102,9 +102,12 @@ class Subscriber:
         def started(order: StartAttempt) -> None:
             self._put(lambda: self._start_of(order))
 
-        listener = Listener(
-            ended=ended, progressed=progressed if progress else None, started=started if progress else None
-        )
+        def queued(entered: JobId) -> None:
+            self._put(lambda: self._queue_of(entered))
+
+        listener = Listener(ended=ended)
+        if progress:
+            listener = Listener(ended=ended, progressed=progressed, started=started, queued=queued)
         self._listeners.append(listener)
         self._announcer.listen(listener, job)
         return listener
@@ -167,6 +170,11 @@ class Subscriber:
             stalled=view.stalled,
             leads_per_second=view.leads_per_second,
         )
+
+    async def _queue_of(self, job: JobId) -> wire.Notice | None:
+        view = await self._operations.view(job)
+        reason = view.waits[0].reason if view.waits else None
+        return wire.Queued(job=job, kind=view.kind, teamspace=view.teamspace, reason=reason)
 
     async def _start_of(self, order: StartAttempt) -> wire.Notice | None:
         view = await self._operations.view(order.job)

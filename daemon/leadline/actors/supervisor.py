@@ -25,7 +25,7 @@ from leadline.actors.dispatcher import Dispatcher, unavailable
 from leadline.actors.provider import Permit, ProviderActor
 from leadline.actors.teamspace import TeamspaceActor
 from leadline.actors.watchdog import Watchdog
-from leadline.core.effects import Effects, EndedJob, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
+from leadline.core.effects import Effects, Records, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
 from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, Ticked
 from leadline.core.model import Family, Kind, Limits, Rules
 from leadline.core.rate_limit import NextReset
@@ -301,9 +301,9 @@ class Reign:
         log.warning("job_stands_still", job=order.job, seconds=order.seconds, killed=order.killed)
         self._announcer.progressed(order.job)
 
-    def ended(self, jobs: Sequence[EndedJob]) -> None:
-        """Tell whoever waits for these jobs that they have ended."""
-        self._announcer.ended(jobs)
+    def recorded(self, records: Records) -> None:
+        """Tell whoever listens what has become durable."""
+        self._announcer.recorded(records)
 
 
 def _first_line(error: BaseExceptionGroup[BaseException]) -> str:
