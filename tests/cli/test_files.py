@@ -45,6 +45,17 @@ def test_an_upload_is_put_into_incoming_before_it_is_named(leadline: Leadline, d
     assert upload.idempotency_key is not None, "a lost receipt must not upload twice"
 
 
+@pytest.mark.root
+def test_an_uploaded_file_belongs_to_the_group_of_the_folder(
+    leadline: Leadline, daemon: FakeDaemon, leads: Path
+) -> None:
+    incoming = daemon.state_dir / "incoming"
+    os.chown(incoming, -1, 4711)
+    leadline("upload", leads, "--table", "t", "--teamspace", "a")
+    (file,) = incoming.iterdir()
+    assert file.stat().st_gid == 4711
+
+
 def test_two_uploads_of_one_file_do_not_meet(leadline: Leadline, daemon: FakeDaemon, leads: Path) -> None:
     for _ in range(2):
         leadline("upload", leads, "--table", "t", "--teamspace", "a")

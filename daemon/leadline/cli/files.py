@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -159,7 +160,7 @@ def _hand_over(file: Path, incoming: Path) -> str:
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
             try:
                 with os.fdopen(descriptor, "wb") as copy:
-                    os.fchmod(descriptor, 0o660)  # whatever the umask: the daemon may be another member of the group
+                    _share(descriptor, incoming.stat().st_gid)
                     shutil.copyfileobj(source, copy, 1024 * 1024)
                     copy.flush()
                     os.fsync(descriptor)
@@ -175,6 +176,13 @@ def _hand_over(file: Path, incoming: Path) -> str:
     finally:
         os.close(folder)
     return name
+
+
+def _share(descriptor: int, group: int) -> None:
+    """Let the folder's group, of which the daemon is, read the file, whatever the umask and the user's own group."""
+    os.fchmod(descriptor, 0o660)
+    with suppress(PermissionError):
+        os.fchown(descriptor, -1, group)
 
 
 def _what_hinders(error: OSError, file: Path, incoming: Path) -> str:
