@@ -96,8 +96,8 @@ def plan_upload(
     """The plan for a file with these headers and first rows, into a table that has these columns.
 
     `mapping`: header to column name, for headers that should not get their own normal name. `declared`: columns whose
-    type is not to be inferred. `key`: names of the key columns; None: the first column that holds e-mail addresses, if
-    any. A column that the table has keeps its type.
+    type is not to be inferred. `key`: names of the key columns; None: `email` where there is such a column. A column
+    that the table has keeps its type.
 
     Raises:
         UnreadableFileError: a name in `mapping`, `declared` or `key` is not in the file, or two headers map to one.
@@ -112,7 +112,8 @@ def plan_upload(
         known.get(name) or Column(name, inferred_type(row.values[position] for row in rows))
         for position, name in enumerate(names)
     )
-    key = [name for name in names if holds_email(name)][:1] if key is None else key
+    if key is None:
+        key = [name for name in names if name == "email"]
     parts = tuple(KeyColumn(name, _position(names, name, "the key is to be"), holds_email(name)) for name in key)
     return UploadPlan(columns, parts)
 

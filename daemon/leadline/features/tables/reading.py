@@ -46,11 +46,12 @@ class UnreadableFileError(LeadlineError):
 
 
 class CsvFormat(msgspec.Struct, frozen=True):
-    """How a CSV file is written. Quotation marks are always `"`, doubled inside a quotation."""
+    """How a CSV file is written. A quotation mark within a quotation is doubled."""
 
     encoding: str
     """A codec of Python that drops the byte order mark where there is one."""
     delimiter: str
+    quote: str = '"'
     line_end: str = "\n"
     """The character that ends each line: a line feed (with or without a carriage return before it) or, in files from
     old Macs, a carriage return."""
@@ -75,23 +76,45 @@ class RefusedRow(msgspec.Struct, frozen=True, gc=False):
     """Its text as it stands in the file, or the beginning of it; what could not be decoded is �."""
 
 
-def sniff(sample: bytes, *, complete: bool) -> CsvFormat:
+def sniff(
+    sample: bytes,
+    *,
+    complete: bool,
+    delimiter: str | None = None,
+    quote: str | None = None,
+    encoding: str | None = None,
+) -> CsvFormat:
     """How the file is written whose beginning is `sample`; `complete` says that there is no more of it.
 
     Encoding: by the byte order mark, else UTF-8 or Windows-1252, whichever explains more of the sample. Delimiter:
-    comma, semicolon, tab or bar.
+    comma, semicolon, tab or bar. What is given is not guessed.
 
     Raises:
-        UnreadableFileError: the file is empty or is no text.
+        UnreadableFileError: the file is empty or is no text, or what is given cannot be.
 
     """
     _check_text(sample)
-    encoding = _encoding(sample, complete=complete)
-    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(sample)
+    codec = _text_codec(encoding) if encoding else _encoding(sample, complete=complete)
+    text = codecs.getincrementaldecoder(codec)(errors="replace").decode(sample)
     if not text.strip():
         raise UnreadableFileError("the file is empty")
     line_end = "\r" if "\r" in text and "\n" not in text else "\n"
-    return CsvFormat(encoding, _delimiter(text, line_end), line_end)
+    quote = quote or '"'
+    delimiter = delimiter or _delimiter(text, line_end)
+    if delimiter == quote or {delimiter, quote} & {"\r", "\n", "\0", " "}:
+        raise UnreadableFileError(f"fields cannot be delimited by {delimiter!r} and quoted by {quote!r}")
+    return CsvFormat(codec, delimiter, quote, line_end)
+
+
+def _text_codec(name: str) -> str:
+    """The codec of an encoding that was asked for."""
+    try:
+        b"a".decode(name)
+        codec = codecs.lookup(name).name
+        codecs.getincrementaldecoder(codec)
+    except (LookupError, UnicodeError, ValueError):
+        raise UnreadableFileError(f"there is no encoding {name!r}") from None
+    return "utf-8-sig" if codec == "utf-8" else codec
 
 
 def _check_text(sample: bytes) -> None:
@@ -145,7 +168,7 @@ class CsvFile:
 
         """
         self._lines = _Lines(_decoded(blocks, written), written.line_end)
-        self._records = csv.reader(self._lines, delimiter=written.delimiter)
+        self._records = csv.reader(self._lines, delimiter=written.delimiter, quotechar=written.quote)
         self.headers: Final = self._read_headers()
 
     def rows(self, *, after: int = 0) -> Iterator[Row | RefusedRow]:
@@ -228,7 +251,7 @@ def _decoded(blocks: Iterable[bytes], written: CsvFormat) -> Iterator[str]:
     for block in chain(blocks, (b"",)):
         try:
             yield decoder.decode(block, final=not block)
-        except UnicodeDecodeError:
+        except UnicodeError:
             yield "\udcff"  # an odd byte at the end of UTF-16
 
 

@@ -1,0 +1,385 @@
+"""A provider as data: one TOML file says what to send, what it costs, what the answers mean.
+
+    name, base_url, auth            who it is and how a key travels
+    limits, cost, poll.cost         what it allows, and what a lead and a poll take of that
+    [request] [poll] [response]     one call for a lead, or a start and polls; what of the answer goes into columns
+    [chat]                          instead of these: an OpenAI-compatible endpoint, asked by the module `ai_prompt`
+    throttled, quota_gone, ...      how it says no: by status, by a header, or in the body of a 200
+    ambiguous                       what to do when nobody knows whether a call arrived
+
+Strings of a request are templates over the module's inputs; what reads an answer is JMESPath. A file is judged as a
+whole: all its faults at once, each with its path. Presets for well-known providers lie in providers/; where their
+numbers come from, and when, is in each file.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin
+
+import jmespath
+import jmespath.exceptions
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from leadline.core.rate_limit import FLIGHT_SECONDS, Cost, Limit
+from leadline.features.tables.columns import Column, ColumnType, JsonValue
+from leadline.features.tables.templates import TemplateFaultError, names_in, parse_json_template
+from leadline_protocol.errors import LeadlineError
+
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Selector = Annotated[str, Meta(min_length=1, max_length=1_000)]
+"""A JMESPath expression over the body of an answer."""
+Path = Annotated[str, Meta(pattern=r"^/[^\s?#]*$", max_length=2_000)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Status = Annotated[int, Meta(ge=100, le=599)]
+JsonScalar: TypeAlias = str | int | float | bool | None
+Mode: TypeAlias = Literal["sync", "poll", "bulk"]
+
+TASK: Final = "task"
+"""The placeholder of a poll that stands for what the start answered."""
+
+SETTINGS: Final = "settings."
+"""Placeholders of this beginning stand for the settings of the provider, such as `{{settings.model}}`."""
+
+
+class Bearer(Struct, frozen=True, tag="bearer", tag_field="kind", forbid_unknown_fields=True):
+    """The key in `Authorization: Bearer KEY`."""
+
+
+class KeyHeader(Struct, frozen=True, tag="header", tag_field="kind", forbid_unknown_fields=True):
+    """The key in a header of its own."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+
+
+class KeyQuery(Struct, frozen=True, tag="query", tag_field="kind", forbid_unknown_fields=True):
+    """The key in the query, where the provider knows no better way."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class Signal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An answer that means something: one of this status, in whose body `select` finds `equals`.
+
+    Without `equals`, `select` must find something that is true in the sense of JMESPath: not null, false or empty.
+    """
+
+    status: Status | None = None
+    select: Selector | None = None
+    equals: JsonScalar | UnsetType = UNSET
+
+
+class Hint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a provider says when to come again: a header, or a place in the body."""
+
+    header: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+    """In lower case."""
+    select: Selector | None = None
+    form: Literal["auto", "seconds", "milliseconds", "epoch", "epoch_milliseconds", "date", "duration"] = "auto"
+
+
+class RequestTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One request. Strings of path, query and body are templates."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH"] = "POST"
+    path: Path
+    query: dict[str, str] = {}
+    headers: dict[Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")], str] = {}
+    body: dict[str, Any] | None = None
+    """A JSON object; absent: no body."""
+
+
+class Poll(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to ask for the result of work that was started."""
+
+    task: Selector
+    """Where the answer to the start names the task: the placeholder `{{task}}` of this request."""
+    request: RequestTemplate
+    pending: list[Signal]
+    """Answers that mean: not yet."""
+    interval_seconds: Seconds = 5.0
+    max_wait_seconds: Seconds = 600.0
+    """So long after the start a task is given up as timed out."""
+    cost: Cost = Cost(request=1)
+
+
+class Output(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value that the provider has to offer."""
+
+    select: Selector
+    type: ColumnType = ColumnType.TEXT
+    allowed: list[str] = []
+
+    def column(self, name: str) -> Column:
+        """The column that would hold it."""
+        return Column(name, self.type, tuple(self.allowed))
+
+
+class ResponseMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of a good answer goes where."""
+
+    columns: Annotated[dict[Name, Output], Meta(min_length=1, max_length=200)]
+    failed: list[Signal] = []
+    """Good answers by their status that say the request failed."""
+
+
+class Chat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An endpoint that speaks as OpenAI's chat completions do."""
+
+    path: Path = "/v1/chat/completions"
+    model: str
+    """May be `{{settings.model}}`."""
+    answer_tokens_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
+    limit_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the endpoint calls that bound."""
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+
+
+class ProviderModule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that is known of one provider's one service."""
+
+    name: Name
+    title: Annotated[str, Meta(max_length=200)] = ""
+    source: Annotated[str, Meta(max_length=1_000)] = ""
+    """Where limits and signals were read, and by whom they are vouched for."""
+    checked: Annotated[str, Meta(max_length=20)] = ""
+    """When."""
+    base_url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*[^\s/?#])?$")]
+    auth: Bearer | KeyHeader | KeyQuery | None = None
+    settings: dict[Name, str] = {}
+    """Settings with their defaults; the configuration may give others."""
+    mode: Mode = "sync"
+    inputs: list[Name] = []
+    """What a lead must have; a lead without is skipped (`missing_input`)."""
+    optional_inputs: list[Name] = []
+    request: RequestTemplate | None = None
+    poll: Poll | None = None
+    response: ResponseMapping | None = None
+    chat: Chat | None = None
+    limits: list[Limit] = []
+    cost: Cost = Cost(request=1, lead=1)
+    """What the first request of a lead takes of the limits."""
+    credits_per_lead: Annotated[float, Meta(ge=0)] = 0.0
+    charge_on: Literal["result", "request"] = "result"
+    call_timeout_seconds: Seconds = 60.0
+    flight_seconds: Seconds = FLIGHT_SECONDS
+    throttled: list[Signal] = []
+    """Beside the status 429, which always means it unless another signal claims it."""
+    quota_gone: list[Signal] = []
+    """Beside the status 402."""
+    invalid_key: list[Signal] = []
+    """Beside the status 401."""
+    not_found: list[Signal] = []
+    """Answers that mean: nothing is known about this lead."""
+    hints: list[Hint] = msgspec.field(default_factory=lambda: [Hint(header="retry-after")])
+    """When to come again after `throttled`; the first that can be read counts."""
+    quota_hints: list[Hint] = []
+    """The same after `quota_gone`."""
+    ambiguous: Literal["retry_once", "hold", "reuse_id"] = "retry_once"
+    """After a call of which nobody knows whether it arrived: repeat it once, leave it to a person, or repeat it freely
+    because the provider recognises its id."""
+    id_header: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = None
+    """The header that carries a call's id, with `reuse_id`."""
+    notes: Annotated[str, Meta(max_length=4_000)] = ""
+
+    @property
+    def outputs(self) -> Mapping[str, Output]:
+        """What it can fill in; nothing for an endpoint that is asked by prompts."""
+        return self.response.columns if self.response else {}
+
+
+class Fault(Struct, frozen=True):
+    """What is wrong in a module file, and where."""
+
+    path: str
+    message: str
+
+
+class ModuleFaultsError(LeadlineError):
+    """A module file that cannot be used; holds all its faults."""
+
+    def __init__(self, file: str, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(f"{file}: {fault.path}: {fault.message}" for fault in faults))
+        self.file: Final = file
+        self.faults: Final = tuple(faults)
+
+
+def read_module(text: str, *, file: str) -> ProviderModule:
+    """The module that a TOML file describes.
+
+    Raises:
+        ModuleFaultsError: it is not TOML, or not a module; with every fault, each with its path.
+
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ModuleFaultsError(file, [Fault("", f"is not TOML: {error}")]) from None
+    faults = list(_type_faults(ProviderModule, document, ""))
+    if faults:
+        raise ModuleFaultsError(file, faults)
+    module = msgspec.convert(document, ProviderModule)
+    faults = [*_shape_faults(module), *_template_faults(module)]
+    if faults:
+        raise ModuleFaultsError(file, faults)
+    return module
+
+
+def preset_names() -> tuple[str, ...]:
+    """The modules that come with Leadline."""
+    names = (entry.name for entry in files(__package__).joinpath("providers").iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+@cache
+def preset(name: str) -> ProviderModule:
+    """A module that comes with Leadline. Raises KeyError where there is none of the name."""
+    if name not in preset_names():
+        raise KeyError(name)
+    text = files(__package__).joinpath("providers", f"{name}.toml").read_text(encoding="utf-8")
+    return read_module(text, file=f"{name}.toml")
+
+
+@lru_cache(maxsize=4_096)
+def selector(text: str) -> "jmespath.parser.ParsedResult":
+    """A JMESPath expression, compiled. Raises jmespath.exceptions.JMESPathError."""
+    return jmespath.compile(text)
+
+
+def selected(text: str, document: object) -> JsonValue:
+    """What a selector finds in a document; None where it finds nothing or does not fit the document."""
+    try:
+        found: JsonValue = selector(text).search(document)
+    except (jmespath.exceptions.JMESPathError, TypeError, ValueError, RecursionError):
+        return None
+    return found
+
+
+def _type_faults(wanted: Any, found: object, path: str) -> Iterator[Fault]:
+    """Every value that is not of its type, every key that is missing or does not exist."""
+    bare = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
+    arguments = [argument for argument in get_args(bare) if argument not in {type(None), UnsetType}]
+    if isinstance(bare, type) and issubclass(bare, Struct):
+        yield from _struct_faults(bare, found, path)
+    elif len(arguments) == 1 and get_origin(bare) is not list and found is not None:
+        yield from _type_faults(arguments[0], found, path)  # Something | None
+    elif get_origin(bare) is list and isinstance(found, list):
+        for position, item in enumerate(found):
+            yield from _type_faults(arguments[0], item, f"{path}[{position}]")
+    elif get_origin(bare) is dict and isinstance(found, dict):
+        for key, item in found.items():
+            yield from _leaf_faults(arguments[0], key, f"{path}.{key}")
+            yield from _type_faults(arguments[1], item, f"{path}.{key}")
+        if not found:
+            yield from _leaf_faults(wanted, found, path)
+    else:
+        yield from _leaf_faults(wanted, found, path)
+
+
+def _struct_faults(wanted: type[Struct], found: object, path: str) -> Iterator[Fault]:
+    if not isinstance(found, dict):
+        yield Fault(path, "must be a table of keys")
+        return
+    fields = {field.name: field for field in msgspec.structs.fields(wanted)}
+    for key, value in found.items():
+        place = f"{path}.{key}" if path else key
+        if key in fields:
+            yield from _type_faults(fields[key].type, value, place)
+        else:
+            yield Fault(place, f"there is no such key; there are {', '.join(fields)}")
+    for name, field in fields.items():
+        if field.required and name not in found:
+            yield Fault(f"{path}.{name}" if path else name, "is missing")
+
+
+def _leaf_faults(wanted: Any, found: object, path: str) -> Iterator[Fault]:
+    try:
+        msgspec.convert(found, wanted)
+    except msgspec.ValidationError as error:
+        message, _, inner = str(error).partition(" - at `$")
+        yield Fault(path + inner.removesuffix("`"), message[:1].lower() + message[1:])
+        return
+    if wanted == Selector:
+        try:
+            selector(str(found))
+        except jmespath.exceptions.JMESPathError as error:
+            yield Fault(path, f"is not JMESPath: {str(error).splitlines()[0]}")
+
+
+def _shape_faults(module: ProviderModule) -> Iterator[Fault]:
+    """What contradicts itself."""
+    for key, given in (("request", module.request), ("response", module.response)):
+        if module.chat is None and given is None:
+            yield Fault(key, "is missing; a module has request and response, or chat")
+        if module.chat is not None and given is not None:
+            yield Fault(key, "cannot stand beside chat")
+    if module.mode == "bulk":
+        yield Fault("mode", "bulk orders cannot be run by this version")
+    if (module.mode == "poll") != (module.poll is not None):
+        yield Fault("poll", "must be there with mode = 'poll', and only then")
+    if (module.ambiguous == "reuse_id") != (module.id_header is not None):
+        yield Fault("id_header", "must be there with ambiguous = 'reuse_id', and only then")
+    for key in sorted(set(module.inputs) & set(module.optional_inputs)):
+        yield Fault("optional_inputs", f"{key!r} is also among inputs")
+    for path, signal in _signals(module):
+        if signal.status is None and signal.select is None:
+            yield Fault(path, "needs a status or a select")
+        if signal.equals is not UNSET and signal.select is None:
+            yield Fault(path, "has equals without select")
+    for path, hint in _hints(module):
+        if (hint.header is None) == (hint.select is None):
+            yield Fault(path, "needs either a header or a select")
+
+
+def _template_faults(module: ProviderModule) -> Iterator[Fault]:
+    """Templates that do not parse, or name what the module does not have."""
+    names = [*module.inputs, *module.optional_inputs, *(SETTINGS + name for name in module.settings)]
+    used: set[str] = set()
+    for path, text, known in _templates(module, names):
+        try:
+            used |= set(names_in(parse_json_template(text, known)))
+        except TemplateFaultError as fault:
+            yield Fault(path, str(fault).replace("there is no column", "there is no input or setting"))
+    if module.request is not None:
+        for position, name in enumerate(module.inputs):
+            if name not in used:
+                yield Fault(f"inputs[{position}]", f"{name!r} is nowhere in the request")
+    if module.poll is not None and TASK not in used:
+        yield Fault("poll.request", "does not say which {{task}} it asks for")
+
+
+def _templates(module: ProviderModule, names: Sequence[str]) -> Iterator[tuple[str, object, Sequence[str]]]:
+    requests = [("request", module.request, names)]
+    if module.poll is not None:
+        requests.append(("poll.request", module.poll.request, [*names, TASK]))
+    for place, request, known in requests:
+        if request is not None:
+            yield f"{place}.path", request.path, known
+            for key, value in request.query.items():
+                yield f"{place}.query.{key}", value, known
+            for key, value in (request.body or {}).items():
+                yield f"{place}.body.{key}", value, known
+    if module.chat is not None:
+        yield "chat.model", module.chat.model, names
+
+
+def _signals(module: ProviderModule) -> Iterator[tuple[str, Signal]]:
+    lists = {
+        "throttled": module.throttled,
+        "quota_gone": module.quota_gone,
+        "invalid_key": module.invalid_key,
+        "not_found": module.not_found,
+        "poll.pending": module.poll.pending if module.poll else [],
+        "response.failed": module.response.failed if module.response else [],
+    }
+    for path, signals in lists.items():
+        for position, signal in enumerate(signals):
+            yield f"{path}[{position}]", signal
+
+
+def _hints(module: ProviderModule) -> Iterator[tuple[str, Hint]]:
+    for path, hints in (("hints", module.hints), ("quota_hints", module.quota_hints)):
+        for position, hint in enumerate(hints):
+            yield f"{path}[{position}]", hint
