@@ -131,13 +131,38 @@ def test_jobs_can_be_seen_over_the_submit_socket_but_not_their_history(
 def test_a_wrong_configuration_ends_with_2_and_names_every_fault(leadline: Leadline, tmp_path: Path) -> None:
     file = tmp_path / "leadline.toml"
     file.write_text("[queue]\nmax_stall_kills = 0\ncolour = 'red'\n")
-    for command in (("config", "check"), ("config", "show"), ("serve",)):
-        ran = leadline(*command, "--config", file)
+    for command in (("check", file), ("check", "--config", file), ("show", "--config", file)):
+        ran = leadline("config", *command)
         assert (ran.status, ran.out) == (2, "")
         assert ran.err.splitlines() == [
             "leadline: queue.max_stall_kills: must be a whole number from 1 to 100, not 0",
             f"leadline: queue.colour: there is no such key; known here: {', '.join(Queue.__struct_fields__)}",
         ]
+
+
+def test_the_daemon_does_not_start_on_a_wrong_configuration(leadline: Leadline, tmp_path: Path) -> None:
+    file = tmp_path / "leadline.toml"
+    file.write_text("[queue]\nmax_stall_kills = 0")
+    ran = leadline("serve", "--config", file)
+    assert ran.status == 2
+    assert ran.err == "leadline: queue.max_stall_kills: must be a whole number from 1 to 100, not 0\n"
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_common_command_imports_only_what_it_needs(daemon: FakeDaemon, script: str) -> None:
+    """Each of these costs more than the rest of the command; together they make a second."""
+    daemon.on(Jobs, lambda _: JobList(line=0, jobs=[view(41)]))
+    program = (
+        "import sys\n"
+        "from leadline.cli.app import run\n"
+        "assert run(['jobs']) == 0\n"
+        "sys.stderr.write(' '.join(sys.modules))\n"
+    )
+    python = Path(script).with_name("python")
+    ran = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    assert "enrich" in ran.stdout
+    heavy = {"rich", "asyncio", "anyio", "asyncpg", "aiohttp", "structlog", "sqlglot", "leadline.main", "tomllib"}
+    assert heavy & set(ran.stderr.split()) == set()
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault_of_the_command(daemon: FakeDaemon, script: str) -> None:

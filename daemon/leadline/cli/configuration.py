@@ -1,8 +1,9 @@
 """`config check` and `config show`."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from leadline import config as configuration
 from leadline.cli import terminal
@@ -16,9 +17,14 @@ config = App(name="config", help="Check the configuration, or show it.")
 
 
 @config.command
-def check(*, place: Placed) -> None:
+def check(
+    file: Annotated[Path | None, Parameter(help="The file, in place of the one that the daemon would read.")] = None,
+    /,
+    *,
+    place: Placed,
+) -> None:
     """Check the configuration file, and say everything that is wrong with it; the exit status is then 2."""
-    loaded = configuration.load(place.config)
+    loaded = configuration.load(file or place.config)
     if loaded.path is None:
         terminal.say("There is no configuration file: everything is as it is built in.")
     else:
