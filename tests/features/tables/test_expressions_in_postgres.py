@@ -49,9 +49,7 @@ async def connection() -> AsyncIterator["asyncpg.Connection[Any]"]:
 
     server = asyncio.create_task(serve())
     try:
-        await asyncio.wait([server, address], return_when=asyncio.FIRST_COMPLETED)
-        if server.done():
-            await server
+        server.add_done_callback(lambda _: address.done() or address.cancel())
         connection = await asyncpg.connect(await address)
         await connection.execute("SET timezone = 'UTC'")
         await connection.execute("CREATE TABLE lead (table_id bigint, id bigint, data jsonb)")
@@ -256,9 +254,11 @@ def _call(template: str, *arguments: st.SearchStrategy[str]) -> st.SearchStrateg
     return st.tuples(*arguments).map(lambda parts: template.format(*parts))
 
 
-number, text, date, moment, truth = (
-    st.deferred(lambda name=name: LANGUAGE[name]) for name in ("n", "t", "d", "ts", "b")
-)
+number = st.deferred(lambda: LANGUAGE["n"])
+text = st.deferred(lambda: LANGUAGE["t"])
+date = st.deferred(lambda: LANGUAGE["d"])
+moment = st.deferred(lambda: LANGUAGE["ts"])
+truth = st.deferred(lambda: LANGUAGE["b"])
 LANGUAGE: dict[str, st.SearchStrategy[str]] = {
     "n": st.sampled_from(["n", "m", "0", "1", "2.5", "-3", "0.00000000000000000001", "9" * 40])
     | _binary(["+", "-", "*", "/", "%"], number, number)

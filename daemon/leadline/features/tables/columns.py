@@ -151,7 +151,7 @@ def declared_columns(into: Mapping[str, object], *, field: str = "into") -> tupl
 
 
 def _declared(name: str, declared: object, at: str) -> Column:
-    if normal_name(name) != name:
+    if not name or normal_name(name) != name:
         advice = normal_name(name)
         hint = f"; {advice!r} would be one" if advice else ""
         raise Refused(

@@ -128,7 +128,7 @@ def _check_text(sample: bytes) -> None:
         if sample.startswith(magic):
             raise UnreadableFileError(f"the file is {kind}")
     wide = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if not wide and sample.count(0) > len(sample) // 100:
+    if not wide and 4 * sample.count(0) > len(sample):
         raise UnreadableFileError("the file is not text, or is UTF-16 without its byte order mark")
 
 
@@ -140,7 +140,8 @@ def _encoding(sample: bytes, *, complete: bool) -> str:
     text = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape").decode(sample, final=complete)
     beyond_ascii = sum(character > "\x7f" for character in text)
     broken = sum("\udc80" <= character <= "\udcff" for character in text)
-    return "utf-8" if broken * 2 <= beyond_ascii else "cp1252"
+    # Text in Windows-1252 hardly ever holds two bytes that are by chance one character of UTF-8.
+    return "utf-8" if broken <= 4 * (beyond_ascii - broken) else "cp1252"
 
 
 def _delimiter(text: str, line_end: str) -> str:
