@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline.features.tables.columns import TEXT_CHARACTERS_MAX
-from leadline.features.tables.reading import CsvFile, RefusedRow, Row, UnreadableFileError, sniff
+from leadline.features.tables.reading import CsvFile, CsvFormat, RefusedRow, Row, UnreadableFileError, sniff
 from leadline_protocol.errors import LeadReason
 from tests.world import dirty_csv
 
@@ -174,8 +174,9 @@ PIECES = st.sampled_from([b'"', b",", b"\n", b"\r\n", b"\r", b"a", b"\xff", b"\0
 @given(st.lists(PIECES, max_size=40).map(b"".join), st.sampled_from([1, 2, 7, 65_536]))
 def test_any_bytes_are_read_alike_however_they_are_cut(body: bytes, block: int) -> None:
     data = b"a,b\n" + body
-    rows = read(data)
-    assert read(data, block=block) == rows
+    written = CsvFormat("utf-8", ",")
+    rows = list(CsvFile([data], written).rows())
+    assert list(CsvFile((data[i : i + block] for i in range(0, len(data), block)), written).rows()) == rows
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
     assert [row.line for row in rows] == sorted({row.line for row in rows})
     for row in rows:

@@ -14,6 +14,7 @@ Undecodable bytes and NULs refuse their own row, not the file. What is no CSV fi
 
 import codecs
 import csv
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -39,6 +40,8 @@ RAW_CHARACTERS_MAX: Final = 65_536
 COLUMNS_MAX: Final = 1_000
 
 DELIMITERS: Final = ",;\t|"
+
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 class UnreadableFileError(LeadlineError):
@@ -309,7 +312,7 @@ class _Lines:
     def raw(self) -> str:
         """The record as it stands in the file, as far as it is kept."""
         text = "".join(self.taken)[:RAW_CHARACTERS_MAX].rstrip("\r\n")
-        return text.replace("\0", "\ufffd").encode(errors="surrogatepass").decode(errors="replace")
+        return _UNSTORABLE.sub("\ufffd", text)
 
     def _refill(self) -> bool:
         text = next(self._texts, None)
