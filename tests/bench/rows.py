@@ -1,0 +1,41 @@
+"""What is measured, and how much of it is enough.
+
+The floor is what the daemon must never fall below, the target what it is built for, the stretch what a sketch of its
+shape without any of its guards has reached. A row that was only ever compared with other queues has no numbers here.
+"""
+
+from typing import Final
+
+from tests.bench.figures import Row
+
+ROWS: Final = (
+    Row("submissions", "durable submissions, one pipelining client", "COPY of the same rows", "/s", 0.30, 0.50, 0.75),
+    Row("submissions_with_keys", "the same with idempotency keys", "COPY of the same rows", "/s", 0.30, 0.50, 0.75),
+    Row("clients", "50 clients, one job at a time each", "single INSERTs on 16 connections", "/s", 0.7, 1.1, 2),
+    Row("completed", "completed, 10,000 teamspaces with a slot each", "UPDATE of the same rows", "/s", 0.25, 0.5, 1),
+    Row("end_to_end", "submitted and completed at the same time", "COPY, then UPDATE", "/s"),
+    Row("cpu", "daemon CPU per job, submitted and completed", "", "µs", 25, 16, 10, less_is_better=True),
+    Row(
+        "start_p50", "start latency p50 at 100/s", "single-row COMMIT p50", "ms", 8, 4, 3, less_is_better=True
+    ),
+    Row("start_p99", "start latency p99 at 100/s, above fdatasync p99", "", "ms", None, 5, 2, less_is_better=True),
+    Row(
+        "start_p99_2000", "start latency p99 at 2,000/s, above fdatasync p99", "", "ms", None, 5, 2,
+        less_is_better=True,
+    ),
+    Row("memory", "resident memory per queued job", "", "bytes", 250, 180, 120, less_is_better=True),
+    Row("memory_core", "the core's own memory per queued job", "", "bytes", 250, 180, 120, less_is_better=True),
+    Row("restart", "restart with a long queue", "COPY-out of the same rows", "rows/s", 0.25, 0.45, 0.7),
+    Row(
+        "dispatch", "dispatch cost with 1,000,000 queued", "with 1,000 queued", "µs", 2, 1.5, 1.1,
+        less_is_better=True,
+    ),
+    Row("idle", "CPU of an idle daemon", "", "% of a core", 1, 0.3, 0.05, less_is_better=True),
+    Row(
+        "provider", "a provider at its limit, 1 to 10,000 teamspaces waiting", "(N - max cost)/(W + latency)", "/s",
+        0.95, 0.98, 0.995,
+    ),
+)  # fmt: skip
+"""In the order of the table."""
+
+BY_NAME: Final = {row.name: row for row in ROWS}
