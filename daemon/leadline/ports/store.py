@@ -62,7 +62,7 @@ class Placeholder(Enum):
 THIS_JOB: Final = Placeholder.THIS_JOB
 """The id of the job that the statement comes with."""
 
-LOOK_BACK_JOBS: Final = 100_000
+LOOK_BACK_JOBS: Final = 10_000
 """How far a listing looks back for what no index leads to: see `JobFilter`."""
 
 
@@ -144,8 +144,7 @@ class StoredJob(Struct, frozen=True, gc=False):
 class JobFilter(Struct, frozen=True):
     """Which jobs to list: newest first, from below `before`; a field that is None or empty narrows nothing.
 
-    Among ended jobs, those of a `uid`, and over all teamspaces completed noops, are looked for in the newest
-    LOOK_BACK_JOBS ids below `before` only.
+    Ended jobs of a `uid`, and completed noops, are looked for in the newest LOOK_BACK_JOBS ids below `before` only.
     """
 
     teamspace: str | None = None
@@ -164,12 +163,16 @@ class Store(Protocol):
     it is not, `Fenced` is raised and nothing is written.
     """
 
-    async def take_over(self, *, owner: str, kinds: Mapping[str, int]) -> Recovered:
-        """Become the owner under a new epoch, and say what is there.
+    async def take_over(
+        self, *, owner: str, kinds: Mapping[str, int], charge_seconds: int = 90_000, force: bool = False
+    ) -> Recovered:
+        """Become the owner under a new epoch, and say what is there; also the way back after a commit that failed.
 
-        `kinds` maps the names of the kinds of job that this daemon knows to their families' numbers. Calls found
-        `sent` are marked `unknown` with the cause `crash`. Raises OwnedByAnother while another daemon is alive on
-        this database.
+        `owner` is what a second daemon is told: host, pid, start. `kinds` maps the names of the kinds of job that this
+        daemon knows to their families' numbers; `NewJob.kind` counts them in the mapping's order. Calls found `sent`
+        are marked `unknown` with the cause `crash`; these are recovered, and all others sent in the last
+        `charge_seconds`, which has to be the longest time that a charge may count. Raises OwnedByAnother while another
+        daemon is alive on this database, unless `force` says to end its sessions; UnfitDatabase; Unavailable.
         """
         ...
 
@@ -181,7 +184,8 @@ class Store(Protocol):
         """Store one decision: all of it or, where this raises Unavailable or Fenced, nothing.
 
         When it returns, the records survive a crash of everything. Raises OutcomeUnknown where the database cannot be
-        asked whether the commit took place.
+        asked whether the commit took place, and Contradiction where the records are wrong. A job that was admitted and
+        ended in one decision may stand among the admitted ones too.
         """
         ...
 

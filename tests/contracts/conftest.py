@@ -1,0 +1,3 @@
+"""The database that the contracts' real adapters run on."""
+
+from tests.postgres import database  # noqa: F401
