@@ -14,7 +14,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -42,9 +42,13 @@ from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
 from leadline.core.events import AccountLearned
 from leadline.core.model import SECOND
 from leadline.core.rate_limit import BucketLimit, DailyLimit, Unit
+from leadline.features.tables.asking import Endpoint
+from leadline.features.tables.enrich import Endpoints, Enrich
 from leadline.features.tables.export import Export
 from leadline.features.tables.formula import Formula
 from leadline.features.tables.ports import Table
+from leadline.features.tables.provider_modules import ModuleFaultsError, preset, preset_names, read_module
+from leadline.features.tables.requests import Access
 from leadline.features.tables.selection import Database
 from leadline.features.tables.upload import Upload
 from leadline.ports.store import Fenced, OwnedByAnother, Recovered
@@ -98,6 +102,7 @@ class Daemon:
         self._store = store
         self._leads = leads
         self._embedded = embedded
+        self._endpoints = endpoints_of(config)
         self._stop = anyio.Event()
         self._lag = _LoopLag()
         self.service: Final = ServiceManager()
@@ -107,6 +112,10 @@ class Daemon:
     async def until_stopped(self) -> None:
         """Wait until somebody wants the daemon to end."""
         await self._stop.wait()
+
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """The provider accounts that are configured now."""
+        return self._endpoints
 
     async def database(self) -> wire.DatabaseStatus:
         """The database as it is now."""
@@ -164,12 +173,14 @@ class Daemon:
         self.service.reloading()
         try:
             config = configuration.load(self._config_path)
+            endpoints = endpoints_of(config)
         except configuration.ConfigError as error:
             raise Refused(ErrorCode.BAD_REQUEST, str(error), at="config") from error
         finally:
             self.service.ready()
         self.config = config
-        await self.supervisor.reload(setting_of(config))
+        self._endpoints = endpoints
+        await self.supervisor.reload(setting_of(config, endpoints))
         log.info("reloaded")
 
     def drain(self) -> None:
@@ -260,14 +271,14 @@ async def daemon(
         uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
         running = Daemon(config, config_path, store, leads, embedded=config.database.url is None)
         client = await stack.enter_async_context(provider_http(flight_seconds=5.0))
-        kinds = [*table_kinds(config, leads, uploads, state_dir), *extra_kinds(store)]
+        kinds = [*table_kinds(config, leads, uploads, state_dir, running.endpoints), *extra_kinds(store)]
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
             store=store,
             clock=_clock,
             kinds=kinds,
             client=client,
-            setting=setting_of(config),
+            setting=setting_of(config, running.endpoints()),
             next_reset=next_reset,
             announcer=announcer,
         )
@@ -297,20 +308,56 @@ async def daemon(
                 tasks.cancel_scope.cancel()
 
 
-def setting_of(config: Config) -> Setting:
+def setting_of(config: Config, endpoints: Mapping[str, Endpoint]) -> Setting:
     """What a configuration says about the queue."""
     limits = {name: config.limits_of(teamspace.plan) for name, teamspace in config.teamspaces.items()}
-    return Setting(config.rules(), limits, _accounts(config))
+    return Setting(config.rules(), limits, _accounts(config, endpoints))
 
 
-def table_kinds(config: Config, leads: PostgresLeads, uploads: UploadFolder, state_dir: Path) -> Sequence[JobKind]:
+def table_kinds(
+    config: Config, leads: PostgresLeads, uploads: UploadFolder, state_dir: Path, endpoints: Endpoints
+) -> Sequence[JobKind]:
     """The kinds of job over tables."""
     database = Database(DATABASE if config.database.records_per_hour else None)
     return [
         Upload(leads, database, uploads),
         Formula(leads, database),
         Export(leads, database, state_dir / "exports"),
+        Enrich(leads, database, endpoints),
     ]
+
+
+def endpoints_of(config: Config) -> Mapping[str, Endpoint]:
+    """The provider accounts that are configured. Raises ConfigError with every fault of their modules."""
+    found: dict[str, Endpoint] = {}
+    faults: list[configuration.Fault] = []
+    for name, provider in config.providers.items():
+        try:
+            found[name] = _endpoint(name, provider)
+        except ModuleFaultsError as error:
+            path = f"providers.{name}.module"
+            faults += [configuration.Fault(path, f"{fault.path}: {fault.message}") for fault in error.faults]
+        except KeyError:
+            message = f"there is no preset {provider.preset}; there are {', '.join(preset_names())}"
+            faults.append(configuration.Fault(f"providers.{name}.preset", message))
+    if faults:
+        raise configuration.ConfigError(faults)
+    return found
+
+
+def _endpoint(name: str, provider: configuration.Provider) -> Endpoint:
+    if provider.module is not None:
+        module = read_module(provider.module.read_text(encoding="utf-8"), file=str(provider.module))
+    else:
+        module = preset(provider.preset or name)
+    secret = provider.secret
+    access = Access(
+        provider.base_url or module.base_url,
+        None if secret is None else secret.reveal(),
+        {**module.settings, **provider.settings},
+        provider.call_timeout_seconds or module.call_timeout_seconds,
+    )
+    return Endpoint(AccountName(name), module, access)
 
 
 def _table_view(table: Table, leads: int, jobs: int) -> wire.TableView:
@@ -337,10 +384,14 @@ def _database_account(config: Config) -> list[Account]:
     return [Account(AccountLearned(DATABASE, (limit,), interactive_share=share, recorded=False))]
 
 
-def _accounts(config: Config) -> list[Account]:
+def _accounts(config: Config, endpoints: Mapping[str, Endpoint]) -> list[Account]:
     return _database_account(config) + [
         Account(
-            AccountLearned(AccountName(name), tuple(provider.limits or ()), provider.flight_seconds),
+            AccountLearned(
+                AccountName(name),
+                tuple(endpoints[name].module.limits if provider.limits is None else provider.limits),
+                provider.flight_seconds,
+            ),
             provider.pace_per_second,
         )
         for name, provider in config.providers.items()

@@ -107,6 +107,11 @@ class ProviderActor:
 
         return await self._client.send(request, may_send=may_send, began=began)
 
+    def abandon(self, call: CallId) -> None:
+        """The attempt was cancelled with this call in flight; the scheduler learns of it when the attempt is gone."""
+        self._out.discard(call)
+        self._released(self.account)
+
     def end(self, call: CallId, end: CallEnd) -> None:
         """A call is over."""
         self._out.discard(call)
@@ -128,7 +133,11 @@ class Permit:
         """Make the request: once. Raises Unsent, Ambiguous, BrokenResponse."""
         assert not self._used, f"call {self.id} was sent before"
         self._used = True
-        return await self._actor.send(self, request)
+        try:
+            return await self._actor.send(self, request)
+        except asyncio.CancelledError:
+            self._actor.abandon(self.id)
+            raise
 
     def end(self, end: CallEnd) -> None:
         """Say how it ended, after what it brought has been committed; later calls change nothing."""

@@ -20,7 +20,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import ClientRequest, TCPConnector
 
-from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent
+from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent, Withdrawn
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 """The largest body that is read, after decompression."""
@@ -82,7 +82,7 @@ class ProviderHttp:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return Response(response.status, headers, body)
         except _LeaveWithdrawn:
-            raise Unsent("leave to send was withdrawn") from None
+            raise Withdrawn("leave to send was withdrawn") from None
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             story = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             if headers_came:

@@ -85,7 +85,7 @@ class CallClosed(Struct, frozen=True, gc=False):
 
     id: CallId
     state: str
-    """throttled, failed, unknown or unsent."""
+    """done, throttled, failed, unknown or unsent."""
     cause: str
     began: Instant | None = None
 

@@ -167,6 +167,10 @@ class CallEnd(Struct, frozen=True, gc=False):
     parked: JobReason | None = None
     """Terminal until a person or a date: credits, daily_cap, invalid_key."""
     failed: bool = False
+    done: bool = False
+    """It brought what was asked for, and nothing that its end would be stored with (a poll's "not yet")."""
+    lost: bool = False
+    """It left, or part of it, and nobody knows what became of it."""
     unsent: bool = False
     """Certain: no byte of it left."""
     cost: Cost | None = None

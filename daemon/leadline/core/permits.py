@@ -166,14 +166,16 @@ class Permits:
             account.throttled(call.id, end.retry_after, event.at)
             state = "throttled"
         else:
-            account.ended(call.id, event.at, actual=end.cost, failed=end.failed)
-            state = "failed" if end.failed else ""
+            account.ended(call.id, event.at, actual=end.cost, failed=end.failed or end.lost)
+            state = "unknown" if end.lost else "failed" if end.failed else "done" if end.done else ""
         if end.parked is not None:
             account.park(end.parked, end.retry_after)
         if account.standing is not before:
             self._describe(account, decision)
         if state and call.account not in self._unrecorded:
-            decision.effects.records.calls_closed.append(CallClosed(call.id, state, "", event.at))
+            decision.effects.records.calls_closed.append(
+                CallClosed(call.id, state, "lost" if end.lost else "", None if end.lost else event.at)
+            )
         self.touch(call.account)
         return call
 

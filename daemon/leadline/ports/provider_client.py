@@ -17,6 +17,10 @@ class Unsent(LeadlineError):
     """Certain: no byte of the request left. No connection could be made, or leave to send was withdrawn."""
 
 
+class Withdrawn(Unsent):
+    """Leave to send was withdrawn at the last look: a stop or a pause has come."""
+
+
 class Ambiguous(LeadlineError):
     """The request or a part of it left, and no response headers came."""
 
@@ -51,7 +55,7 @@ class ProviderClient(Protocol):
     async def send(self, request: Request, *, may_send: Callable[[], bool], began: Callable[[], None]) -> Response:
         """Send the request and read the response.
 
-        `may_send` is asked synchronously right before the first byte is written; where it says no, Unsent is raised.
+        `may_send` is asked synchronously right before the first byte is written; where it says no, Withdrawn is raised.
         `began` is called when the response's headers have arrived. Raises Unsent, Ambiguous or BrokenResponse.
         """
         ...

@@ -1,0 +1,191 @@
+"""How a lead is asked about, by a provider's module or by a prompt to a model: requests out, turns back.
+
+Both are the same to whoever drives a lead's course: a request for a turn, its cost, and what an answer to it means.
+Everything here is a plain function of its arguments.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from leadline.core.events import CallEnd
+from leadline.core.model import SECOND
+from leadline.core.rate_limit import Cost
+from leadline.features.tables import responses
+from leadline.features.tables.columns import BadValueError, Cells, Column
+from leadline.features.tables.lead_course import Ask, Course, Turn
+from leadline.features.tables.prompts import Message, conversation, estimated_tokens, read_answer, repair
+from leadline.features.tables.provider_modules import ProviderModule
+from leadline.features.tables.requests import (
+    Access,
+    chat_request,
+    input_values,
+    lead_request,
+    missing_inputs,
+    poll_request,
+)
+from leadline.features.tables.templates import Template, fill_text
+from leadline.ports.provider_client import Request, Response
+from leadline_protocol.errors import JobReason, LeadReason
+from leadline_protocol.ids import AccountName, Instant
+
+
+class Endpoint(Struct, frozen=True):
+    """A provider account as configured: its name among the accounts, what it is, and how to reach it."""
+
+    account: AccountName
+    module: ProviderModule
+    access: Access
+
+
+class Heard(Struct, frozen=True):
+    """What an answer comes to."""
+
+    end: CallEnd
+    turn: Turn | None
+    """None: the account's key was refused, and with that the job ends."""
+    good: bool = False
+    """Whether the call counts as done: its row is closed with the result it led to."""
+
+
+class Asker(Protocol):
+    """Asks about one lead."""
+
+    endpoint: Endpoint
+
+    def request(self, ask: Ask, call_id: str) -> Request:
+        """The request for a turn. Raises BadValueError where a value cannot stand in it."""
+        ...
+
+    def cost(self, ask: Ask) -> Cost:
+        """What that request takes of the account's limits."""
+        ...
+
+    def hear(self, ask: Ask, response: Response, course: Course, wall: Instant, jitter: float) -> Heard:
+        """What an answer comes to. `wall` is Unix time in microseconds."""
+        ...
+
+
+class ModuleAsker:
+    """Asks a provider by its module."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        values: Cells,
+        into: tuple[Column, ...],
+        outputs: Mapping[str, str],
+        course: Course,
+    ) -> None:
+        self.endpoint = endpoint
+        self._values = values
+        self._into = into
+        self._outputs = dict(outputs)
+        self._course = course
+
+    def request(self, ask: Ask, call_id: str) -> Request:
+        """The request for a turn. Raises BadValueError where a value cannot stand in it."""
+        module, access = self.endpoint.module, self.endpoint.access
+        if ask.what == "poll":
+            assert self._course.task is not None, "only what was started is asked for"
+            return poll_request(module, access, self._values, task=self._course.task, call_id=call_id)
+        return lead_request(module, access, self._values, call_id=call_id)
+
+    def cost(self, ask: Ask) -> Cost:
+        """What that request takes: a lead with its first request, polls as the module says."""
+        module = self.endpoint.module
+        if ask.what == "poll":
+            assert module.poll is not None, "only modules with polls are polled"
+            return module.poll.cost
+        return module.cost
+
+    def hear(self, ask: Ask, response: Response, course: Course, wall: Instant, jitter: float) -> Heard:
+        """What an answer comes to."""
+        phase: responses.Phase = "poll" if ask.what == "poll" else "start"
+        verdict = responses.read_response(self.endpoint.module, response, phase, wall)
+        if isinstance(verdict, responses.Done):
+            try:
+                cells = responses.read_values(verdict.values, self._into, self._outputs)
+            except BadValueError as fault:
+                return Heard(CallEnd(), course.failed(LeadReason.BAD_OUTPUT, str(fault)), good=True)
+            return Heard(CallEnd(), course.done(cells), good=True)
+        return heard(verdict, course, wall, jitter)
+
+
+class PromptAsker:
+    """Asks a model by a prompt."""
+
+    def __init__(self, endpoint: Endpoint, prompt: Template, cells: Cells, into: tuple[Column, ...]) -> None:
+        self.endpoint = endpoint
+        self._into = into
+        self._messages: tuple[Message, ...] = conversation(fill_text(prompt, cells), into)
+        chat = endpoint.module.chat
+        assert chat is not None, "ai_prompt is given chat endpoints only"
+        self._answer_tokens_max = chat.answer_tokens_max
+
+    def request(self, ask: Ask, call_id: str) -> Request:  # noqa: ARG002  the messages know whether it is a repair
+        """The request for a turn."""
+        module, access = self.endpoint.module, self.endpoint.access
+        return chat_request(module, access, self._messages, answer_tokens_max=self._answer_tokens_max, call_id=call_id)
+
+    def cost(self, ask: Ask) -> Cost:
+        """What that request takes: tokens are charged as they may come to, and settled by the answer."""
+        tokens = estimated_tokens(self._messages, self._answer_tokens_max)
+        cost = replace(self.endpoint.module.cost, token=tokens)
+        return replace(cost, lead=0) if ask.what == "repair" else cost
+
+    def hear(self, ask: Ask, response: Response, course: Course, wall: Instant, jitter: float) -> Heard:
+        """What an answer comes to."""
+        verdict = responses.read_response(self.endpoint.module, response, "start", wall)
+        if not isinstance(verdict, responses.Done):
+            return heard(verdict, course, wall, jitter)
+        end = CallEnd()
+        if verdict.tokens is not None:
+            end = CallEnd(cost=replace(self.cost(ask), token=verdict.tokens))
+        answer = str(verdict.values["content"])
+        try:
+            return Heard(end, course.done(read_answer(answer, self._into)), good=True)
+        except BadValueError as fault:
+            turn = course.unusable(str(fault))
+            self._messages = repair(self._messages, answer, str(fault), self._into)
+            return Heard(end, turn, good=True)
+
+
+def heard(verdict: responses.Verdict, course: Course, wall: Instant, jitter: float) -> Heard:
+    """What every verdict but a result comes to, for the account and for the lead."""
+    match verdict:
+        case responses.Started(task=task):
+            return Heard(CallEnd(), course.pending(task), good=True)
+        case responses.Pending():
+            return Heard(CallEnd(), course.pending(None), good=True)
+        case responses.NotFound():
+            return Heard(CallEnd(), course.not_found(), good=True)
+        case responses.Throttled(hint_seconds=hint):
+            return Heard(CallEnd(throttled=True, retry_after=_after(wall, hint)), course.thrown_back())
+        case responses.QuotaGone(until=until):
+            reason = JobReason.CREDITS if until is None else JobReason.DAILY_CAP
+            return Heard(CallEnd(failed=True, parked=reason, retry_after=until), course.thrown_back())
+        case responses.InvalidKey():
+            return Heard(CallEnd(failed=True, parked=JobReason.INVALID_KEY), None)
+        case responses.ServerError(detail=detail):
+            return Heard(CallEnd(failed=True), course.broke(LeadReason.SERVER_ERROR, detail, jitter))
+        case responses.Failed(reason=reason_word, detail=detail):
+            return Heard(CallEnd(failed=True), course.failed(reason_word, detail))
+        case responses.Done():
+            raise AssertionError("a result is read by who asked for it")
+
+
+def _after(wall: Instant, seconds: float | None) -> Instant | None:
+    return None if seconds is None else Instant(wall + int(seconds * SECOND))
+
+
+def inputs_of(module: ProviderModule, cells: Cells, columns: Mapping[str, str]) -> tuple[Cells, Sequence[str]]:
+    """A lead's values for a module, and the needed ones that it lacks."""
+    values = input_values(module, cells, columns)
+    return values, missing_inputs(module, values)
+
+
+AI_PROMPT: Final = "ai_prompt"
+"""The built-in module: a prompt to a model."""

@@ -1,0 +1,406 @@
+"""The kind `enrich`: columns filled lead by lead, by a provider's module or by a prompt to a model.
+
+Some dozens of leads are on their way at a time; how fast they get on is the provider account's business, which grants
+the permits of all jobs of all teamspaces. Each lead follows its own course (lead_course.py); what it brings is stored
+by one writer per attempt (results.py). An attempt works through the list from its beginning, leaving out leads that
+have a result: that is all there is to resuming.
+
+A stop comes in two strengths. Told to stop, the attempt begins no new lead, no call waits for a permit any more,
+calls in flight come to their end and what they bring is stored. Cancelled, it is gone at once; its calls in flight
+are on record as cut off.
+"""
+
+import random
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import anyio
+import msgspec
+from msgspec.structs import replace
+
+from leadline.core.events import CallEnd
+from leadline.core.model import Counts, Family, JobState
+from leadline.core.rate_limit import Cost
+from leadline.features.tables.asking import AI_PROMPT, Asker, Endpoint, ModuleAsker, PromptAsker, inputs_of
+from leadline.features.tables.columns import BadValueError, Cells, Column, declared_columns
+from leadline.features.tables.expressions import Compiled
+from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
+from leadline.features.tables.ports import JobList, LeadStore, Order, Result, Table
+from leadline.features.tables.results import Brought, ResultWriter
+from leadline.features.tables.selection import (
+    WHERE_PARAMETER,
+    Database,
+    ahead_of,
+    compiled,
+    finished,
+    list_of,
+    prepare,
+    skipped_by_guard,
+    table_of,
+)
+from leadline.features.tables.templates import Template, parse_prompt
+from leadline.ports.provider_client import Ambiguous, BrokenResponse, Unsent, Withdrawn
+from leadline.ports.work import AccountClosed, Attempt, Call, ChainNotes, Finished, NoPermit, Prepared, Rerun, Stopped
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import ErrorCode, JobReason, LeadReason, Refused
+from leadline_protocol.ids import Instant, LeadId
+
+LEADS_AT_ONCE: Final = 64
+"""Leads of one job on their way at a time: enough to keep 3,000 calls a minute of one second each going."""
+
+PAGE_LEADS: Final = 64
+"""Leads whose cells are read together, right before their turn."""
+
+_PLACEHOLDER: Final = re.compile(r"\{\{([^{}]*)\}\}")
+_SUBMISSION = msgspec.json.Decoder(wire.Enrich)
+
+Endpoints = Callable[[], Mapping[str, Endpoint]]
+"""The provider accounts that are configured now, by name."""
+
+
+class ModuleParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a provider's module may be told."""
+
+    inputs: dict[str, str] = {}
+    """Input of the module → column it is read from; absent: its namesake."""
+    outputs: dict[str, str] = {}
+    """Column to fill → output of the module; absent: its namesake."""
+
+
+class PromptParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `ai_prompt` is told."""
+
+    prompt: str
+    provider: str | None = None
+    """The account to ask; absent: `openai`, or the only one there is."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A checked submission: whom to ask, and how."""
+
+    endpoint: Endpoint
+    into: tuple[Column, ...]
+    params: ModuleParams
+    prompt: Template | None
+    run_if: Compiled | None
+
+    def asker(self, cells: Cells, course: Course) -> Asker:
+        """Who asks about a lead."""
+        if self.prompt is not None:
+            return PromptAsker(self.endpoint, self.prompt, cells, self.into)
+        values, _ = inputs_of(self.endpoint.module, cells, self.params.inputs)
+        return ModuleAsker(self.endpoint, values, self.into, self.params.outputs, course)
+
+    def missing(self, cells: Cells) -> Sequence[str]:
+        """The inputs that a lead lacks."""
+        if self.prompt is not None:
+            return ()
+        return inputs_of(self.endpoint.module, cells, self.params.inputs)[1]
+
+    def course(self, task: str | None) -> Course:
+        """A lead's course at this provider."""
+        module = self.endpoint.module
+        poll = module.poll
+        return Course(
+            module.ambiguous,
+            poll_seconds=poll.interval_seconds if poll else 0.0,
+            poll_wait_seconds=poll.max_wait_seconds if poll else 0.0,
+            task=task,
+        )
+
+
+class Enrich:
+    """Enrichments (`ports.work.JobKind`)."""
+
+    name = "enrich"
+    family = Family.TABLES
+
+    def __init__(self, leads: LeadStore, database: Database, endpoints: Endpoints) -> None:
+        self._leads = leads
+        self._database = database
+        self._endpoints = endpoints
+
+    async def prepare(
+        self, teamspace: str, submission: wire.Submission, *, chain: ChainNotes | None, rerun: Rerun | None
+    ) -> Prepared:
+        """Check the module, what it is told, the columns and the filter. Raises Refused."""
+        assert isinstance(submission, wire.Enrich)
+        table = await self._leads.table(teamspace, submission.table)
+        ahead = ahead_of(chain, submission.table)
+        columns = {column.name: column for column in (table.columns if table else ())} | ahead.columns
+        plan_of(submission, columns, self._endpoints(), open_table=ahead.uploaded)
+        return await prepare(self._leads, teamspace, submission, submission.into, chain, rerun, first=submission.first)
+
+    async def run(self, attempt: Attempt) -> Finished:
+        """Ask about every lead that has no result yet. Raises Stopped."""
+        submission = _SUBMISSION.decode(attempt.job.payload)
+        table = await table_of(self._leads, attempt, submission.table)
+        plan = plan_of(submission, {column.name: column for column in table.columns}, self._endpoints())
+        frozen = await list_of(self._leads, attempt, table, submission, submission.first)
+        if (skipped := skipped_by_guard(submission, frozen.total)) is not None:
+            return skipped
+        counts = attempt.job.counts if attempt.job.counts.total else Counts(total=frozen.total)
+        attempt.doing(f"asking {plan.endpoint.account}")
+        return await _Enriching(self._leads, self._database, attempt, table, plan, frozen, counts).run()
+
+
+def plan_of(
+    submission: wire.Enrich,
+    columns: Mapping[str, Column],
+    endpoints: Mapping[str, Endpoint],
+    *,
+    open_table: bool = False,
+) -> Plan:
+    """A submission, checked against the table's columns and the configured providers. Raises Refused.
+
+    `open_table`: an earlier step of the chain adds columns that are not known yet, so a missing one is no fault.
+    """
+    into = declared_columns(submission.into)
+    types = {column.name: column.type for column in columns.values()}
+    run_if = compiled(submission.run_if, types, None, "run_if", WHERE_PARAMETER, unknown_allowed=open_table)
+    if submission.module == AI_PROMPT:
+        told = _params(submission.params, PromptParams)
+        names = {*columns, *_placeholders(told.prompt)} if open_table else set(columns)
+        prompt = parse_prompt(told.prompt, names, field="params.prompt")
+        return Plan(_chat_endpoint(told.provider, endpoints), into, ModuleParams(), prompt, run_if)
+    endpoint = endpoints.get(submission.module)
+    if endpoint is None or endpoint.module.chat is not None:
+        known = ", ".join([AI_PROMPT, *sorted(name for name, each in endpoints.items() if each.module.chat is None)])
+        raise Refused(
+            ErrorCode.UNKNOWN_MODULE, f"there is no module {submission.module}; there are {known}", at="module"
+        )
+    params = _params(submission.params, ModuleParams)
+    _check_names(endpoint, params, into, None if open_table else columns)
+    return Plan(endpoint, into, params, None, run_if)
+
+
+def _params(params: Mapping[str, Any], wanted: type[Any]) -> Any:
+    try:
+        return msgspec.convert(params, wanted)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        raise Refused(ErrorCode.BAD_REQUEST, message, at="params" + place.removesuffix("`")) from None
+
+
+def _placeholders(text: str) -> set[str]:
+    return {name.strip() for name in _PLACEHOLDER.findall(text)}
+
+
+def _chat_endpoint(name: str | None, endpoints: Mapping[str, Endpoint]) -> Endpoint:
+    chats = {each: endpoint for each, endpoint in endpoints.items() if endpoint.module.chat is not None}
+    if name is None:
+        name = "openai" if "openai" in chats else next(iter(chats), "openai")
+    if name not in chats:
+        known = ", ".join(sorted(chats)) or "none is configured"
+        message = f"no AI endpoint {name} is configured ({known})"
+        raise Refused(ErrorCode.UNKNOWN_PROVIDER, message, at="params.provider")
+    return chats[name]
+
+
+def _check_names(
+    endpoint: Endpoint, params: ModuleParams, into: Sequence[Column], columns: Mapping[str, Column] | None
+) -> None:
+    module = endpoint.module
+    needed = {*module.inputs, *module.optional_inputs}
+    for name, column in params.inputs.items():
+        if name not in needed:
+            message = f"{module.name} has no input {name}; it has {', '.join(sorted(needed))}"
+            raise Refused(ErrorCode.BAD_REQUEST, message, at=f"params.inputs.{name}")
+        if columns is not None and column not in columns:
+            raise Refused(ErrorCode.UNKNOWN_COLUMN, f"the table has no column {column}", at=f"params.inputs.{name}")
+    for name in module.inputs:
+        if columns is not None and name not in params.inputs and name not in columns:
+            message = f"{module.name} needs {name}, and the table has no such column; name another in params.inputs"
+            raise Refused(ErrorCode.UNKNOWN_COLUMN, message, at="params.inputs")
+    for filled in into:
+        output = params.outputs.get(filled.name, filled.name)
+        if output not in module.outputs:
+            message = f"{module.name} has no output {output}; it has {', '.join(module.outputs)}"
+            raise Refused(ErrorCode.BAD_REQUEST, message, at=f"into.{filled.name}")
+
+
+class _Enriching:
+    """One attempt at an enrichment."""
+
+    def __init__(
+        self,
+        leads: LeadStore,
+        database: Database,
+        attempt: Attempt,
+        table: Table,
+        plan: Plan,
+        frozen: JobList,
+        counts: Counts,
+    ) -> None:
+        self._leads = leads
+        self._database = database
+        self._attempt = attempt
+        self._table = table
+        self._plan = plan
+        self._frozen = frozen
+        self._writer = ResultWriter(leads, attempt, table, counts, self._records)
+        self._places = anyio.Semaphore(LEADS_AT_ONCE)
+        self._refused_key = False
+        self._waiting: set[anyio.CancelScope] = set()
+
+    async def run(self) -> Finished:
+        attempt = self._attempt
+        cut_off: dict[LeadId, list[str]] = {}
+        for cut in await self._leads.cut_off(attempt.job.id):
+            cut_off.setdefault(cut.lead, []).append(cut.cause)
+        orders = await self._leads.orders(attempt.job.id)
+        async with anyio.create_task_group() as writing:
+            writing.start_soon(self._writer.run)
+            async with anyio.create_task_group() as asking:
+                async for lead, cells in self._due():
+                    await self._places.acquire()
+                    if attempt.stopping or self._refused_key:
+                        self._places.release()
+                        break
+                    task = orders[lead][0] if lead in orders else None
+                    asking.start_soon(self._ask_about, lead, cells, task, cut_off.get(lead, []))
+            self._writer.close()
+        counts = self._writer.counts
+        if self._refused_key:
+            message = f"{self._plan.endpoint.account} refused the key"
+            return Finished(JobState.FAILED, counts, JobReason.INVALID_KEY, message)
+        if counts.pending:
+            raise Stopped("told to stop")
+        return finished(counts)
+
+    async def _records(self, amount: int) -> None:
+        """Wait for leave to write results; what has been brought is stored also when the attempt is to stop."""
+        if self._attempt.stopping:
+            return
+        try:
+            await self._database.records(self._attempt, amount, self._frozen.total)
+        except Stopped:
+            return
+
+    async def _due(self) -> AsyncIterator[tuple[LeadId, Cells]]:
+        """The leads to ask about, in the order of the list; those that need no asking are settled on the way."""
+        leads, plan, job = self._leads, self._plan, self._attempt.job
+        number = 0
+        while chunk := await leads.chunk(self._frozen, number):
+            number += 1
+            open_leads = await leads.unsettled(job.id, chunk)
+            for start in range(0, len(open_leads), PAGE_LEADS):
+                page = open_leads[start : start + PAGE_LEADS]
+                found = await leads.leads(self._table.id, page)
+                wanted = None
+                if plan.run_if is not None:
+                    wanted = await leads.matching(self._table, page, plan.run_if)
+                for lead in page:
+                    cells = found.get(lead)
+                    if cells is None:
+                        await self._settle(lead, Settle("skipped", LeadReason.DELETED))
+                    elif wanted is not None and lead not in wanted:
+                        await self._settle(lead, Settle("skipped", LeadReason.RUN_IF))
+                    elif missing := plan.missing(cells):
+                        await self._settle(lead, Settle("skipped", LeadReason.MISSING_INPUT, ", ".join(missing)))
+                    else:
+                        yield lead, cells
+
+    async def _settle(self, lead: LeadId, end: Settle, call: Call | None = None, how: CallEnd | None = None) -> None:
+        """Hand a lead's end to the writer; `call` brought it, and counts as ended when it is stored."""
+        calls = (call.id,) if call is not None and how == _GOOD else ()
+        result = Result(lead, end.state, end.reason, end.detail, end.cells, calls)
+        await self._writer.put(Brought(result, call, how or _GOOD))
+
+    # -- one lead ---------------------------------------------------------------------------------------------------
+
+    async def _ask_about(self, lead: LeadId, cells: Cells, task: str | None, cut_off: Sequence[str]) -> None:
+        """Follow one lead's course to its end, or as far as a stop lets it."""
+        course = self._plan.course(task)
+        asker = self._plan.asker(cells, course)
+        turn = course.begin(cut_off)
+        try:
+            if isinstance(turn, Settle):
+                await self._settle(lead, turn)
+            while not isinstance(turn, Settle):
+                if isinstance(turn, Pause):
+                    until = Instant(self._attempt.now() + turn.microseconds)
+                    await self._attempt.wait(turn.reason, until, {"provider": self._plan.endpoint.account})
+                    turn = turn.then
+                turn = await self._call(lead, asker, course, turn)
+        except Stopped:
+            return
+        except AccountClosed:
+            self._refuse_key()
+        finally:
+            self._places.release()
+
+    async def _call(self, lead: LeadId, asker: Asker, course: Course, ask: Ask) -> Turn:
+        """Make one call, and say what follows. Raises Stopped, AccountClosed."""
+        attempt = self._attempt
+        jitter = random.random()  # noqa: S311  spreads retries; nobody gains by guessing it
+        try:
+            call = await self._permit(lead, asker.cost(ask))
+        except NoPermit as error:
+            turn = course.failed(LeadReason.NEVER_FITS, str(error))
+            return await self._follow(lead, turn, None, _GOOD)
+        try:
+            request = asker.request(ask, str(call.id))
+        except BadValueError as fault:
+            call.end(CallEnd(unsent=True))
+            turn = Settle("skipped", LeadReason.MISSING_INPUT, str(fault))
+            return await self._follow(lead, turn, None, _GOOD)
+        try:
+            response = await call.send(request)
+        except Withdrawn:
+            call.end(CallEnd(unsent=True))
+            if attempt.stopping:
+                raise Stopped("told to stop") from None
+            return ask
+        except Unsent as error:
+            turn = course.broke(LeadReason.UNREACHABLE, str(error), jitter)
+            return await self._follow(lead, turn, call, CallEnd(unsent=True))
+        except Ambiguous as error:
+            return await self._follow(lead, course.lost(str(error), jitter), call, CallEnd(lost=True))
+        except BrokenResponse as error:
+            turn = course.broke(LeadReason.BAD_RESPONSE, str(error), jitter)
+            return await self._follow(lead, turn, call, CallEnd(failed=True))
+        task = course.task
+        heard = asker.hear(ask, response, course, attempt.now(), jitter)
+        if heard.turn is None:
+            call.end(heard.end)
+            raise AccountClosed(f"{asker.endpoint.account} refused the key")
+        if course.task is not None and course.task != task:
+            order = Order(lead, course.task, attempt.now(), call.id)
+            await self._writer.put(Brought(order, call, heard.end))
+            return heard.turn
+        if ask.what == "poll" and isinstance(heard.turn, Pause) and heard.good:
+            attempt.moved()
+        return await self._follow(lead, heard.turn, call, heard.end, good=heard.good)
+
+    async def _follow(self, lead: LeadId, turn: Turn, call: Call | None, end: CallEnd, *, good: bool = False) -> Turn:
+        """End a call: with the result that it brought, or by itself where it brought none."""
+        if isinstance(turn, Settle):
+            await self._settle(lead, turn, call, end)
+        elif call is not None:
+            call.end(replace(end, done=True) if good else end)
+        return turn
+
+    async def _permit(self, lead: LeadId, cost: Cost) -> Call:
+        """Wait for a permit; a refused key ends the wait of everybody."""
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                call = await self._attempt.permit(self._plan.endpoint.account, lead, cost)
+            finally:
+                self._waiting.discard(scope)
+        if scope.cancelled_caught:
+            raise AccountClosed("the key was refused")
+        if self._refused_key:
+            call.end(CallEnd(unsent=True))
+            raise AccountClosed("the key was refused")
+        return call
+
+    def _refuse_key(self) -> None:
+        self._refused_key = True
+        for scope in self._waiting:
+            scope.cancel()
+
+
+_GOOD: Final = CallEnd()
