@@ -62,10 +62,8 @@ SNOV = Wait(
     numbers={"provider": "snov", "amount": 15, "per_seconds": 60},
 )
 
-SNOV_SAYS = (
-    "Waiting for snov: 15 leads in any 60 s are shared by everyone, 15 of them are taken; "
-    "the next frees in 12 s (17:31:12)."
-)
+SNOV_NOTE = "Waiting for snov: 15 leads in any 60 s are shared by everyone, 15 of them are taken"
+SNOV_SAYS = f"{SNOV_NOTE}; the next frees in 12 s (17:31:12)."
 
 
 def test_jobs_are_listed_in_local_time_with_what_matters_of_each(leadline: Leadline, daemon: FakeDaemon) -> None:
@@ -83,7 +81,7 @@ def test_jobs_are_listed_in_local_time_with_what_matters_of_each(leadline: Leadl
     )
     assert leadline("jobs").out.splitlines() == [
         "JOB  KIND    TEAMSPACE  TABLE      STATE      LEADS                SUBMITTED  NOTE",
-        f" 43  enrich  acme       prospects  waiting    45 of 330 13 %       17:30:00   {SNOV_SAYS}",
+        f" 43  enrich  acme       prospects  waiting    45 of 330 13 %       17:30:00   in 12 s · {SNOV_NOTE}",
         " 42  enrich  acme       prospects  running    1,940 of 5,000 38 %  17:30:00   Asking gpt · 12.5/s",
         " 41  upload  acme       prospects  partial    5,060                17:30:00   60 failed",
         "  9  noop    acme                  completed                       17:30:00",
@@ -239,6 +237,8 @@ def provider() -> ProviderView:
                 frees_at=NOON + timedelta(seconds=72),
             ),
             LimitView(shape="concurrent", unit="request", amount=4, charged=1),
+            LimitView(shape="daily", unit="request", amount=1000, charged=12),
+            LimitView(shape="bucket", unit="record", amount=1_000_000, per_seconds=3600, charged=250),
         ],
         in_flight=1,
         waiting=3,
@@ -292,8 +292,10 @@ STATUS = [
     "",
     "PROVIDER  STATE      IN FLIGHT  WAITING                  LIMITS",
     "snov      throttled          1  3 calls of 2 teamspaces  goes on in 30 s (17:31:30)",
-    "                                                         15 of 15 leads in any 1 min, the next frees in 12 s",
+    "                                                         15 of 15 leads in any 60 s, the next frees in 12 s",
     "                                                         1 of 4 calls at a time",
+    "                                                         12 of 1,000 requests a day",
+    "                                                         1,000,000 records per hour, 250 taken",
 ]
 
 

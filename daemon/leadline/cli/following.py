@@ -10,14 +10,13 @@ what was asked for.
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
-from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from leadline.cli import terminal
 from leadline.cli.daemon import Daemon
-from leadline.cli.words import number, outcome, percent, settled, shown, span, title, wait_sentence, why_so
+from leadline.cli.words import number, outcome, percent, settled, shown, span, title, wait_note, why_so
 from leadline_protocol.errors import Unreachable
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
@@ -31,7 +30,6 @@ from leadline_protocol.messages import (
     Notice,
     Progress,
     Receipt,
-    Wait,
     Watch,
 )
 
@@ -148,12 +146,22 @@ def _ended(view: JobView) -> Ended:
     )
 
 
-def _doing(activity: str | None, waits: Sequence[Wait], now: datetime, *, stalled: bool) -> str:
-    if stalled:
-        return "STALLED"
-    if waits:
-        return wait_sentence(waits[0], now)
-    return shown(activity or "")
+class _Doing:
+    """What a job does or waits for, in words that count down as often as they are read."""
+
+    def __init__(self, lead: str, told: JobView | Progress) -> None:
+        self._lead: Final = lead
+        self._told: Final = told
+
+    def __str__(self) -> str:
+        told = self._told
+        if told.stalled:
+            doing = "STALLED"
+        elif told.waits:
+            doing = wait_note(told.waits[0], terminal.now())
+        else:
+            doing = shown(told.activity or "")
+        return " · ".join(filter(None, (self._lead, doing)))
 
 
 class _Lines(ExitStack):
@@ -162,17 +170,16 @@ class _Lines(ExitStack):
     def __init__(self) -> None:
         super().__init__()
         self._told: Final[dict[JobId, tuple[float, str]]] = {}
-        """When a job was last told of, and what it was doing then."""
+        """When a job was last told of, and what it waited for then."""
 
     def knows(self, view: JobView) -> None:
         if view.job not in self._told:
             self._tell(view.job, f"{title(view)}, {view.shown}", "")
 
     def moved(self, progress: Progress) -> None:
-        doing = _doing(progress.activity, progress.waits, terminal.now(), stalled=progress.stalled)
-        last, said = self._told.get(progress.job, (0.0, ""))
-        is_new = bool(progress.waits or progress.stalled) and doing.partition(";")[0] != said.partition(";")[0]
-        if not is_new and time.monotonic() - last < LINE_SECONDS:
+        waits_for = progress.waits[0].reason if progress.waits else "stalled" if progress.stalled else ""
+        last, waited_for = self._told.get(progress.job, (0.0, ""))
+        if time.monotonic() - last < LINE_SECONDS and waits_for in ("", waited_for):
             return
         counts = progress.counts
         parts = [progress.shown]
@@ -180,15 +187,15 @@ class _Lines(ExitStack):
             parts.append(
                 f"{number(settled(counts))} of {number(counts.total)} ({percent(settled(counts), counts.total)})"
             )
-        if doing:
+        if doing := str(_Doing("", progress)):
             parts.append(doing)
-        self._tell(progress.job, ", ".join(parts), doing)
+        self._tell(progress.job, ", ".join(parts), waits_for)
 
     def ended(self, ended: Ended) -> None:
         self._tell(ended.job, f"{ended.state}, {outcome(ended.counts)}" if ended.counts.total else ended.state, "")
 
-    def _tell(self, job: JobId, text: str, doing: str) -> None:
-        self._told[job] = (time.monotonic(), doing)
+    def _tell(self, job: JobId, text: str, waits_for: str) -> None:
+        self._told[job] = (time.monotonic(), waits_for)
         terminal.remark(f"{terminal.now():%H:%M:%S} job {job}: {text}")
 
 
@@ -198,14 +205,20 @@ class _Bars:
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
+
+        def text(field: str, style: str, ratio: int | None = None) -> TextColumn:
+            column = Column(no_wrap=True, overflow="ellipsis", ratio=ratio)
+            return TextColumn(f"{{task.{field}}}", style=style, markup=False, table_column=column)
 
         self._rows: Final[dict[JobId, rich.progress.TaskID]] = {}
         self._progress: Final = Progress(
-            TextColumn("{task.description}", markup=False),
+            text("description", "bold"),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[amount]}", markup=False, style="bold"),
-            TextColumn("{task.fields[doing]}", markup=False, style="dim"),
+            text("fields[amount]", "bold"),
+            text("fields[doing]", "dim", ratio=1),
             console=Console(stderr=True, no_color=not terminal.has_colours(sys.stderr)),
+            expand=True,
         )
 
     def __enter__(self) -> Self:
@@ -223,24 +236,27 @@ class _Bars:
             self._rows[view.job] = self._progress.add_task(
                 f"{place}{view.kind} {shown(view.table or '')}".rstrip(), total=None, amount="", doing=""
             )
-        doing = _doing(view.activity, view.waits, terminal.now(), stalled=view.stalled) or view.shown
-        self._show(view.job, view.counts, doing, view.leads_per_second)
+        self._show(view.job, view.counts, _Doing(_rate(view), view) if view.state == "running" else view.shown)
 
     def moved(self, progress: Progress) -> None:
-        doing = _doing(progress.activity, progress.waits, terminal.now(), stalled=progress.stalled)
-        self._show(progress.job, progress.counts, doing, progress.leads_per_second)
+        self._show(progress.job, progress.counts, _Doing(_rate(progress), progress))
 
     def ended(self, ended: Ended) -> None:
         doing = f"{ended.state}, {outcome(ended.counts)}" if ended.counts.total else ended.state
-        self._show(ended.job, ended.counts, doing, None, is_over=True)
+        self._show(ended.job, ended.counts, doing, is_over=True)
 
-    def _show(self, job: JobId, counts: Counts, doing: str, rate: float | None, *, is_over: bool = False) -> None:
+    def _show(self, job: JobId, counts: Counts, doing: _Doing | str, *, is_over: bool = False) -> None:
         row = self._rows.get(job)
         if row is None:
             return
-        if rate:
-            left = f", {span(counts.pending / rate)} left" if counts.pending else ""
-            doing = f"{number(rate)}/s{left}{' · ' if doing else ''}{doing}"
         amount = percent(settled(counts), counts.total) if counts.total else ""
         total = counts.total or (1 if is_over else None)
         self._progress.update(row, total=total, completed=settled(counts) or is_over, amount=amount, doing=doing)
+
+
+def _rate(told: JobView | Progress) -> str:
+    """How fast it goes and how long it will take: `12.5/s, 4 min 5 s left`."""
+    rate = told.leads_per_second
+    if not rate:
+        return ""
+    return f"{number(rate)}/s" + (f", {span(told.counts.pending / rate)} left" if told.counts.pending else "")

@@ -197,7 +197,7 @@ def _indented(submission: object) -> str:
 def _show_history(story: list[HistoryEntry], now: datetime) -> None:
     rows = []
     for entry in story:
-        details = ", ".join(f"{key} {value}" for key, value in entry.detail.items())
+        details = ", ".join(str(value) if key == "message" else f"{key} {value}" for key, value in entry.detail.items())
         rows.append((clock(entry.at, now), entry.event, shown(details)))
     terminal.columns(("WHEN", "WHAT", "DETAILS"), rows)
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from leadline.cli import terminal
 from leadline.cli.daemon import Misused, Placed, control
 from leadline.cli.jobs import Json
-from leadline.cli.words import ago, clock, counted, number, shown, size, span
+from leadline.cli.words import ago, clock, counted, number, per, shown, size, span
 from leadline_protocol.messages import (
     ColumnView,
     FamilyStatus,
@@ -195,10 +195,10 @@ def limit_words(limit: LimitView, now: datetime) -> str:
         case "daily":
             return f"{taken} a day{frees}"
         case "window":
-            return f"{taken} in any {span(limit.per_seconds or 0)}{frees}"
+            return f"{taken} in any {per(limit.per_seconds or 0)}{frees}"
         case "bucket":
             return (
-                f"{counted(limit.amount, limit.unit)} per {span(limit.per_seconds or 0)}, {number(limit.charged)} taken"
+                f"{counted(limit.amount, limit.unit)} per {per(limit.per_seconds or 0)}, {number(limit.charged)} taken"
             )
 
 

@@ -141,7 +141,7 @@ def _total(snapshot: Snapshot, state: str) -> int:
 
 
 def _families(rows: list[FamilyStatus]) -> "Table":
-    table = _table("FAMILY", "", "IN HAND", "RUNNING", "QUEUED", "DELAYED", right=("RUNNING", "QUEUED", "DELAYED"))
+    table = _table("FAMILY", "", "IN HAND", "RUNNING", "QUEUED", "DELAYED", "", right=("RUNNING", "QUEUED", "DELAYED"))
     for row in rows:
         capacity = "no limit" if row.capacity is None else number(row.capacity)
         table.add_row(
@@ -202,16 +202,17 @@ def _jobs(heading: str, views: list[JobView], total: int) -> "RenderableType":
 
 
 def _table(*headings: str, right: tuple[str, ...] = ()) -> "Table":
+    """A table over the whole width, whose last column takes what the others leave."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     for heading in headings:
         table.add_column(
             heading,
             justify="right" if heading in right else "left",
             no_wrap=True,
             overflow="ellipsis",
-            ratio=None,
+            ratio=1 if heading == headings[-1] else None,
         )
     return table
 

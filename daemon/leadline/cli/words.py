@@ -140,6 +140,18 @@ def wait_sentence(wait: Wait, now: datetime) -> str:
     return f"{sentence}; {ending} in {span(seconds)} ({clock(wait.until, now)})."
 
 
+def wait_note(wait: Wait, now: datetime) -> str:
+    """The same in short, with the time first: what comes last may be cut."""
+    sentence = shown(wait.message or JOB_REASONS.get(wait.reason) or str(wait.reason)).rstrip(".")
+    seconds = 0.0 if wait.until is None else seconds_between(now, wait.until)
+    return f"in {span(seconds)} · {sentence}" if seconds else sentence
+
+
+def per(seconds: float) -> str:
+    """A period that amounts are counted in: `60 s`, `hour`."""
+    return {3600: "hour", 86_400: "day"}.get(round(seconds)) or (f"{seconds:g} s" if seconds <= 600 else span(seconds))
+
+
 def note(view: JobView, now: datetime) -> str:
     """The one thing worth saying of a job in a list."""
     parts = []
@@ -154,7 +166,7 @@ def note(view: JobView, now: datetime) -> str:
             parts.append(f"{number(view.counts.failed)} failed")
         parts.extend(shown(warning.message) for warning in view.warnings)
     elif view.waits:
-        parts.append(wait_sentence(view.waits[0], now))
+        parts.append(wait_note(view.waits[0], now))
         if len(view.waits) > 1:
             parts.append(f"and {len(view.waits) - 1} more: leadline why {view.job}")
     else:
