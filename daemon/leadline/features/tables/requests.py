@@ -40,18 +40,18 @@ class Access(msgspec.Struct, frozen=True):
         return f"Access({self.base_url!r}, key={'***' if self.key else None})"
 
 
-def input_values(module: ProviderModule, cells: Cells, columns: Mapping[str, str]) -> Cells:
+def input_values(module: ProviderModule, cells: Mapping[str, JsonValue], columns: Mapping[str, str]) -> Cells:
     """The module's inputs from a lead's cells; `columns` says which column an input is read from, else its namesake."""
     names = (*module.inputs, *module.optional_inputs)
     return {name: cells[column] for name in names if (column := columns.get(name, name)) in cells}
 
 
-def missing_inputs(module: ProviderModule, values: Cells) -> tuple[str, ...]:
+def missing_inputs(module: ProviderModule, values: Mapping[str, JsonValue]) -> tuple[str, ...]:
     """The inputs that the module needs and this lead does not have."""
     return tuple(name for name in module.inputs if not cell_text(values.get(name)).strip())
 
 
-def lead_request(module: ProviderModule, access: Access, values: Cells, *, call_id: str) -> Request:
+def lead_request(module: ProviderModule, access: Access, values: Mapping[str, JsonValue], *, call_id: str) -> Request:
     """The first request for a lead: the whole of a synchronous call, or the start of a task.
 
     Raises:
@@ -62,7 +62,9 @@ def lead_request(module: ProviderModule, access: Access, values: Cells, *, call_
     return _request(module, module.request, access, values, call_id)
 
 
-def poll_request(module: ProviderModule, access: Access, values: Cells, *, task: str, call_id: str) -> Request:
+def poll_request(
+    module: ProviderModule, access: Access, values: Mapping[str, JsonValue], *, task: str, call_id: str
+) -> Request:
     """The request for the result of a task. Raises BadValueError as `lead_request` does."""
     assert module.poll is not None, f"{module.name} has no polls"
     return _request(module, module.poll.request, access, {**values, TASK: task}, call_id)
@@ -84,7 +86,9 @@ def chat_request(
     return _complete(module, access, "POST", chat.path, {}, {}, body, call_id)
 
 
-def _request(module: ProviderModule, template: RequestTemplate, access: Access, values: Cells, call_id: str) -> Request:
+def _request(
+    module: ProviderModule, template: RequestTemplate, access: Access, values: Mapping[str, JsonValue], call_id: str
+) -> Request:
     values = _with_settings(access, values)
     path = _text(template.path).fill(lambda name: quote(cell_text(values.get(name)), safe=""))
     if {".", ".."} & set(path.split("/")):
