@@ -390,3 +390,30 @@ def test_any_text_compiles_or_is_refused_with_a_place_inside_it(text: str) -> No
     except Refused as refused:
         place = refused.at or ""
     assert place is None or 1 <= int(place.removeprefix("where:")) <= max(1, len(text))
+
+
+HARMLESS = {
+    "score;",
+    "score -- > 7",
+    "score /* hidden */ > 7",
+    "/**/ score",
+    "score > 7 --",
+    "company = 'a' 'b'",
+    "!active",
+    "score == 1",
+    "score <=> 1",
+    "date_part('year', founded)",
+}
+
+
+@pytest.mark.parametrize("text", [text for text, _ in ATTACKS])
+def test_the_tree_alone_keeps_the_gate(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass over the tokens knows the places; were it blind, only what means something harmless would come in."""
+    monkeypatch.setattr(expressions, "_admit", lambda *_: None)
+    try:
+        if text in HARMLESS:
+            compiled(text)
+        else:
+            refusal(text)
+    finally:
+        expressions._compiled.cache_clear()
