@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import ErrorCode, JobReason
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
     DatabaseStatus,
@@ -29,7 +29,7 @@ from leadline_protocol.messages import (
     Watch,
 )
 from tests.cli.conftest import Leadline
-from tests.cli.fake_daemon import NOON, FakeDaemon, counts, view
+from tests.cli.fake_daemon import NOON, Answer, FakeDaemon, counts, refusal, view
 
 JOB = JobId(41)
 
@@ -94,6 +94,25 @@ def test_the_same_as_json_are_the_notices(leadline: Leadline, daemon: FakeDaemon
 
 def test_watching_a_job_that_fails_ends_with_1(leadline: Leadline, daemon: FakeDaemon) -> None:
     script_of_a_job(daemon, "failed")
+    assert leadline("watch", 41).status == 1
+
+
+def test_a_daemon_that_starts_again_is_waited_for(leadline: Leadline, daemon: FakeDaemon) -> None:
+    """It takes connections before it knows its jobs; whoever waited for one goes on waiting."""
+    script_of_a_job(daemon)
+    answers = [refusal(ErrorCode.UNAVAILABLE, "the daemon is starting", retry_after=0.01)]
+
+    def watch(asked: Watch) -> Answer:
+        assert asked.job is not None
+        return answers.pop() if answers else [Done(line=0), Ended(job=asked.job, state="completed", counts=counts())]
+
+    daemon.on(Watch, watch)
+    assert leadline("watch", 41).status == 0
+    assert answers == []
+
+
+def test_a_job_that_there_is_not_is_not_waited_for(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Get, lambda _: refusal(ErrorCode.NOT_FOUND, "there is no job 41", at="job"))
     assert leadline("watch", 41).status == 1
 
 

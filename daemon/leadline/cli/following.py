@@ -12,12 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 from leadline.cli import terminal
 from leadline.cli.daemon import Daemon
 from leadline.cli.words import number, outcome, percent, settled, shown, span, title, wait_note, why_so
-from leadline_protocol.errors import Unreachable
+from leadline_protocol.errors import RETRYABLE, Refused, Unreachable
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
     ENDED_STATES,
@@ -28,13 +28,17 @@ from leadline_protocol.messages import (
     JobView,
     Missed,
     Notice,
+    Operation,
     Progress,
     Receipt,
+    Reply,
     Watch,
 )
 
 if TYPE_CHECKING:
     import rich.progress
+
+R = TypeVar("R", bound=Reply)
 
 FAILED_STATES: Final = frozenset({"failed", "cancelled"})
 """The ends for which a command that waited exits with 1."""
@@ -66,44 +70,71 @@ def follow(
 
     Raises Refused where there is no such job, Unreachable where the daemon went away and did not come back.
     """
-    ends: dict[JobId, Ended] = {}
-    open_jobs = dict.fromkeys(jobs)
-
-    def end(ended: Ended) -> None:
-        if ended.job in open_jobs:
-            del open_jobs[ended.job]
-            ends[ended.job] = ended
-            report.ended(ended)
-
-    def look(job: JobId) -> None:
-        view = daemon.client.call(Get(job=job)).view
-        report.knows(view)
-        if view.state in ENDED_STATES:
-            end(_ended(view))
-
-    while open_jobs:
-        for job in list(open_jobs):
-            daemon.client.call(Watch(job=job) if daemon.controls else Follow(job=job))
-            look(job)
+    following = _Following(daemon, jobs, report, heard or (lambda _: None))
+    while following.open_jobs:
+        following.begin()
         try:
-            while open_jobs:
-                for notice in daemon.client.notices(timeout_seconds=None if daemon.controls else POLL_SECONDS):
-                    if heard is not None:
-                        heard(notice)
-                    match notice:
-                        case Ended():
-                            end(notice)
-                        case Progress():
-                            report.moved(notice)
-                        case Missed():
-                            break
-                    if not open_jobs:
-                        return ends
-                for job in list(open_jobs):
-                    look(job)
+            following.listen()
         except Unreachable:
             terminal.remark("The daemon went away; waiting for it to come back.")
-    return ends
+    return following.ends
+
+
+def patiently(daemon: Daemon, operation: Operation[R]) -> R:
+    """The reply, also of a daemon that is only starting, or has lost its database for a while."""
+    while True:
+        try:
+            return daemon.client.call(operation)
+        except Refused as refusal:
+            if refusal.code not in RETRYABLE:
+                raise
+            time.sleep(refusal.retry_after or POLL_SECONDS)
+
+
+class _Following:
+    """Jobs that have not ended, and how those did that have."""
+
+    def __init__(self, daemon: Daemon, jobs: Iterable[JobId], report: Report, heard: Callable[[Notice], None]) -> None:
+        self.open_jobs: Final = dict.fromkeys(jobs)
+        self.ends: Final[dict[JobId, Ended]] = {}
+        self._daemon: Final = daemon
+        self._report: Final = report
+        self._heard: Final = heard
+
+    def begin(self) -> None:
+        """Have the daemon tell of the open jobs; what happened before that is seen by looking."""
+        for job in list(self.open_jobs):
+            patiently(self._daemon, Watch(job=job) if self._daemon.controls else Follow(job=job))
+            self._look(job)
+
+    def listen(self) -> None:
+        """Hear what is told until all have ended. Raises Unreachable when the connection is lost."""
+        while self.open_jobs:
+            for notice in self._daemon.client.notices(timeout_seconds=None if self._daemon.controls else POLL_SECONDS):
+                self._heard(notice)
+                match notice:
+                    case Ended():
+                        self._end(notice)
+                    case Progress():
+                        self._report.moved(notice)
+                    case Missed():
+                        break
+                if not self.open_jobs:
+                    return
+            for job in list(self.open_jobs):
+                self._look(job)
+
+    def _look(self, job: JobId) -> None:
+        view = patiently(self._daemon, Get(job=job)).view
+        self._report.knows(view)
+        if view.state in ENDED_STATES:
+            self._end(_ended(view))
+
+    def _end(self, ended: Ended) -> None:
+        if ended.job in self.open_jobs:
+            del self.open_jobs[ended.job]
+            self.ends[ended.job] = ended
+            self._report.ended(ended)
 
 
 def await_receipt(daemon: Daemon, receipt: Receipt) -> Ended:

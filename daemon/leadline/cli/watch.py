@@ -6,7 +6,7 @@ from typing import Final, assert_never
 
 from leadline.cli import terminal
 from leadline.cli.daemon import Placed, control
-from leadline.cli.following import follow, is_failure, reporting, verdict
+from leadline.cli.following import follow, is_failure, patiently, reporting, verdict
 from leadline.cli.jobs import JobNumber, Json
 from leadline.cli.words import clock, number, percent, settled, shown, wait_sentence
 from leadline_protocol.errors import Unreachable
@@ -38,7 +38,7 @@ def watch(id_: JobNumber | None = None, /, *, place: Placed, json: Json = False)
 def _watch_all(place: Placed, *, json: bool) -> None:
     with control(place) as daemon:
         while True:
-            daemon.client.call(Watch())
+            patiently(daemon, Watch())
             try:
                 for notice in daemon.client.notices():
                     _tell(notice, json=json)
