@@ -142,7 +142,7 @@ class Durable(Struct):
         scheduler.handle(limits, now)
         recovery.pauses(self.pauses)
         recovery.accounts(accounts, self.accounts, [_past(call) for call in self.calls.values() if _counts(call)])
-        recovery.jobs(_job_row(row) for row in self.live.values())
+        recovery.jobs(_job_row(row, len(kinds)) for row in self.live.values())
         slots = [SlotRow(*key, job) for key, job in self.slots.items()]  # type: ignore[arg-type]  # key is flat
         return scheduler, recovery.finish(slots, self.last_job)
 
@@ -156,13 +156,13 @@ def _past(call: StoredCall) -> PastCallRow:
     return PastCallRow(call.row.id, call.row.account, call.row.cost, sent, call.began)
 
 
-def _job_row(row: LiveRow) -> JobRow:
+def _job_row(row: LiveRow, known_kinds: int) -> JobRow:
     job = row.admitted
     return JobRow(
         job.id,
         job.order,
         job.teamspace,
-        job.new.kind,
+        job.new.kind if job.new.kind < known_kinds else None,
         row.state,
         job.new.run_at,
         job.chain,

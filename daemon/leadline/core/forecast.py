@@ -3,8 +3,9 @@
 People ask two things of a job that stands in the queue: what holds it, and for how long. The first has an exact
 answer, and it is a list: a job may be paused, wait for its teamspace's slot and for the servers, all at once, and
 naming only one of them would send somebody to remove a wait behind which the next one stands. The second has an
-answer only as far as the blockers name their ends. A range is given where all of them do; nobody knows how long the
-job that holds the slot will take, so a job behind it has no range, rather than one made up from averages.
+answer only as far as the blockers name their ends. A range is given where all of them do: an answer may free a limit
+sooner, and everybody who waits for it may go first. Nobody knows how long the job that holds the slot will take, so a
+job behind it has no range, rather than one made up from averages.
 """
 
 from typing import Final
@@ -12,10 +13,10 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from leadline.core.model import Attempt, Family, Job, JobState, Now, Wait
+from leadline.core.model import SECOND, Attempt, Family, Job, JobState, Now, Wait
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import Instant, JobId
+from leadline_protocol.ids import AccountName, Instant, JobId
 
 _HOLDERS_NAMED_MAX: Final = 5
 """Jobs that are named as holding a teamspace's slots; there may be any number."""
@@ -30,8 +31,9 @@ class Why(Struct, frozen=True):
     """Jobs that run or start before it: those of its teamspace and, where the family's capacity is used up, also the
     first job of every other teamspace that is older and may start."""
     earliest: Instant | None
-    """No later than this may it go on; None: nobody can say."""
+    """It goes on no sooner than this; None: nobody can say."""
     latest: Instant | None
+    """It goes on no later than this, unless something new comes in its way; None: nobody can say."""
 
 
 def why(scheduler: Scheduler, job: JobId, now: Now) -> Why:
@@ -53,7 +55,7 @@ def why(scheduler: Scheduler, job: JobId, now: Now) -> Why:
     elif live.state is JobState.QUEUED:
         blockers += _of_queued(scheduler, live)
         ahead = _ahead(scheduler, live)
-    return Why(tuple(blockers), ahead, *_range(blockers, now))
+    return Why(tuple(blockers), ahead, *_range(scheduler, blockers, now))
 
 
 def _pauses(scheduler: Scheduler, job: Job) -> list[Wait]:
@@ -133,11 +135,22 @@ def _ahead(scheduler: Scheduler, job: Job) -> int:
     return ahead
 
 
-def _range(blockers: list[Wait], now: Now) -> tuple[Instant | None, Instant | None]:
-    if not blockers:
-        return now.instant, now.instant
-    ends = [wait.until for wait in blockers if wait.until is not None]
-    if len(ends) < len(blockers):
-        return None, None
-    latest = max(now.instant, *ends)
-    return latest, latest
+def _range(scheduler: Scheduler, blockers: list[Wait], now: Now) -> tuple[Instant | None, Instant | None]:
+    earliest = latest = now.instant
+    for wait in blockers:
+        if wait.until is None:
+            return None, None
+        latest = max(latest, Instant(wait.until + _line_microseconds(scheduler, wait, now)))
+        if wait.reason is not JobReason.LIMIT:
+            earliest = max(earliest, wait.until)
+    return earliest, latest
+
+
+def _line_microseconds(scheduler: Scheduler, wait: Wait, now: Now) -> int:
+    """How long it takes until everybody who waits for a window has been served, if all cost as much as this one."""
+    account = scheduler.accounts.get(AccountName(str(wait.numbers.get("provider"))))
+    if wait.reason is not JobReason.LIMIT or account is None or "per_seconds" not in wait.numbers:
+        return 0
+    calls_per_window = max(1, int(wait.numbers["amount"]) // max(1, int(wait.numbers["cost"])))
+    windows = -(-account.state(now.instant).waiting // calls_per_window)
+    return round(windows * float(wait.numbers["per_seconds"]) * SECOND)

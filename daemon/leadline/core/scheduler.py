@@ -643,10 +643,11 @@ class Scheduler:
         had_turn = chain.left[0] == step.id
         skipped = chains.take_out(chain, step.id, state)
         self._change(job)
-        for later in skipped:
-            self._strike(self.jobs[later], Trigger.SKIP, JobReason.PREVIOUS_STEP_FAILED)
         if job.state is JobState.STOPPING:
-            self._strike_steps(chain)
+            self._cancel_steps(chain, skipped)
+        else:
+            for later in skipped:
+                self._strike(self.jobs[later], Trigger.SKIP, JobReason.PREVIOUS_STEP_FAILED)
         if not chain.left:
             self._end_chain(chain, job)
         elif had_turn and job.state is not JobState.DELAYED:
@@ -668,10 +669,10 @@ class Scheduler:
         else:
             self._start(step, lane)
 
-    def _strike_steps(self, chain: Chain) -> None:
-        """Cancel all steps that are left; none of them has an attempt."""
+    def _cancel_steps(self, chain: Chain, others: Sequence[JobId] = ()) -> None:
+        """Cancel all steps that are left, and others that were; none of them has an attempt."""
         left, chain.left = chain.left, ()
-        for step in left:
+        for step in (*left, *others):
             self._strike(self.jobs[step], Trigger.CANCEL, JobReason.CANCELLED)
 
     def _end_chain(self, chain: Chain, job: Job) -> None:
@@ -831,7 +832,7 @@ class Scheduler:
 
     def _cancel_chain(self, job: Job, chain: Chain, event: ev.CancelAsked) -> Refused | None:
         if job.state in {JobState.DELAYED, JobState.QUEUED}:
-            self._strike_steps(chain)
+            self._cancel_steps(chain)
             self._end_chain(chain, job)
             return None
         if job.state is JobState.RUNNING:

@@ -1,0 +1,320 @@
+"""Q4, Q7 and T11 as the scheduler sees them: permits over all teamspaces, and waiting, which is never a failure."""
+
+import pytest
+
+from leadline.core import events as ev
+from leadline.core.model import SECOND, JobState, StopCause
+from leadline.core.rate_limit import ConcurrentLimit, Cost, WindowLimit
+from leadline_protocol.errors import JobReason
+from leadline_protocol.ids import AccountName, CallId, Instant, LeadId
+from tests.core.harness import Harness
+from tests.world.windows import worst_window
+
+HOUR = 3600
+
+
+@pytest.fixture
+def snov(queue: Harness) -> Harness:
+    queue.provider("snov", WindowLimit(15, 60))
+    return queue
+
+
+def later(queue: Harness, seconds: float) -> Instant:
+    return Instant(queue.instant + round(seconds * SECOND))
+
+
+def test_a_permit_is_stored_as_sent_before_it_is_handed_over(snov: Harness) -> None:
+    job = snov.submit("a")
+    call = snov.ask(job, lead=7)
+    row = snov.database.calls[call].row
+    assert (row.job, row.attempt, row.lead, row.account) == (job, 1, 7, "snov")
+    assert [sent for _, sent in snov.sent] == [call]
+
+
+def test_a_limit_binds_over_all_teamspaces(snov: Harness) -> None:
+    jobs = [snov.submit(f"t{number}") for number in range(8)]
+    for _ in range(10):
+        for job in jobs:
+            snov.ask(job)
+    assert len(snov.sent) == 15
+    snov.pass_seconds(300)
+    assert worst_window([instant for instant, _ in snov.sent], 60) == 15
+
+
+def test_a_throttled_provider_does_not_starve_other_teamspaces(snov: Harness) -> None:
+    first = snov.submit("a")
+    calls = [snov.ask(first) for _ in range(100)]
+    second = snov.submit("b")
+    others = [snov.ask(second) for _ in range(5)]
+    snov.pass_seconds(61)
+    for call in calls[:15]:
+        snov.answer(first, call)
+    snov.pass_seconds(61)
+    granted = {sent for _, sent in snov.sent}
+    assert granted >= set(others)
+
+
+def test_a_raised_limit_binds_from_the_next_call(snov: Harness) -> None:
+    job = snov.submit("a")
+    for _ in range(100):
+        snov.ask(job)
+    assert len(snov.sent) == 15
+    snov.provider("snov", WindowLimit(60, 60))
+    assert len(snov.sent) == 60
+
+
+def test_a_cost_above_the_limit_is_refused_and_the_job_goes_on(snov: Harness) -> None:
+    job = snov.submit("a")
+    call = snov.ask(job, cost=Cost(request=16))
+    assert snov.refused[call].reason is JobReason.LIMIT
+    assert snov.busy() == 1
+    fits = snov.ask(job, cost=Cost(request=15))
+    waits = snov.ask(job, cost=Cost(request=12))
+    snov.provider("snov", WindowLimit(10, 60))
+    assert snov.refused[waits].reason is JobReason.LIMIT
+    assert fits in {sent for _, sent in snov.sent}
+
+
+def test_an_account_that_is_not_known_is_refused(queue: Harness) -> None:
+    job = queue.submit("a")
+    call = queue.ask(job, "nobody")
+    assert queue.refused[call].reason is JobReason.INVALID_KEY
+
+
+def test_retry_after_stops_everyone_and_lets_one_canary_through(snov: Harness) -> None:
+    one, other = snov.submit("a"), snov.submit("b")
+    call = snov.ask(one)
+    snov.answer(one, call, throttled=True, retry_after=later(snov, 30))
+    snov.ask(one)
+    snov.ask(other)
+    assert snov.waits(one) == snov.waits(other) == {JobReason.RETRY_AFTER}
+    snov.pass_seconds(29.9)
+    assert len(snov.sent) == 1
+    snov.pass_seconds(0.1)
+    assert len(snov.sent) == 2
+    canary = snov.sent[-1][1]
+    snov.answer(snov.database.calls[canary].row.job, canary)
+    assert len(snov.sent) == 3
+
+
+def test_retry_after_holds_over_a_restart(snov: Harness) -> None:
+    job = snov.submit("a")
+    snov.answer(job, snov.ask(job), throttled=True, retry_after=later(snov, 300))
+    snov.restart(seconds=5)
+    snov.ask(job)
+    snov.pass_seconds(294.9)
+    assert len(snov.sent) == 1
+    snov.pass_seconds(0.1)
+    assert len(snov.sent) == 2
+
+
+def test_windows_hold_over_restarts(snov: Harness) -> None:
+    job = snov.submit("a")
+    for _ in range(12):
+        snov.restart(seconds=5)
+        for _ in range(15):
+            snov.ask(job)
+    snov.pass_seconds(120)
+    assert worst_window([instant for instant, _ in snov.sent], 60) <= 15
+
+
+def test_a_key_that_the_provider_refuses_stops_every_further_call(snov: Harness) -> None:
+    one, other = snov.submit("a"), snov.submit("b")
+    calls = [snov.ask(one) for _ in range(15)]
+    waiting = [snov.ask(one), snov.ask(other)]
+    snov.answer(one, calls[0], failed=True, parked=JobReason.INVALID_KEY)
+    assert {snov.refused[call].reason for call in waiting} == {JobReason.INVALID_KEY}
+    assert snov.refused[snov.ask(other)].reason is JobReason.INVALID_KEY
+    snov.resume("provider", "snov")
+    assert snov.ask(other) not in snov.refused
+
+
+def test_a_used_up_quota_parks_the_account_until_a_person_resumes_it(snov: Harness) -> None:
+    job = snov.submit("a")
+    snov.answer(job, snov.ask(job), failed=True, parked=JobReason.CREDITS)
+    call = snov.ask(job)
+    snov.pass_seconds(10 * HOUR)
+    assert snov.waits(job) == {JobReason.CREDITS}
+    assert snov.state(job) is JobState.RUNNING
+    assert snov.resume("provider", "snov") is None, "it is parked, not paused, and can be resumed all the same"
+    assert call in {sent for _, sent in snov.sent}
+
+
+def test_what_is_certain_not_to_have_left_costs_nothing(snov: Harness) -> None:
+    job = snov.submit("a")
+    calls = [snov.ask(job) for _ in range(15)]
+    waiting = snov.ask(job)
+    snov.tell(ev.CallEnded(calls[0], snov.now.instant, ev.CallEnd(unsent=True)))
+    assert waiting in {sent for _, sent in snov.sent}
+    assert snov.database.calls[calls[0]].state == "unsent"
+
+
+def test_events_about_calls_that_are_over_or_never_were_change_nothing(snov: Harness) -> None:
+    job = snov.submit("a")
+    call = snov.ask(job)
+    snov.answer(job, call)
+    for stranger in (call, CallId(999)):
+        snov.tell(
+            ev.CallSent(stranger, snov.now.instant),
+            ev.ResponseBegan(stranger, snov.now.instant),
+            ev.CallEnded(stranger, snov.now.instant, ev.CallEnd(unsent=True)),
+        )
+    for _ in range(15):
+        waiting = snov.ask(job)
+    snov.tell(
+        ev.CallSent(waiting, snov.now.instant),
+        ev.ResponseBegan(waiting, snov.now.instant),
+        ev.CallEnded(waiting, snov.now.instant, ev.CallEnd()),
+        ev.CallAsked(waiting, job, 1, AccountName("snov"), LeadId(1), Cost(request=1)),
+    )
+    assert waiting not in {sent for _, sent in snov.sent}
+
+
+def test_calls_of_an_earlier_attempt_are_refused(snov: Harness) -> None:
+    job = snov.submit("a")
+    snov.die(job)
+    snov.pass_seconds(1)
+    snov.tell(ev.CallAsked(CallId(50), job, 1, AccountName("snov"), LeadId(1), Cost(request=1)))
+    assert snov.refused[CallId(50)].reason is None
+    assert not snov.sent
+
+
+def test_calls_in_flight_when_an_attempt_ends_are_closed_as_unknown(snov: Harness) -> None:
+    job = snov.submit("a")
+    call = snov.ask(job)
+    snov.finish(job)
+    assert snov.database.calls[call].state == "unknown"
+    assert not snov.scheduler.calls
+
+
+def test_what_a_killed_attempt_had_in_flight_still_counts_at_the_provider(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(1, 60))
+    job = queue.submit("a")
+    queue.ask(job)
+    queue.die(job)
+    queue.pass_seconds(1)
+    queue.ask(job)
+    queue.pass_seconds(59)
+    assert len(queue.sent) == 1
+    queue.pass_seconds(10)
+    assert len(queue.sent) == 2
+
+
+# -- Q7: waiting ------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_for_a_known_reason_is_never_a_stall_nor_a_failure(queue: Harness) -> None:
+    queue.provider("busy", ConcurrentLimit(1))
+    holder, job = queue.submit("a"), queue.submit("b")
+    queue.ask(holder, "busy")
+    queue.ask(job, "busy")
+    for _ in range(24):
+        queue.settle(holder)
+        queue.pass_seconds(290)
+    assert queue.state(job) is JobState.RUNNING
+    assert queue.details(job).attempts == 1
+    assert queue.details(job).stall_kills == 0
+    assert not queue.warnings or all(warning.job == holder for _, warning in queue.warnings)
+
+
+def test_a_wait_of_less_than_fifteen_minutes_keeps_the_slot(queue: Harness) -> None:
+    job, follower = queue.submit("a"), queue.submit("a")
+    queue.wait(job, JobReason.POLL, 900)
+    queue.pass_seconds(890)
+    assert queue.running == {job}
+    assert queue.state(follower) is JobState.QUEUED
+
+
+def test_a_wait_known_to_exceed_fifteen_minutes_gives_the_slot_to_the_next_job(queue: Harness) -> None:
+    job, follower = queue.submit("a"), queue.submit("a")
+    queue.wait(job, JobReason.POLL, 901)
+    assert queue.running == {follower}
+    assert queue.last_cause(job) is StopCause.YIELDED
+    assert queue.state(job) is JobState.QUEUED
+    assert queue.waits(job) == {JobReason.POLL}
+
+
+def test_a_job_that_yielded_resumes_at_the_front_when_its_wait_is_over(queue: Harness) -> None:
+    job = queue.submit("a")
+    followers = [queue.submit("a") for _ in range(3)]
+    queue.wait(job, JobReason.POLL, 1000)
+    assert queue.running == {followers[0]}
+    queue.wait(followers[0], JobReason.POLL)
+    queue.pass_seconds(999.9)
+    queue.finish(followers[0])
+    assert queue.running == {followers[1]}
+    queue.pass_seconds(0.1)
+    assert queue.running == {followers[1]}
+    queue.finish(followers[1])
+    assert queue.running == {job}, "ahead of the one that has not started"
+    assert queue.details(job).attempts == 2
+    assert queue.details(job).stall_kills == 0
+
+
+def test_a_job_with_any_short_wait_or_work_in_hand_does_not_yield(snov: Harness) -> None:
+    job, follower = snov.submit("a"), snov.submit("a")
+    call = snov.ask(job)
+    snov.wait(job, JobReason.POLL, 5000)
+    assert snov.running == {job}, "a call is out"
+    snov.wait(job, JobReason.BACKOFF, 5)
+    snov.answer(job, call)
+    assert snov.running == {job}, "one of its waits is short"
+    snov.wait_over(job, JobReason.BACKOFF)
+    assert snov.running == {follower}
+
+
+def test_a_job_yields_to_a_daily_cap_and_comes_back_when_the_limit_is_lifted(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(1, 86_400))
+    job, follower = queue.submit("a"), queue.submit("a")
+    queue.answer(job, queue.ask(job))
+    queue.ask(job)
+    assert queue.running == {follower}
+    assert queue.waits(job) == {JobReason.LIMIT}
+    queue.finish(follower)
+    queue.pass_seconds(HOUR)
+    assert queue.running == set()
+    queue.provider("snov", WindowLimit(10, 86_400))
+    assert queue.running == {job}
+
+
+def test_a_long_hint_of_the_provider_makes_whoever_waits_yield_soon(snov: Harness) -> None:
+    job, follower = snov.submit("a"), snov.submit("a")
+    calls = [snov.ask(job) for _ in range(16)]
+    for call in calls[1:15]:
+        snov.answer(job, call)
+    snov.answer(job, calls[0], throttled=True, retry_after=later(snov, HOUR))
+    snov.pass_seconds(30)
+    assert snov.running == {follower}
+    assert snov.waits(job) == {JobReason.RETRY_AFTER}
+
+
+def test_a_wait_for_a_person_gives_the_slot_back_until_the_job_is_resumed(queue: Harness) -> None:
+    job, follower = queue.submit("a"), queue.submit("a")
+    queue.wait(job, JobReason.APPROVAL)
+    assert queue.running == {follower}
+    queue.finish(follower)
+    queue.pass_seconds(HOUR)
+    assert queue.running == set()
+    queue.resume("job", job)
+    assert queue.running == {job}
+
+
+def test_a_job_that_yielded_keeps_its_wait_over_a_restart(queue: Harness) -> None:
+    job = queue.submit("a")
+    queue.wait(job, JobReason.POLL, 1000)
+    queue.restart(seconds=10)
+    assert queue.running == set()
+    queue.pass_seconds(989.9)
+    assert queue.running == set()
+    queue.pass_seconds(0.1)
+    assert queue.running == {job}
+    assert queue.details(job).attempts == 2
+
+
+def test_work_that_is_interrupted_by_no_fault_of_its_own_goes_on_after_a_second(queue: Harness) -> None:
+    job = queue.submit("a")
+    queue.die(job)
+    assert queue.state(job) is JobState.QUEUED
+    queue.pass_seconds(1)
+    assert queue.running == {job}
+    assert queue.details(job).stall_kills == 0
