@@ -160,7 +160,7 @@ class Leadline:
 
     def __init__(self, directory: Path) -> None:
         self.config = directory / "leadline.toml"
-        self._places = ["--runtime-dir", str(directory / "run")]
+        self._places = ["--state-dir", str(directory / "state"), "--runtime-dir", str(directory / "run")]
 
     def command(self, *arguments: str) -> list[str]:
         """The words of a command, as one would type them."""
@@ -191,7 +191,7 @@ class Leadline:
     def view(self, job: int) -> Json:
         """The job as it is now."""
         view: Json = json.loads(self.run("job", str(job), "--json"))
-        return view
+        return view.get("view", view)
 
     def is_ready(self) -> bool:
         """Whether the daemon takes work."""
@@ -214,7 +214,7 @@ def _processes(directory: Path, *, keep: bool) -> Iterator[tuple[Json, Leadline]
             raise DemoFailedError("the providers did not start")
         leadline.config.write_text(_configuration(listening), encoding="utf-8")
         log = running.enter_context((directory / "daemon.log").open("wb"))
-        serve = ["serve", "--config", str(leadline.config), "--state-dir", str(directory / "state")]
+        serve = ["serve", "--config", str(leadline.config)]
         daemon = subprocess.Popen(leadline.command(*serve), stdout=log, stderr=log, process_group=0)
         running.callback(_end, daemon)
         deadline = time.monotonic() + READY_WITHIN_SECONDS
@@ -254,7 +254,7 @@ stall_after_seconds = {DEMO.stall_after_seconds}
 
 [providers.openai]
 preset = "openai"
-base_url = "{world["ai"]}/v1"
+base_url = "{world["ai"]}"
 secret = "{world["api_key"]}"
 limits = [{{ shape = "window", amount = {DEMO.ai_calls_per_minute}, per_seconds = 60, unit = "request" }}]
 settings = {{ model = "demo" }}
