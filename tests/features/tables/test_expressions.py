@@ -143,6 +143,7 @@ ATTACKS = [
     ("split_part(company, ',', 0)", 26),
     ("company like company", 14),
     ("company like '" + "%a" * 9 + "'", 14),
+    ("company like '" + "a" * 201 + "'", 14),
     ("company like 'a\\'", 14),
     ("company like 'a!%' escape '!'", 20),
     ("score > 1" + "0" * 41, 9),

@@ -142,6 +142,13 @@ def test_bytes_that_are_no_text_cost_their_own_row() -> None:
     assert refused("a,b\n1,2\n3,4".encode("utf-16") + b"x") == [(2, 3, LeadReason.UNDECODABLE)]
 
 
+def test_a_line_that_is_read_again_is_judged_again() -> None:
+    blocks = [b'a,b\n"open,1\n\xff,2\n', b"3,4\n", b"5,6\n"]
+    rows = list(CsvFile(blocks, CsvFormat("utf-8", ",")).rows())
+    reasons = [row.reason if isinstance(row, RefusedRow) else None for row in rows]
+    assert reasons == [LeadReason.RAGGED_ROW, LeadReason.UNDECODABLE, None, None]
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
