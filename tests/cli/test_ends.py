@@ -149,6 +149,20 @@ def test_the_daemon_does_not_start_on_a_wrong_configuration(leadline: Leadline, 
     assert not (tmp_path / "state").exists()
 
 
+def test_what_is_wrong_with_a_module_is_wrong_with_the_configuration(leadline: Leadline, tmp_path: Path) -> None:
+    file = tmp_path / "leadline.toml"
+    (tmp_path / "scorer.toml").write_text("nonsense")
+    file.write_text("[providers.x]\npreset = 'nope'\n[providers.y]\nmodule = 'scorer.toml'")
+    for command in (("config", "check", file), ("serve", "--config", file)):
+        ran = leadline(*command)
+        assert ran.status == 2
+        first, second = ran.err.splitlines()
+        assert first.startswith("leadline: providers.x.preset: there is no preset nope; there are apollo, ")
+        assert second.startswith("leadline: providers.y.module: ")
+    assert leadline("doctor", "--config", file).status == 1
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_common_command_imports_only_what_it_needs(daemon: FakeDaemon, script: str) -> None:
     """Each of these costs more than the rest of the command; together they make a second."""
     daemon.on(Jobs, lambda _: JobList(line=0, jobs=[view(41)]))

@@ -10,6 +10,7 @@ from leadline.cli import terminal
 from leadline.cli.daemon import NoDaemon, Place, Placed, control
 from leadline.cli.jobs import Json
 from leadline.cli.words import shown
+from leadline.config import Config
 from leadline_protocol.errors import LeadlineError
 from leadline_protocol.messages import Plans
 
@@ -25,10 +26,19 @@ def check(
 ) -> None:
     """Check the configuration file, and say everything that is wrong with it; the exit status is then 2."""
     loaded = configuration.load(file or place.config)
+    check_providers(loaded)
     if loaded.path is None:
         terminal.say("There is no configuration file: everything is as it is built in.")
     else:
         terminal.say(f"{shown(str(loaded.path))} is sound.")
+
+
+def check_providers(loaded: Config) -> None:
+    """Read the modules of the providers. Raises ConfigError with every fault of them."""
+    if loaded.providers:
+        from leadline import main
+
+        main.endpoints_of(loaded)
 
 
 @config.command

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from leadline import config as configuration
 from leadline.cli import terminal
+from leadline.cli.configuration import check_providers
 from leadline.cli.daemon import Daemon, NoDaemon, Place, Placed, any_socket
 from leadline.cli.files import EXPORTS, INCOMING
 from leadline.cli.jobs import Json
@@ -113,6 +114,7 @@ def _configuration(place: Place) -> tuple[Config | None, list[Found]]:
     check = "configuration"
     try:
         config = configuration.load(place.config)
+        check_providers(config)
     except ConfigError as error:
         return None, [Found(check, "fault", str(fault)) for fault in error.faults]
     if config.path is None:

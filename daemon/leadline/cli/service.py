@@ -12,4 +12,5 @@ def serve(*, place: Placed) -> int:
 
     from leadline import main  # everything that runs the daemon, which no other command pays for
 
+    main.endpoints_of(config)  # what is wrong with a provider's module is wrong with the configuration
     return main.serve(config, config_path=place.config, state_dir=state_dir, runtime_dir=runtime_dir)
