@@ -6,6 +6,7 @@ The pure half of the slice, in the order in which a lead meets it:
     columns                  what a column is called and what its cells may hold
     expressions              a filter or formula → SQL that cannot fail a statement and can reach nothing else
     templates, prompts       {{placeholders}} → what is sent for one lead; a model's answer → a value
-    provider_modules         a provider as data: what to send, what it costs, how it says no
+    provider_modules         a provider as data: what it wants, costs and allows, and how it says no
+    requests                 a module and the values of one lead → one complete HTTP request
     responses                one HTTP answer → one verdict
 """

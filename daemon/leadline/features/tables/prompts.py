@@ -138,7 +138,7 @@ def _unquoted(text: str) -> str:
 def _json(text: str) -> object:
     """The JSON document in an answer, which may have words round it."""
     candidates = [text]
-    for opening, closing in sorted(("{}", "[]"), key=lambda pair: text.find(pair[0])):
+    for opening, closing in sorted((("{", "}"), ("[", "]")), key=lambda pair: text.find(pair[0])):
         start, end = text.find(opening), text.rfind(closing)
         if 0 <= start < end:
             candidates.append(text[start : end + 1])
