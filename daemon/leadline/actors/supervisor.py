@@ -9,7 +9,7 @@ is the path that every start takes.
 Sockets outlive reigns; between two of them everybody is told `unavailable`.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -28,7 +28,7 @@ from leadline.actors.watchdog import Watchdog
 from leadline.core.effects import Effects, Records, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
 from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, Ticked
 from leadline.core.model import Family, Kind, Limits, Rules
-from leadline.core.rate_limit import NextReset
+from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, NextReset, WindowLimit
 from leadline.core.recovery import JobRow, PastCallRow, Recovery
 from leadline.core.scheduler import Scheduler
 from leadline.ports.clock import Clock
@@ -41,6 +41,12 @@ log = structlog.get_logger(__name__)
 
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts to begin a reign; the last one repeats."""
+
+MARGIN_SECONDS: Final = 300
+"""Beyond a window: a call counts until its answer, and that takes a call timeout at most."""
+
+DAY_SECONDS_MAX: Final = 25 * 3_600
+"""A day on which clocks are set back."""
 
 NOOP: Final = Kind(0, "noop", Family.NOOP, instant=True)
 CHAIN: Final = Kind(1, "chain", Family.TABLES, chain=True)
@@ -155,7 +161,8 @@ class Supervisor:
     @asynccontextmanager
     async def _begun(self) -> AsyncIterator[tuple["Reign", Scheduler]]:
         kinds = {kind.name: int(kind.family) for kind in self.kinds}
-        recovered = await self._store.take_over(owner=self._owner, kinds=kinds)
+        seconds = charge_seconds(account.learned for account in self.setting.accounts)
+        recovered = await self._store.take_over(owner=self._owner, kinds=kinds, charge_seconds=seconds)
         clock = self._clock(recovered)
         scheduler = Scheduler(self.kinds, self.setting.rules, self._next_reset)
         recovery = Recovery(scheduler, clock.now())
@@ -211,6 +218,21 @@ class Supervisor:
     def client(self) -> ProviderClient:
         """How requests get to providers."""
         return self._client
+
+
+def charge_seconds(accounts: Iterable[AccountLearned]) -> int:
+    """For how long at most a charge of these accounts may count: what a recovery has to read back."""
+    longest = MARGIN_SECONDS
+    for account in accounts:
+        for limit in account.limits:
+            match limit:
+                case WindowLimit(per_seconds=seconds):
+                    longest = max(longest, int(seconds) + MARGIN_SECONDS)
+                case DailyLimit():
+                    longest = max(longest, DAY_SECONDS_MAX + MARGIN_SECONDS)
+                case ConcurrentLimit() | BucketLimit():
+                    pass
+    return longest
 
 
 class Reign:
