@@ -12,6 +12,10 @@ from collections.abc import Iterable
 
 DEBIAN_PACKAGE = {
     "git": "git",
+    "mmdebstrap": "mmdebstrap",
+    "socat": "socat",
+    "systemd-analyze": "systemd",
+    "systemd-nspawn": "systemd-container",
 }
 
 # An ordinary user's PATH leaves out the administrator's folders, where some of these programs live.
