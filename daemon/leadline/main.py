@@ -56,7 +56,7 @@ from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineFault, RequestDecoder
 from leadline_protocol.errors import ErrorCode, LeadlineError, Refused
-from leadline_protocol.ids import AccountName, Instant, TableId
+from leadline_protocol.ids import AccountName, Instant, JobId, TableId
 
 log = structlog.get_logger("leadline")
 
@@ -140,6 +140,13 @@ class Daemon:
         if found is None:
             raise Refused(ErrorCode.UNKNOWN_TABLE, f"{teamspace} has no table {table}", at="table")
         return found.id
+
+    async def refused(self, job: JobId, after: int) -> Sequence[wire.RefusedRow]:
+        """A page of the rows of an upload that were not taken."""
+        return [
+            wire.RefusedRow(row=row.number, line=row.line, reason=row.reason, detail=row.detail, raw=row.raw)
+            for row in await self._leads.refused(job, after)
+        ]
 
     def plans(self, plan: str | None, teamspace: str | None) -> Sequence[wire.PlanView]:
         """Limits in force."""

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar, assert_neve
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from leadline_protocol.errors import ErrorCode, JobReason
+from leadline_protocol.errors import ErrorCode, JobReason, LeadReason
 from leadline_protocol.ids import JobId
 
 PROTOCOL_VERSION: Final = 1
@@ -196,8 +196,6 @@ class Enrich(Submission, tag="enrich", frozen=True, kw_only=True):
     """Judged when a lead's turn comes; a lead for which it is not true is skipped."""
     first: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
     """A test run: only the first so many leads of the list."""
-    spend_cap: Annotated[float, Meta(ge=0, le=1e15)] | None = None
-    """No further lead begins once the job has charged so many credits."""
 
 
 class Export(Submission, tag="export", frozen=True, kw_only=True):
@@ -273,7 +271,6 @@ class EnrichStep(StepBase, tag="enrich", frozen=True, kw_only=True):
     more_than: MoreThan | None = None
     run_if: Expression | None = None
     first: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
-    spend_cap: Annotated[float, Meta(ge=0, le=1e15)] | None = None
 
 
 class ExportStep(StepBase, tag="export", frozen=True, kw_only=True):
@@ -466,12 +463,27 @@ class JobView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     rerun_of: JobId | None = None
 
 
+class RefusedRow(Struct, frozen=True, gc=False, kw_only=True):
+    """A row of an upload that was not taken."""
+
+    row: int
+    """Its number among the rows, from 1; the header does not count."""
+    line: int
+    """The line of the file on which it begins, from 1."""
+    reason: LeadReason
+    detail: str
+    raw: str
+    """The row as it stands in the file, or its beginning."""
+
+
 class JobReply(Reply, frozen=True, kw_only=True):
     """One job."""
 
     view: JobView
     submission: dict[str, Any] | None = None
     """What was submitted; only in the answer to `job`."""
+    refused: list[RefusedRow] = field(default_factory=list)
+    """Asked for by `refused_after`; empty behind the last row."""
     ref: Ref = None
 
 
@@ -762,6 +774,9 @@ class Job(ControlOperation[JobReply], tag="job", frozen=True, kw_only=True):
     """One job with what was submitted."""
 
     job: Id
+    refused_after: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+    """With the rows of an upload that were not taken, from behind this row number on: at most 1,000, fewer where they
+    are long."""
 
 
 class Why(ControlOperation[WhyReply], tag="why", frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from leadline_protocol import messages
-from leadline_protocol.errors import ERROR_CODES, JOB_REASONS, ErrorCode, JobReason
+from leadline_protocol.errors import ERROR_CODES, JOB_REASONS, LEAD_REASONS, ErrorCode, JobReason, LeadReason
 from leadline_protocol.messages import (
     CONTROL_OPERATIONS,
     PROTOCOL_VERSION,
@@ -52,7 +52,7 @@ def build() -> dict[str, Any]:
         struct = getattr(messages, name)
         if issubclass(struct, msgspec.Struct):
             _describe(definition, struct, words)
-    for listed, meanings in ((ErrorCode, ERROR_CODES), (JobReason, JOB_REASONS)):
+    for listed, meanings in ((ErrorCode, ERROR_CODES), (JobReason, JOB_REASONS), (LeadReason, LEAD_REASONS)):
         definition = definitions[listed.__name__]
         del definition["enum"]
         definition["oneOf"] = [{"const": word.value, "description": meaning} for word, meaning in meanings.items()]

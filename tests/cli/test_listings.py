@@ -1,12 +1,14 @@
 """What listings and answers look like: for people in their own time, for programs as JSON Lines in RFC 3339."""
 
+import csv
+import io
 import json
 from datetime import datetime, timedelta
 
 import pytest
 
 from leadline.cli import terminal
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import JobReason, LeadReason
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
     ColumnView,
@@ -31,6 +33,7 @@ from leadline_protocol.messages import (
     Providers,
     ProvidersReply,
     ProviderView,
+    RefusedRow,
     Status,
     StatusReply,
     Tables,
@@ -177,7 +180,45 @@ def test_the_history_of_a_job_is_a_line_for_each_thing_that_happened(leadline: L
         "17:30:01  started",
     ]
     lines = [json.loads(line) for line in leadline("job", 41, "--history", "--json").out.splitlines()]
-    assert [line.get("event", "the job") for line in lines] == ["the job", "submitted", "started"]
+    assert [line["event"] for line in lines] == ["submitted", "started"]
+
+
+def test_a_job_as_json_is_one_object_with_what_was_submitted(leadline: Leadline, daemon: FakeDaemon) -> None:
+    submission = {"kind": "enrich", "teamspace": "acme"}
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job), submission=submission))
+    (line,) = leadline("job", 41, "--json").out.splitlines()
+    shown = json.loads(line)
+    assert (shown["job"], shown["submitted_at"], shown["submission"]) == (41, "2026-11-21T12:00:00Z", submission)
+
+
+def rows_not_taken(asked: Job) -> JobReply:
+    """Two rows, one a page."""
+    rows = [
+        RefusedRow(row=18, line=20, reason=LeadReason.INVALID_EMAIL, detail="ada@ is none", raw='Ada,"ada@"'),
+        RefusedRow(row=21, line=24, reason=LeadReason.DUPLICATE, detail="", raw="Bob\x1b[2J,bob@a.example"),
+    ]
+    assert asked.refused_after is not None
+    return JobReply(line=0, view=view(asked.job), refused=[row for row in rows if row.row > asked.refused_after][:1])
+
+
+def test_the_rows_that_were_not_taken_are_csv_page_after_page(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Job, rows_not_taken)
+    table = list(csv.reader(io.StringIO(leadline("job", 41, "--refused").out)))
+    assert table == [
+        ["row", "line", "reason", "detail", "raw"],
+        ["18", "20", "invalid_email", "ada@ is none", 'Ada,"ada@"'],
+        ["21", "24", "duplicate", "", "Bob\x1b[2J,bob@a.example"],
+    ]
+    lines = leadline("job", 41, "--refused", "--json").out.splitlines()
+    assert [json.loads(line)["row"] for line in lines] == [18, 21]
+
+
+def test_on_a_terminal_nothing_in_a_row_that_was_not_taken_acts_on_it(
+    leadline: Leadline, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.on(Job, rows_not_taken)
+    monkeypatch.setattr(terminal, "is_terminal", lambda _: True)
+    assert "\x1b" not in leadline("job", 41, "--refused").out
 
 
 def test_why_names_every_blocker_with_its_numbers_and_when_it_starts(leadline: Leadline, daemon: FakeDaemon) -> None:

@@ -70,6 +70,10 @@ class Surroundings(Protocol):
         """The number of a table. Raises Refused: unknown_table, or bad_request where no teamspace is named."""
         ...
 
+    async def refused(self, job: JobId, after: int) -> Sequence[wire.RefusedRow]:
+        """A page of the rows of an upload that were not taken, from behind row number `after` on."""
+        ...
+
     def plans(self, plan: str | None, teamspace: str | None) -> Sequence[wire.PlanView]:
         """Limits in force. Raises Refused."""
         ...
@@ -274,7 +278,11 @@ class Operations:
     async def _job(self, operation: wire.Job, _: Peer, line: int) -> wire.Reply:
         stored = await self._stored(operation.job)
         submission = msgspec.json.decode(stored.payload) if stored.payload else None
-        return wire.JobReply(line=line, view=await self._view(stored), submission=submission, ref=operation.ref)
+        refused: Sequence[wire.RefusedRow] = ()
+        if operation.refused_after is not None:
+            refused = await self._around.refused(stored.id, operation.refused_after)
+        view = await self._view(stored)
+        return wire.JobReply(line=line, view=view, submission=submission, refused=list(refused), ref=operation.ref)
 
     async def _jobs(self, operation: wire.Jobs, _: Peer, line: int) -> wire.Reply:
         families = () if operation.family is None else (Family[operation.family.upper()],)

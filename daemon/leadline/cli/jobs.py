@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from leadline.cli import terminal
-from leadline.cli.daemon import Misused, Placed, any_socket, control
+from leadline.cli.daemon import Daemon, Misused, Placed, any_socket, control
 from leadline.cli.words import (
     ago,
     clock,
@@ -35,8 +35,10 @@ from leadline_protocol.messages import (
     History,
     HistoryEntry,
     Job,
+    JobReply,
     Jobs,
     JobView,
+    RefusedRow,
     State,
     Why,
     WhyReply,
@@ -115,20 +117,33 @@ def job(
     /,
     *,
     place: Placed,
-    history: Annotated[Flag, Parameter(help="Also how it came to where it is.")] = False,
+    history: Annotated[
+        Flag, Parameter(help="Also how it came to where it is; as JSON, the entries of that alone.")
+    ] = False,
+    refused: Annotated[
+        Flag, Parameter(help="Instead, as CSV, the rows of an upload that were not taken, and why.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show one job: how far it is, what it waits for, what was submitted."""
+    if history and refused:
+        raise Misused("Give --history or --refused, not both")
     job_id = JobId(id_)
     with any_socket(place) as daemon:
+        if (history or refused) and not daemon.controls:
+            option = "--history" if history else "--refused"
+            raise Misused(f"{option} takes the control socket, which you may not open")
+        if refused:
+            _show_refused(_refused(daemon, job_id), json=json)
+            return
         reply = daemon.client.call(Job(job=job_id) if daemon.controls else Get(job=job_id))
-        if history and not daemon.controls:
-            raise Misused("--history takes the control socket, which you may not open")
         story = daemon.client.call(History(job=job_id)).history if history else []
-    if json:
-        terminal.json_line(reply)
+    if json and history:
         for entry in story:
             terminal.json_line(entry)
+        return
+    if json:
+        terminal.json_line(_as_one_object(reply))
         return
     now = terminal.now()
     _show_job(reply.view, now)
@@ -139,6 +154,38 @@ def job(
     if history:
         terminal.say()
         _show_history(story, now)
+
+
+def _as_one_object(reply: JobReply) -> dict[str, Any]:
+    """The view of a job with what was submitted in it."""
+    import msgspec
+
+    job: dict[str, Any] = msgspec.to_builtins(reply.view, builtin_types=(datetime,))
+    if reply.submission is not None:
+        job["submission"] = reply.submission
+    return job
+
+
+def _refused(daemon: Daemon, job_id: JobId) -> Iterator[RefusedRow]:
+    after = 0
+    while page := daemon.client.call(Job(job=job_id, refused_after=after)).refused:
+        yield from page
+        after = page[-1].row
+
+
+def _show_refused(rows: Iterator[RefusedRow], *, json: bool) -> None:
+    """One after the other as they come: there may be as many as the file has rows."""
+    if json:
+        for row in rows:
+            terminal.json_line(row)
+        return
+    import csv
+
+    safe = shown if terminal.is_terminal(sys.stdout) else str
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(RefusedRow.__struct_fields__)
+    for row in rows:
+        table.writerow((row.row, row.line, row.reason, safe(row.detail), safe(row.raw)))
 
 
 def _show_job(view: JobView, now: datetime) -> None:

@@ -44,7 +44,11 @@ from leadline_protocol.ids import Instant, JobId, LeadId, TableId
 CHUNK_LEADS: Final = 5_000
 """Leads in one chunk of a list: what one work transaction takes on at most."""
 
-REFUSED_PAGE: Final = 5_000
+REFUSED_ROWS_MAX: Final = 1_000
+"""Refused rows in one page."""
+
+REFUSED_BYTES_MAX: Final = 1 << 20
+"""Their text in one page, but for the row that goes beyond: a page is one line on a socket."""
 
 EXPRESSION_SECONDS_MAX: Final = 60
 """A chunk of a formula takes tens of milliseconds; a filter over millions of leads some seconds."""
@@ -184,17 +188,14 @@ class PostgresLeads:
         async with self._store.read() as connection:
             return [row["file"] for row in await connection.fetch(QUERIES["end_uploads"].sql)]
 
-    async def refused(self, job: JobId) -> AsyncIterator[RefusedRow]:
-        """The rows of an upload that were not taken, in their order."""
-        last = 0
-        while True:
-            async with self._store.read() as connection:
-                rows = await connection.fetch(QUERIES["refused_rows"].sql, job, last, REFUSED_PAGE)
-            for row in rows:
-                last = row["row_number"]
-                yield RefusedRow(last, row["line"], LeadReason(row["reason"]), row["detail"], row["raw"])
-            if len(rows) < REFUSED_PAGE:
-                return
+    async def refused(self, job: JobId, after: int) -> Sequence[RefusedRow]:
+        """A page of the rows of an upload that were not taken, in their order, from behind row number `after` on."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["refused_rows"].sql, job, after, REFUSED_ROWS_MAX, REFUSED_BYTES_MAX)
+        return [
+            RefusedRow(row["row_number"], row["line"], LeadReason(row["reason"]), row["detail"], row["raw"])
+            for row in rows
+        ]
 
     def work(self, job: JobId, number: int) -> AbstractAsyncContextManager[Work]:
         """A work transaction of an attempt. Raises AttemptRetired, Fenced, Unavailable, OutcomeUnknown."""

@@ -112,8 +112,12 @@ SELECT lead, cause FROM call WHERE job = $1 AND state = 'unknown'
 SELECT checkpoint::text FROM attempt WHERE job = $1
 
 -- name: refused_rows
-SELECT row_number, line, reason, detail, raw FROM refused_row WHERE job = $1 AND row_number > $2
-ORDER BY row_number LIMIT $3
+SELECT row_number, line, reason, detail, raw FROM (
+    SELECT *, sum(octet_length(raw)) OVER (ORDER BY row_number) - octet_length(raw) AS bytes_before FROM (
+        SELECT * FROM refused_row WHERE job = $1 AND row_number > $2 ORDER BY row_number LIMIT $3
+    ) AS page
+) AS measured
+WHERE bytes_before < $4 ORDER BY row_number
 
 -- name: save_attempt
 UPDATE attempt SET total = $2, done = $3, failed = $4, skipped = $5, unknown = $6, activity = $7,

@@ -1,6 +1,6 @@
 """What the tables slice needs of a database: leads, lists, results, and the transactions that hold them together."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -226,8 +226,11 @@ class LeadStore(Protocol):
         """The daemon's copies that no live job reads any more."""
         ...
 
-    def refused(self, job: JobId) -> AsyncIterator[RefusedRow]:
-        """The rows of an upload that were not taken, in their order."""
+    async def refused(self, job: JobId, after: int) -> Sequence[RefusedRow]:
+        """Rows of an upload that were not taken, in their order, from behind row number `after` on.
+
+        A page of them, bounded in rows and in text; empty behind the last.
+        """
         ...
 
     def work(self, job: JobId, number: int) -> AbstractAsyncContextManager[Work]:
