@@ -2,7 +2,9 @@
 
 While one decision commits, events gather; the next round takes them all at once. That makes the commits fewer and
 larger exactly when there is much to do, and costs nothing when there is little: a lone submission is decided and
-committed at once.
+committed at once. Where so much has gathered that deciding takes as long as committing, the next decision is made
+while the one before is still on its way to the disk, so that the daemon and the database work at the same time. It
+stays at one: its own commit begins when that of the one before has ended, so they land in order or not at all.
 
 Nothing that follows from a decision happens before its records are durable: answers, starts, stops and permits wait
 for the commit. If a commit fails, the scheduler in memory knows things that the database does not; `run` then raises,
@@ -19,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
+import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -43,7 +46,12 @@ from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import CallId
 
 JOBS_PER_DECISION: Final = 5_000
-"""New jobs that one decision takes in: bounds its transaction and the time in which nothing else is heard."""
+"""New jobs that one decision takes in, one block of a single submitter apart: bounds its transaction and the time in
+which nothing else is heard."""
+
+JOBS_AHEAD_MIN: Final = 1_000
+"""So many new jobs must wait for a decision to be made ahead of a commit: with fewer it is better to wait and take
+more, as that makes one commit of two."""
 
 INBOX_JOBS_MAX: Final = 50_000
 """New jobs that wait to be decided; beyond, submitters are told `busy`."""
@@ -103,6 +111,12 @@ class Dispatcher:
         self._timekeeper = Timekeeper(clock, lambda: self.post(Ticked()), lambda late: self.post(DaemonSlept(late)))
         self._next_call = last_call + 1
         self._closed = False
+        self._unstored: deque[Sequence[_Posted]] = deque()
+        """What was taken out of the inbox and is not durable yet: two batches at most."""
+        self._landing: asyncio.Task[None] | None = None
+        """The last commit and what is done upon it."""
+        self._under_way: Records | None = None
+        """What is being committed."""
 
     # -- what others call -------------------------------------------------------------------------------------------
 
@@ -149,7 +163,8 @@ class Dispatcher:
 
     async def open(self, first: Effects) -> None:
         """Store the first decision after a recovery, and carry it out. Raises what the store raises."""
-        await self._commit(first, ())
+        if first.records:
+            await self._store.commit(first.records)
         self._carry_out(first, ())
 
     async def run(self) -> None:
@@ -157,41 +172,60 @@ class Dispatcher:
         more = True
         try:
             while True:
-                if not more and not self._inbox and not self._looks:
-                    self._timekeeper.arm(self.scheduler.next_deadline(self._clock.now()))
-                    self._wanted.clear()
-                    await self._wanted.wait()
+                await self._until_it_is_time(more=more)
                 self._answer_looks()
                 batch = self._gather()
+                self._unstored.append(batch)
                 events = await self._with_known_keys([posted.event for posted in batch])
                 effects = self.scheduler.handle(events, self._clock.now())
-                if effects.records:
-                    await self._commit(effects, batch)
-                self._carry_out(effects, batch)
+                await self._landed()
+                self._landing = asyncio.ensure_future(self._land(effects, batch))
+                self._landing.add_done_callback(lambda _: self._wanted.set())
                 more = effects.more
                 if more:
                     await asyncio.sleep(0)
         finally:
-            self._close()
+            await self._close()
 
-    async def _commit(self, effects: Effects, batch: Sequence[_Posted]) -> None:
-        try:
+    async def _until_it_is_time(self, *, more: bool) -> None:
+        """Wait for work, and with little of it for the commit that is under way; a question waits for that too."""
+        while True:
+            if self._landing is None or self._landing.done():
+                await self._landed()
+                if more or self._inbox or self._looks:
+                    return
+                self._timekeeper.arm(self.scheduler.next_deadline(self._clock.now()))
+            elif (more or self._inbox_jobs >= JOBS_AHEAD_MIN) and not self._looks:
+                return
+            self._wanted.clear()
+            await self._wanted.wait()
+
+    async def _landed(self) -> None:
+        """Wait until all that was decided before is durable and carried out. Raises what the store raised."""
+        if self._landing is not None:
+            await self._landing
+            self._landing = None
+
+    async def _land(self, effects: Effects, batch: Sequence[_Posted]) -> None:
+        """Make a decision durable, then carry it out."""
+        if effects.records:
+            self._under_way = effects.records
             await self._store.commit(effects.records)
-        except BaseException:
-            for posted in batch:
-                if posted.answer is not None and not posted.answer.done():
-                    posted.answer.set_exception(unavailable())
-            raise
+            self._under_way = None
+        self._unstored.popleft()
+        self._carry_out(effects, batch)
 
     def _gather(self) -> list[_Posted]:
         batch: list[_Posted] = []
         jobs = 0
         inbox = self._inbox
-        while inbox and jobs < JOBS_PER_DECISION:
-            posted = inbox.popleft()
-            batch.append(posted)
-            if isinstance(posted.event, Submitted):
-                jobs += len(posted.event.jobs)
+        while inbox:
+            event = inbox[0].event
+            if isinstance(event, Submitted):
+                if jobs and jobs + len(event.jobs) > JOBS_PER_DECISION:
+                    break
+                jobs += len(event.jobs)
+            batch.append(inbox.popleft())
         self._inbox_jobs -= jobs
         return batch
 
@@ -206,7 +240,8 @@ class Dispatcher:
         ]
         if not wanted:
             return events
-        known = await self._store.known_keys(wanted)
+        under_way = self._under_way  # before the database is asked: it may know these, or not yet
+        known = {**await self._store.known_keys(wanted), **_known_by(under_way, wanted)}
         if not known:
             return events
         return [_told(event, known) if isinstance(event, Submitted) else event for event in events]
@@ -246,10 +281,16 @@ class Dispatcher:
         self._wanted.set()
         return await future
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         self._closed = True
         self._timekeeper.disarm()
-        waiting = [posted.answer for posted in self._inbox] + [future for _, future in self._looks]
+        if self._landing is not None:
+            self._landing.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(self._landing, return_exceptions=True)
+        posted = [*(each for batch in self._unstored for each in batch), *self._inbox]
+        waiting = [*(each.answer for each in posted), *(future for _, future in self._looks)]
+        self._unstored.clear()
         self._inbox.clear()
         self._looks.clear()
         for future in waiting:
@@ -261,6 +302,23 @@ def unavailable() -> Refused:
     """What everybody is told while there is no database to be sure of."""
     message = "the daemon cannot reach its database, or is starting"
     return Refused(ErrorCode.UNAVAILABLE, message, retry_after=RETRY_SECONDS)
+
+
+def _known_by(records: Records | None, wanted: Sequence[tuple[str, bytes]]) -> Mapping[tuple[str, bytes], KnownKey]:
+    """Which of these keys are among what is being stored."""
+    if records is None:
+        return {}
+    rows = {(row.new.teamspace, row.new.key.key_hash): row for row in records.admitted if row.new.key is not None}
+    again = [key for key in wanted if key in rows]
+    if not again:
+        return {}
+    ended = {end.id: end.state for end in records.ended}
+    known = {}
+    for key in again:
+        row = rows[key]
+        assert row.new.key is not None
+        known[key] = KnownKey(row.id, row.new.key.body_hash, ended.get(row.id, row.state))
+    return known
 
 
 def _told(event: Submitted, known: Mapping[tuple[str, bytes], KnownKey]) -> Submitted:

@@ -1,0 +1,1 @@
+"""The actors, on virtual time and a store in memory."""
