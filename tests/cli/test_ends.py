@@ -181,7 +181,7 @@ def test_a_common_command_imports_only_what_it_needs(daemon: FakeDaemon, script:
 
 def test_a_reader_that_has_seen_enough_is_no_fault_of_the_command(daemon: FakeDaemon, script: str) -> None:
     daemon.on(Jobs, lambda _: JobList(line=0, jobs=[view(number) for number in range(1000, 0, -1)]))
-    piped = subprocess.run(f"{script} jobs | head -n 1", shell=True, capture_output=True, text=True, check=True)
+    piped = subprocess.run(f"{script} jobs -n 1000 | head -n 1", shell=True, capture_output=True, text=True, check=True)
     assert piped.stdout.split()[0] == "JOB"
     assert piped.stderr == ""
 
