@@ -11,6 +11,7 @@ from leadline.config import Config, ConfigError, Secret, load, parse
 from leadline.core.model import Family
 from leadline.core.rate_limit import ConcurrentLimit, Unit, WindowLimit
 
+SECTIONS = "database, queue, plans, teamspaces, submit, files, providers, log, service"
 FILE = Path("/etc/leadline/leadline.toml")
 
 
@@ -68,10 +69,7 @@ def test_all_faults_are_told_at_once_each_with_its_path_and_what_is_allowed(tmp_
         level = "loud"
     """
     assert faults_of(text, tmp_path / "leadline.toml") == [
-        (
-            "colour: there is no such key; known here: database, queue, plans, teamspaces, submit, files, providers, log, "
-            "service"
-        ),
+        f"colour: there is no such key; known here: {SECTIONS}",
         "database.records_per_hour: must be a whole number from 0 to 1,000,000,000,000, not -1",
         "database.interactive_share: must be a number from 0 to 1, not nan",
         "queue.stall_after_second: there is no such key; did you mean stall_after_seconds?",
