@@ -203,6 +203,20 @@ async def test_a_question_is_answered_when_all_that_was_decided_is_durable() -> 
         assert await looked == (JOBS_AHEAD_MIN + 2, commits + 1)
 
 
+async def test_a_question_goes_before_a_decision_ahead_so_that_it_is_not_put_off_for_ever() -> None:
+    async with desk() as it:
+        tasks = [it.submit(1)]
+        await it.store.until(lambda: len(it.store.begun) == 1)
+        tasks.append(it.submit(JOBS_AHEAD_MIN, first=1))
+        looked = asyncio.ensure_future(it.dispatcher.look(lambda scheduler, _: (scheduler.next_job, it.disk.commits)))
+        await turns()
+        assert not looked.done()
+        it.store.let_one_land()
+        assert await looked == (2, 1)
+        it.store.let_one_land()
+        await asyncio.gather(*tasks)
+
+
 async def test_when_a_commit_fails_what_was_decided_ahead_of_it_is_unavailable_too_and_never_stored() -> None:
     async with desk() as it:
         tasks = [it.submit(1)]
