@@ -9,7 +9,7 @@ is the path that every start takes.
 Sockets outlive reigns; between two of them everybody is told `unavailable`.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -26,7 +26,7 @@ from leadline.actors.provider import Permit, ProviderActor
 from leadline.actors.teamspace import TeamspaceActor
 from leadline.actors.watchdog import Watchdog
 from leadline.core.effects import Effects, Records, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
-from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, Ticked
+from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, RulesSet, Ticked
 from leadline.core.model import Family, Kind, Limits, Rules
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, NextReset, WindowLimit
 from leadline.core.recovery import JobRow, PastCallRow, Recovery
@@ -83,13 +83,18 @@ class Supervisor:
         setting: Setting,
         next_reset: NextReset | None = None,
         announcer: Announcer,
+        refresh: Callable[[], Awaitable[Setting]] | None = None,
     ) -> None:
+        """`refresh` is asked for the setting as each reign begins, when the store can tell what was set live."""
         self._owner = owner
         self._store = store
         self._clock = clock
         self._client = client
         self._next_reset = next_reset
         self.setting = setting
+        self._refresh = refresh
+        self._limited: set[str] = set()
+        """Teamspaces that have, or once had, limits other than the default ones."""
         self.announcer: Final = announcer
         self.kinds: Final = (
             NOOP,
@@ -117,6 +122,7 @@ class Supervisor:
         Raises OwnedByAnother where the database has a living owner at the first try, and Fenced when another daemon has
         taken over; both end this daemon.
         """
+        begun = False
         failures = 0
         while True:
             try:
@@ -124,26 +130,27 @@ class Supervisor:
                     failures = 0
                     self.reign = reign
                     self._ready.set()
-                    task_status.started()
-                    await reign.dispatcher.run()
+                    if not begun:
+                        begun = True
+                        task_status.started()
+                    try:
+                        await reign.dispatcher.run()
+                    finally:  # in the same breath in which the first is told `unavailable`
+                        self.reign = None
+                        self._ready = anyio.Event()
             except* (Unavailable, OutcomeUnknown) as lost:
                 pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
                 failures += 1
                 log.warning("database_lost", error=_first_line(lost), next_try_seconds=pause)
                 await anyio.sleep(pause)
-            finally:
-                self.reign = None
-                self._ready = anyio.Event()
 
     async def reload(self, setting: Setting) -> None:
         """Put changed limits into force: they bind the next admission and the next call."""
         self.setting = setting
         if self.reign is not None:
-            self.reign.dispatcher.scheduler.rules = setting.rules
-            for event in self._limits():
-                await self.reign.dispatcher.tell(event)
-            for account in setting.accounts:
-                await self.reign.dispatcher.tell(account.learned)
+            dispatcher = self.reign.dispatcher
+            for event in (RulesSet(setting.rules), *self._limits(), *(each.learned for each in setting.accounts)):
+                await dispatcher.tell(event)
 
     async def drain(self, seconds: float) -> None:
         """Start nothing more, and wait until what runs has come to a stop, for so long at most."""
@@ -156,13 +163,17 @@ class Supervisor:
             await reign.dispatcher.tell(Ticked())  # an event is answered when all before it are stored
 
     def _limits(self) -> list[Event]:
-        return [LimitsSet(name, limits) for name, limits in self.setting.limits.items()]
+        setting = self.setting
+        self._limited |= setting.limits.keys()
+        return [LimitsSet(name, setting.limits.get(name, setting.rules.default_limits)) for name in self._limited]
 
     @asynccontextmanager
     async def _begun(self) -> AsyncIterator[tuple["Reign", Scheduler]]:
         kinds = {kind.name: int(kind.family) for kind in self.kinds}
         seconds = charge_seconds(account.learned for account in self.setting.accounts)
         recovered = await self._store.take_over(owner=self._owner, kinds=kinds, charge_seconds=seconds)
+        if self._refresh is not None:
+            self.setting = await self._refresh()
         clock = self._clock(recovered)
         scheduler = Scheduler(self.kinds, self.setting.rules, self._next_reset)
         recovery = Recovery(scheduler, clock.now())

@@ -1,0 +1,174 @@
+"""A reign that loses its database ends whole, and the next one goes on from what is stored."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from leadline.actors.announcer import Announcer
+from leadline.actors.supervisor import Account, Setting, Supervisor, charge_seconds
+from leadline.core.events import AccountLearned, NewJob
+from leadline.core.model import Counts, Family, JobState, Limits, Now, Rules
+from leadline.core.rate_limit import DailyLimit, WindowLimit
+from leadline.ports.provider_client import Request, Response
+from leadline.ports.store import Recovered
+from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun
+from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import AccountName, JobId
+from leadline_protocol.messages import Submission
+from tests.fakes.store import Disk, FakeStore, Fault, wall
+
+RULES = Rules({Family.TABLES: 8}, Limits({Family.TABLES: 1, Family.NOOP: 1}))
+
+
+class Clock:
+    """The machine's clock."""
+
+    def now(self) -> Now:
+        return Now(wall(), wall())
+
+
+class NoProviders:
+    """A client that nobody may use here."""
+
+    async def send(self, request: Request, *, may_send: object, began: object) -> Response:
+        raise AssertionError("no call is made in these tests")
+
+
+class Sleeper:
+    """A kind of job that runs until the test lets it end."""
+
+    name = "sleep"
+    family = Family.TABLES
+
+    def __init__(self) -> None:
+        self.started: list[tuple[JobId, int]] = []
+        self.cancelled: list[JobId] = []
+        self.changed = anyio.Event()
+        self.let_go = anyio.Event()
+
+    async def prepare(
+        self, teamspace: str, submission: Submission, *, chain: ChainNotes | None, rerun: Rerun | None
+    ) -> Prepared:
+        return Prepared()
+
+    async def run(self, attempt: Attempt) -> Finished:
+        self.started.append((attempt.job.id, attempt.number))
+        self.changed.set()
+        try:
+            await self.let_go.wait()
+        except anyio.get_cancelled_exc_class():
+            self.cancelled.append(attempt.job.id)
+            raise
+        return Finished(JobState.COMPLETED, Counts(total=1, done=1))
+
+    async def until_started(self, count: int) -> None:
+        while len(self.started) < count:
+            self.changed = anyio.Event()
+            await self.changed.wait()
+
+
+@asynccontextmanager
+async def supervised(store: FakeStore, kinds: Sequence[Sleeper]) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(
+        owner="test",
+        store=store,
+        clock=_clock,
+        kinds=kinds,
+        client=NoProviders(),
+        setting=Setting(RULES, {}, ()),
+        announcer=Announcer(),
+    )
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(supervisor.run)
+        yield supervisor
+        tasks.cancel_scope.cancel()
+
+
+def _clock(_: Recovered) -> Clock:
+    return Clock()
+
+
+def sleep(teamspace: str = "acme") -> NewJob:
+    return NewJob(teamspace, 2, b"{}")
+
+
+async def until_refused(supervisor: Supervisor) -> Refused:
+    with pytest.raises(Refused) as caught:
+        await supervisor.dispatcher.submit([sleep("other")])
+    return caught.value
+
+
+async def test_a_commit_that_fails_is_answered_unavailable_and_the_next_reign_takes_work() -> None:
+    store, sleeper = FakeStore(), Sleeper()
+    async with supervised(store, [sleeper]) as supervisor:
+        first = supervisor.reign
+        store.faults = [Fault.REFUSED]
+        assert (await until_refused(supervisor)).code is ErrorCode.UNAVAILABLE
+        await supervisor.until_ready()
+        (receipt,) = await supervisor.dispatcher.submit([sleep()])
+        assert not isinstance(receipt, Refused)
+        assert supervisor.reign is not first
+        assert [job.new.new.teamspace for job in store.disk.jobs.values()] == ["acme"]
+
+
+async def test_what_ran_is_cancelled_with_its_reign_and_runs_again_under_a_new_attempt() -> None:
+    store, sleeper = FakeStore(), Sleeper()
+    async with supervised(store, [sleeper]) as supervisor:
+        await supervisor.dispatcher.submit([sleep()])
+        await sleeper.until_started(1)
+        store.faults = [Fault.REFUSED]
+        await until_refused(supervisor)
+        await sleeper.until_started(2)
+        assert sleeper.started == [(1, 1), (1, 2)]
+        assert sleeper.cancelled == [1]
+
+
+@pytest.mark.parametrize("fault", [Fault.UNKNOWN_LOST, Fault.UNKNOWN_STORED])
+async def test_after_a_commit_that_nobody_can_tell_of_memory_agrees_with_the_database(fault: Fault) -> None:
+    store, sleeper = FakeStore(), Sleeper()
+    async with supervised(store, [sleeper]) as supervisor:
+        store.faults = [fault]
+        assert (await until_refused(supervisor)).code is ErrorCode.UNAVAILABLE
+        await supervisor.until_ready()
+        in_memory = await supervisor.dispatcher.look(lambda scheduler, _: set(scheduler.jobs))
+        stored = {number for number, job in store.disk.jobs.items() if job.ended is None}
+        assert in_memory == stored
+        assert bool(stored) == (fault is Fault.UNKNOWN_STORED)
+
+
+async def test_while_the_database_is_away_everybody_is_told_so_and_nothing_is_kept() -> None:
+    disk = Disk()
+    store, sleeper = FakeStore(disk), Sleeper()
+    async with supervised(store, [sleeper]) as supervisor:
+        store.away = True
+        await until_refused(supervisor)
+        assert (await until_refused(supervisor)).retry_after
+        store.away = False
+        await supervisor.until_ready()
+        assert await supervisor.dispatcher.look(lambda scheduler, _: len(scheduler.jobs)) == 0
+
+
+def test_a_recovery_reads_as_far_back_as_the_longest_window_reaches() -> None:
+    minute = AccountLearned(AccountName("a"), (WindowLimit(15, 60),))
+    week = AccountLearned(AccountName("b"), (WindowLimit(1_000, 7 * 86_400),))
+    day = AccountLearned(AccountName("c"), (DailyLimit(1_000),))
+    assert 60 < charge_seconds([minute]) < 3_600
+    assert charge_seconds([minute, week]) > 7 * 86_400
+    assert charge_seconds([day]) > 25 * 3_600
+
+
+def test_pacing_is_for_the_accounts_that_are_configured_to_have_it() -> None:
+    learned = [AccountLearned(AccountName(name), ()) for name in ("paced", "free")]
+    setting = Setting(RULES, {}, (Account(learned[0], 2.0), Account(learned[1])))
+    supervisor = Supervisor(
+        owner="test",
+        store=FakeStore(),
+        clock=_clock,
+        kinds=(),
+        client=NoProviders(),
+        setting=setting,
+        announcer=Announcer(),
+    )
+    assert set(supervisor.make_pacers()) == {"paced"}

@@ -1,0 +1,111 @@
+"""What may have reached a provider is told apart by how a request ended: nothing, perhaps all of it, surely all."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from leadline.adapters import provider_http
+from leadline.adapters.provider_http import ProviderHttp
+from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Unsent, Withdrawn
+from tests.world import behaviours
+from tests.world.behaviours import Behaviour, Enrichment, Fault, Faulty, Plan
+from tests.world.servers import Served, serving
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[ProviderHttp]:
+    async with provider_http.provider_http(flight_seconds=5.0) as client:
+        yield client
+
+
+def post(url: str, timeout_seconds: float = 5.0) -> Request:
+    return Request("POST", url, {"Content-Type": "application/json"}, b'{"email":"a@b.example"}', timeout_seconds)
+
+
+def faulty(plan: Plan) -> Behaviour:
+    return Faulty(Enrichment(), [Fault(plan, times=1_000)])
+
+
+class Looks:
+    """The last look before the first byte, and the moment when headers come."""
+
+    def __init__(self, *, may_send: bool = True) -> None:
+        self.answer = may_send
+        self.asked = 0
+        self.began = 0
+
+    def may_send(self) -> bool:
+        self.asked += 1
+        return self.answer
+
+    def begin(self) -> None:
+        self.began += 1
+
+
+async def send(client: ProviderHttp, request: Request, looks: Looks) -> bytes:
+    response = await client.send(request, may_send=looks.may_send, began=looks.begin)
+    return response.body
+
+
+async def test_a_request_is_made_once_and_its_answer_read_whole(client: ProviderHttp) -> None:
+    looks = Looks()
+    async with serving(Enrichment()) as served:
+        body = await send(client, post(f"{served.url}/enrich"), looks)
+    assert b"company" in body
+    assert (looks.asked, looks.began, len(served.calls)) == (1, 1, 1)
+
+
+async def test_nothing_leaves_where_the_last_look_says_no(client: ProviderHttp) -> None:
+    async with serving(Enrichment()) as served:
+        with pytest.raises(Withdrawn):
+            await send(client, post(f"{served.url}/enrich"), Looks(may_send=False))
+        assert served.calls == []
+
+
+async def test_a_refused_connection_is_unsent(client: ProviderHttp) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    looks = Looks()
+    with pytest.raises(Unsent):
+        await send(client, post(f"http://127.0.0.1:{port}/"), looks)
+    assert looks.asked == 0
+
+
+@pytest.mark.parametrize("plan", [behaviours.hang(), behaviours.cut()])
+async def test_without_headers_nobody_knows(client: ProviderHttp, plan: Plan) -> None:
+    looks = Looks()
+    async with serving(faulty(plan)) as served:
+        with pytest.raises(Ambiguous):
+            await send(client, post(f"{served.url}/enrich", timeout_seconds=0.5), looks)
+        assert len(served.calls) == 1, "and it is not repeated by itself"
+    assert looks.began == 0
+
+
+@pytest.mark.parametrize("plan", [behaviours.hang_after_headers(), behaviours.cut(in_body=True)])
+async def test_a_body_that_does_not_come_whole_is_a_broken_response(client: ProviderHttp, plan: Plan) -> None:
+    looks = Looks()
+    async with serving(faulty(plan)) as served:
+        with pytest.raises(BrokenResponse):
+            await send(client, post(f"{served.url}/enrich", timeout_seconds=0.5), looks)
+        assert len(served.calls) == 1
+    assert looks.began == 1
+
+
+async def test_a_huge_body_is_read_no_further_than_allowed(client: ProviderHttp) -> None:
+    async with serving(faulty(behaviours.huge_body(4 * provider_http.BODY_BYTES_MAX))) as served:
+        with pytest.raises(BrokenResponse):
+            await send(client, post(f"{served.url}/enrich"), Looks())
+
+
+async def test_a_redirect_is_an_answer_and_is_not_followed(client: ProviderHttp) -> None:
+    async with serving(Enrichment()) as inside, redirecting_to(inside) as served:
+        response = await client.send(post(f"{served.url}/enrich"), may_send=lambda: True, began=lambda: None)
+        assert response.status == 302
+        assert inside.calls == []
+
+
+def redirecting_to(inside: Served) -> AbstractAsyncContextManager[Served]:
+    return serving(faulty(behaviours.redirect(f"{inside.url}/enrich")))
