@@ -53,7 +53,9 @@ async def connection() -> AsyncIterator["asyncpg.Connection[Any]"]:
         connection = await asyncpg.connect(await address)
         await connection.execute("SET timezone = 'UTC'")
         await connection.execute("CREATE TABLE lead (table_id bigint, id bigint, data jsonb)")
-        await connection.execute((files("leadline.features.tables") / "expression_functions.sql").read_text())
+        await connection.execute(
+            (files("leadline.adapters.postgres") / "migrations" / "0003_expressions.sql").read_text()
+        )
         yield connection
         await connection.close()
     finally:

@@ -6,7 +6,7 @@
     fails   why it fails for a lead (a word of the lead reasons), NULL where it does not; None where it never can
 
 so that one bad cell costs one lead. A division becomes `a / NULLIF(b, 0)`, a cast calls a function of
-expression_functions.sql that gives NULL for what it cannot read, and `fails` asks afterwards what happened. It
+the database that gives NULL for what it cannot read, and `fails` asks afterwards what happened. It
 follows the way in which a person reads the expression: of AND, OR, CASE and COALESCE only what decides is looked at,
 from left to right, so `b <> 0 and a / b > 2` fails for no lead.
 
