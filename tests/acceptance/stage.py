@@ -196,7 +196,8 @@ def stage(configuration: str = "") -> Iterator[Stage]:
 
 def adds_up(counts: wire.Counts) -> bool:
     """Whether every lead is counted exactly once."""
-    return counts.done + counts.failed + counts.skipped + counts.unknown + counts.pending == counts.total
+    parts = (counts.done, counts.failed, counts.skipped, counts.unknown, counts.pending)
+    return sum(parts) == counts.total and min(parts) >= 0
 
 
 def csv_text(rows: Iterable[Mapping[str, object]]) -> str:

@@ -1,0 +1,245 @@
+"""Whatever is killed and whenever, the work goes on by itself, and the provider's own log shows what it cost.
+
+The oracle is outside of the daemon: what the provider wrote down, and what comes out of the table in the end. A call
+may be repeated only where it was on its way when the daemon was killed, and no window of the provider's limit may hold
+more than it allows, across all the restarts.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+import pytest
+
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import LeadlineError
+from leadline_protocol.ids import JobId
+from tests.acceptance.stage import Stage, World, openai, people, stage
+from tests.world import behaviours
+from tests.world.behaviours import SECOND, line_of, score_of
+from tests.world.log import Call, read_clocks
+from tests.world.servers import Served
+from tests.world.windows import worst_window
+
+KILLS: Final = 20
+KILLS_WHILE_STARTING: Final = 4
+LEADS: Final = 150
+WINDOW_CALLS: Final = 15
+WINDOW_SECONDS: Final = 1.0
+SCORE_MIN: Final = 7
+STORED_WITHIN_US: Final = SECOND // 2
+"""What was answered so shortly before a kill may not have been stored by then."""
+
+LIMITED: Final = [
+    f'limits = [{{ shape = "window", amount = {WINDOW_CALLS}, per_seconds = {WINDOW_SECONDS}, unit = "request" }}]',
+    "flight_seconds = 0.5",  # on one machine nothing travels longer, and every kill costs the calls in flight so much
+]
+
+
+def chain(teamspace: str) -> wire.Chain:
+    """Score everybody, then write a line for the best."""
+    score = wire.EnrichStep(
+        table="people",
+        module="ai_prompt",
+        into={"score": "number"},
+        params={"prompt": "Score this lead, only the number: {{email}}"},
+    )
+    line = wire.EnrichStep(
+        table="people",
+        module="ai_prompt",
+        into={"line": "text"},
+        params={"prompt": "Personalise a line for {{email}}"},
+        where=f"score >= {SCORE_MIN}",
+    )
+    return wire.Chain(teamspace=teamspace, steps=[score, line])
+
+
+def slow_ai(world: World) -> Served:
+    """A model that takes a moment, and that would tell of no limit."""
+    return world.serve(behaviours.Delayed(behaviours.ChatCompletions(), median_us=SECOND // 12, seed=6), name="ai")
+
+
+def repeated_without_need(calls: Sequence[Call], kills_us: Sequence[int]) -> list[Call]:
+    """The calls whose lead had been asked about before by a call that no kill interrupted."""
+    by_question: dict[tuple[str | None, object], list[Call]] = defaultdict(list)
+    for call in calls:
+        by_question[call.lead, call.notes.get("task")].append(call)
+    found = []
+    for asked in by_question.values():
+        for before, again in pairwise(asked):
+            ended_us = before.ended_us or again.arrived_us
+            cut = (kill for kill in kills_us if before.arrived_us <= kill <= again.arrived_us)
+            if not any(ended_us >= kill - STORED_WITHIN_US for kill in cut):
+                found.append(again)
+    return found
+
+
+def expected(emails: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """What the table must hold in the end."""
+    return {email: (str(score_of(email)), line_of(email) if score_of(email) >= SCORE_MIN else "") for email in emails}
+
+
+def in_table(daemon: Stage, teamspace: str) -> dict[str, tuple[str, str]]:
+    return {row["email"]: (row["score"], row["line"]) for row in daemon.rows(teamspace, "people")}
+
+
+def kill_while_starting(daemon: Stage, after_seconds: float) -> None:
+    """Start it once more, and kill it before it is ready, or soon after."""
+    process = subprocess.Popen(
+        daemon.command("serve", "--config", str(daemon.configuration)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(after_seconds)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.timeout(240)
+def test_a_chain_survives_twenty_kills_at_random_moments_and_repeats_only_what_was_on_its_way(world: World) -> None:
+    seed = random.SystemRandom().getrandbits(32) if os.environ.get("LEADLINE_SEED") is None else 0
+    seed = int(os.environ.get("LEADLINE_SEED", seed))
+    print(f"LEADLINE_SEED={seed}")
+    chance = random.Random(seed)
+    ai = slow_ai(world)
+    emails = [str(person["email"]) for person in people(LEADS)]
+    questions = LEADS + sum(score_of(email) >= SCORE_MIN for email in emails)
+    moments = sorted(chance.sample(range(1, questions - WINDOW_CALLS), KILLS - KILLS_WHILE_STARTING))
+    starting = set(chance.sample(range(len(moments)), KILLS_WHILE_STARTING))
+    kills_us: list[int] = []
+    with stage(openai(ai, settings=LIMITED)) as daemon:
+        daemon.table("acme", "people", people(LEADS))
+        receipt = daemon.submit(chain("acme"))
+        for number, moment in enumerate(moments):
+            world.until(ai, lambda calls, moment=moment: len(calls) >= moment)  # type: ignore[misc]
+            time.sleep(chance.uniform(0.0, 0.2))
+            kills_us.append(read_clocks().instant)
+            daemon.kill()
+            if number in starting:
+                kill_while_starting(daemon, chance.uniform(0.0, 2.0))
+                kills_us.append(read_clocks().instant)
+            daemon.start()
+            assert daemon.view(receipt.job).state not in wire.ENDED_STATES, "killed too late to show anything"
+        view = daemon.ended(receipt.job)
+        assert len(kills_us) == KILLS
+        assert view.state == "completed"
+        assert (view.counts.total, view.counts.done) == (questions, questions)
+        assert in_table(daemon, "acme") == expected(emails)
+        assert repeated_without_need(ai.calls, kills_us) == []
+        assert len(ai.calls) > questions, "no kill hit a call: this has shown nothing"
+        assert worst_window([call.arrived_us for call in ai.calls], WINDOW_SECONDS) <= WINDOW_CALLS
+
+
+def test_the_oracle_sees_a_lead_that_is_asked_about_again_without_need(world: World) -> None:
+    """The control: results are made to be forgotten, as a daemon that answers before it commits would forget them."""
+    ai = slow_ai(world)
+    with stage(openai(ai, settings=LIMITED)) as daemon:
+        daemon.table("acme", "people", people(40))
+        job = daemon.submit(chain("acme")).steps[0]
+        world.until(ai, lambda calls: len(calls) >= 30)
+        forget_results(daemon, job)
+        kill_us = read_clocks().instant
+        daemon.kill()
+        daemon.start()
+        world.until(ai, lambda calls: repeated_without_need(calls, [kill_us]) != [])
+
+
+def test_the_oracle_sees_a_limit_that_is_not_kept(world: World) -> None:
+    """The control: the same work under a limit that is set too high."""
+    ai = slow_ai(world)
+    with stage(openai(ai)) as daemon:
+        daemon.table("acme", "people", people(40))
+        daemon.ended(daemon.submit(chain("acme")).job)
+        assert worst_window([call.arrived_us for call in ai.calls], WINDOW_SECONDS) > WINDOW_CALLS
+
+
+def forget_results(daemon: Stage, job: JobId) -> None:
+    psql(daemon, f"DELETE FROM lead_result WHERE job = {job}")
+
+
+def psql(daemon: Stage, statement: str) -> None:
+    """One statement in the embedded database, whatever its triggers say."""
+    import asyncio
+
+    import asyncpg
+
+    async def execute() -> None:
+        connection = await asyncpg.connect(
+            user="leadline",
+            database="leadline",
+            host=str(daemon.state_dir / "pg" / "run"),
+            server_settings={"session_replication_role": "replica"},
+        )
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(execute())
+
+
+class Submitter(threading.Thread):
+    """Hands in noops one after the other, and keeps the receipts."""
+
+    def __init__(self, daemon: Stage) -> None:
+        super().__init__(name="submitter")
+        self._daemon = daemon
+        self._over = threading.Event()
+        self.acknowledged: list[JobId] = []
+        self.refused: list[LeadlineError] = []
+
+    def run(self) -> None:
+        """Until told to stop."""
+        with self._daemon.blocking_client(timeout_seconds=60) as client:
+            while not self._over.is_set():
+                try:
+                    self.acknowledged.append(client.submit(wire.Noop(teamspace="loud")).job)
+                except LeadlineError as error:
+                    self.refused.append(error)
+                self._over.wait(0.005)
+
+    def stop(self) -> None:
+        """Hand in no more."""
+        self._over.set()
+        self.join()
+
+
+def test_no_acknowledged_job_is_lost_when_postgres_is_killed(world: World) -> None:
+    ai = slow_ai(world)
+    emails = [str(person["email"]) for person in people(60)]
+    with stage(openai(ai, settings=LIMITED)) as daemon:
+        daemon.table("acme", "people", people(60))
+        submitter = Submitter(daemon)
+        submitter.start()
+        receipt = daemon.submit(chain("acme"))
+        kills_us = []
+        try:
+            for moment in (10, 35, 70):
+                world.until(ai, lambda calls, moment=moment: len(calls) >= moment)  # type: ignore[misc]
+                kills_us.append(read_clocks().instant)
+                os.kill(daemon.postmaster(), signal.SIGKILL)
+            world.until(ai, lambda calls: len(calls) >= 75)
+        finally:
+            submitter.stop()
+        daemon_pid = daemon.pid
+        view = daemon.ended(receipt.job)
+        assert view.state == "completed"
+        assert in_table(daemon, "acme") == expected(emails)
+        assert worst_window([call.arrived_us for call in ai.calls], WINDOW_SECONDS) <= WINDOW_CALLS
+        assert len(submitter.acknowledged) > 100
+        assert len(set(submitter.acknowledged)) == len(submitter.acknowledged)
+        for job in submitter.acknowledged:
+            assert daemon.ended(job).state == "completed"
+        assert daemon.pid == daemon_pid, "the daemon itself goes on"
+        daemon.kill()
+        daemon.start()
+        for job in submitter.acknowledged:
+            assert daemon.view(job).state == "completed"
