@@ -232,6 +232,10 @@ class Plan(Struct, frozen=True, gc=False, kw_only=True):
         float, Meta(gt=0, le=1_000), _key("Its share where teamspaces compete for a provider, beside weights of 1.")
     ] = 1.0
 
+    def limits(self) -> Limits:
+        """The same as the core takes it."""
+        return Limits(slots=_by_family(self.slots), max_queued=self.max_queued, weight=self.weight)
+
 
 class Teamspace(Struct, frozen=True, gc=False, kw_only=True):
     """What is said of one teamspace."""
@@ -354,8 +358,7 @@ class Config(_Sections, frozen=True, gc=False, kw_only=True):
 
     def limits_of(self, plan: str) -> Limits:
         """The limits of a plan, as the core takes them. Raises KeyError where there is no such plan."""
-        chosen = self.plans[plan]
-        return Limits(slots=_by_family(chosen.slots), max_queued=chosen.max_queued, weight=chosen.weight)
+        return self.plans[plan].limits()
 
     def rules(self) -> Rules:
         """The numbers that bind over everything, as the core takes them."""
@@ -427,6 +430,15 @@ def parse(text: str, path: Path) -> Config:
     if faults:
         raise ConfigError(faults)
     return config
+
+
+def plan(tree: Mapping[str, Any]) -> Plan:
+    """A plan of these values, and of the built-in ones. Raises ConfigError with every fault."""
+    reading = _Reading(Path())
+    found: Plan = reading.value(Plan, tree, "")
+    if reading.faults:
+        raise ConfigError(reading.faults)
+    return found
 
 
 class _Reading:
@@ -668,6 +680,11 @@ _NAMED_PLAN: Final = re.compile(r"""^plans\.([\w-]+|"(\\.|[^"\\])*")\.""")
 def reference() -> list[Key]:
     """Every key there is, in the order of the documentation."""
     return list(_keys_of(_Sections, ""))
+
+
+def limits() -> list[Key]:
+    """Every key of a plan."""
+    return list(_keys_of(Plan, ""))
 
 
 def describe(config: Config) -> list[Setting]:

@@ -24,13 +24,16 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import anyio
+import msgspec
 import structlog
 
 from leadline import config as configuration
+from leadline import plans
 from leadline.actors.announcer import Announcer
 from leadline.actors.operations import Operations
 from leadline.actors.supervisor import Account, Setting, Supervisor
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
+from leadline.adapters.postgres.control import PostgresControl
 from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.provider_http import provider_http
@@ -51,6 +54,8 @@ from leadline.features.tables.provider_modules import ModuleFaultsError, preset,
 from leadline.features.tables.requests import Access
 from leadline.features.tables.selection import Database
 from leadline.features.tables.upload import Upload
+from leadline.plans import Plans
+from leadline.ports.control import Act, Scope
 from leadline.ports.store import Fenced, OwnedByAnother, Recovered
 from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
@@ -103,6 +108,9 @@ class Daemon:
         self._leads = leads
         self._embedded = embedded
         self._endpoints = endpoints_of(config)
+        self._control = PostgresControl(store)
+        self._plans = Plans(config)
+        self._changing = anyio.Lock()
         self._stop = anyio.Event()
         self._lag = _LoopLag()
         self.service: Final = ServiceManager()
@@ -150,22 +158,36 @@ class Daemon:
 
     def plans(self, plan: str | None, teamspace: str | None) -> Sequence[wire.PlanView]:
         """Limits in force."""
-        names = sorted(self.config.plans)
         if teamspace is not None:
-            names = [self.config.plan_of(teamspace)]
-        elif plan is not None:
-            if plan not in self.config.plans:
-                raise Refused(ErrorCode.NOT_FOUND, f"there is no plan {plan}", at="plan")
-            names = [plan]
-        return [wire.PlanView(plan=name, teamspace=teamspace, limits=self._plan_limits(name)) for name in names]
+            return [self._plans.view_of_teamspace(teamspace)]
+        names = sorted(self.config.plans) if plan is None else [plan]
+        return [self._plans.view_of_plan(name) for name in names]
 
-    def _plan_limits(self, plan: str) -> list[wire.PlanLimit]:
-        prefix = f"plans.{plan}."
-        return [
-            wire.PlanLimit(key=each.key.removeprefix(prefix), value=each.value, source=each.source)
-            for each in configuration.describe(self.config)
-            if each.key.startswith(prefix)
-        ]
+    async def set_limit(self, wanted: wire.Plans, act: Act) -> None:
+        """Set a limit live, or take back what was set; in force when this returns. Raises Refused."""
+        assert wanted.key is not None
+        value = plans.checked(wanted.key, wanted.value)
+        scope: Scope = "teamspace" if wanted.plan is None else "plan"
+        name = wanted.plan or wanted.teamspace
+        assert name is not None
+        if scope == "plan":
+            self._plans.check(name)
+        async with self._changing:
+            await self._control.override(scope, name, wanted.key, value, act)
+            await self.supervisor.reload(await self.setting())
+
+    async def setting(self) -> Setting:
+        """What binds the queue now: the configuration, and over it what was set live."""
+        self._plans = Plans(self.config, await self._control.overrides())
+        return setting_of(self.config, self._plans, self._endpoints)
+
+    async def record(self, act: Act) -> None:
+        """Write down what is about to be done."""
+        await self._control.record(act)
+
+    async def acts(self, target: str) -> Sequence[Act]:
+        """What was done to something, oldest first."""
+        return await self._control.acts(target)
 
     def allows(self, uid: int, teamspace: str) -> bool:
         """Whether a user id may submit for a teamspace."""
@@ -185,9 +207,10 @@ class Daemon:
             raise Refused(ErrorCode.BAD_REQUEST, str(error), at="config") from error
         finally:
             self.service.ready()
-        self.config = config
-        self._endpoints = endpoints
-        await self.supervisor.reload(setting_of(config, endpoints))
+        async with self._changing:
+            self.config = config
+            self._endpoints = endpoints
+            await self.supervisor.reload(await self.setting())
         log.info("reloaded")
 
     def drain(self) -> None:
@@ -285,9 +308,10 @@ async def daemon(
             clock=_clock,
             kinds=kinds,
             client=client,
-            setting=setting_of(config, running.endpoints()),
+            setting=setting_of(config, Plans(config), running.endpoints()),
             next_reset=next_reset,
             announcer=announcer,
+            refresh=running.setting,
         )
         operations = Operations(
             supervisor,
@@ -315,10 +339,10 @@ async def daemon(
                 tasks.cancel_scope.cancel()
 
 
-def setting_of(config: Config, endpoints: Mapping[str, Endpoint]) -> Setting:
-    """What a configuration says about the queue."""
-    limits = {name: config.limits_of(teamspace.plan) for name, teamspace in config.teamspaces.items()}
-    return Setting(config.rules(), limits, _accounts(config, endpoints))
+def setting_of(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> Setting:
+    """What a configuration says about the queue, with the limits in force."""
+    rules = msgspec.structs.replace(config.rules(), default_limits=plans.default())
+    return Setting(rules, plans.named(), _accounts(config, endpoints))
 
 
 def table_kinds(

@@ -22,6 +22,7 @@ from leadline.core.events import CancelAsked, Key, NewJob, PauseSet
 from leadline.core.forecast import why
 from leadline.core.model import ENDED, SECOND, Family, JobState, Now
 from leadline.core.scheduler import Scheduler
+from leadline.ports.control import Act
 from leadline.ports.store import Fenced, JobFilter, OutcomeUnknown, Store, StoredJob, Unavailable
 from leadline.ports.work import ChainNotes, JobKind, Prepared, Rerun
 from leadline_protocol import messages as wire
@@ -80,6 +81,18 @@ class Surroundings(Protocol):
 
     def plan_of(self, teamspace: str) -> str:
         """The name of a teamspace's plan."""
+        ...
+
+    async def set_limit(self, wanted: wire.Plans, act: Act) -> None:
+        """Set the limit that `wanted` names, or take it back, and record the act. Raises Refused."""
+        ...
+
+    async def record(self, act: Act) -> None:
+        """Write down what is about to be done."""
+        ...
+
+    async def acts(self, target: str) -> Sequence[Act]:
+        """What was done to something, oldest first."""
         ...
 
     async def reload(self) -> None:
@@ -330,13 +343,17 @@ class Operations:
             entries.append(wire.HistoryEntry(at=views.certain_moment(row.at), event=row.event, detail=detail))
         if stored.ended is not None and (not entries or entries[-1].event != stored.state):
             entries.append(wire.HistoryEntry(at=views.certain_moment(stored.ended), event=stored.state))
+        entries += [views.act_entry(act) for act in await self._around.acts(f"job {stored.id}")]
+        entries.sort(key=lambda entry: entry.at)
         return wire.HistoryReply(line=line, job=stored.id, history=entries, ref=operation.ref)
 
-    async def _cancel(self, operation: wire.Cancel, _: Peer, line: int) -> wire.Reply:
+    async def _cancel(self, operation: wire.Cancel, peer: Peer, line: int) -> wire.Reply:
         stored = await self._stored(operation.job)
         if stored.state in ENDED:
             message = f"job {stored.id} has ended: {stored.state}"
             raise Refused(ErrorCode.BAD_STATE, message, at="job")
+        detail = "force" if operation.force else ""
+        await self._around.record(_act(operation, peer, f"job {stored.id}", detail))
         await self._supervisor.dispatcher.tell(CancelAsked(operation.job, operation.force))
         view = await self.view(operation.job)
         return wire.Changed(line=line, job=operation.job, state=view.state, ref=operation.ref)
@@ -356,18 +373,20 @@ class Operations:
         prepared = await kind.prepare(stored.teamspace, submission, chain=None, rerun=rerun)
         new = _new_job(submission, msgspec.json.encode(submission), number, prepared, peer)
         new = msgspec.structs.replace(new, rerun_of=stored.id)
+        await self._around.record(_act(operation, peer, f"job {stored.id}", operation.leads))
         (answer,) = await self._supervisor.dispatcher.submit([new])
         if isinstance(answer, Refused):
             raise answer
         return _receipt(answer, line, operation.ref, list(prepared.warnings))
 
-    async def _pause(self, operation: wire.Pause | wire.Resume, _: Peer, line: int) -> wire.Reply:
+    async def _pause(self, operation: wire.Pause | wire.Resume, peer: Peer, line: int) -> wire.Reply:
         name = "" if operation.name is None else str(operation.name)
         if operation.scope == "family" and name not in {family.word for family in Family}:
             raise Refused(ErrorCode.BAD_REQUEST, f"there is no family {name}", at="name")
         paused = isinstance(operation, wire.Pause)
-        await self._supervisor.dispatcher.tell(PauseSet(operation.scope, name, paused))
         what = f"{operation.scope} {name}".strip()
+        await self._around.record(_act(operation, peer, what))
+        await self._supervisor.dispatcher.tell(PauseSet(operation.scope, name, paused))
         return wire.Done(line=line, message=f"The {what} is {'paused' if paused else 'going on'}.", ref=operation.ref)
 
     async def _status(self, operation: wire.Status, _: Peer, line: int) -> wire.Reply:
@@ -437,15 +456,21 @@ class Operations:
         found = await self._around.tables(operation.teamspace, operation.table)
         return wire.TablesReply(line=line, tables=list(found), ref=operation.ref)
 
-    async def _plans(self, operation: wire.Plans, _: Peer, line: int) -> wire.Reply:
+    async def _plans(self, operation: wire.Plans, peer: Peer, line: int) -> wire.Reply:
+        if operation.key is not None:
+            whose = f"plan {operation.plan}" if operation.plan is not None else f"teamspace {operation.teamspace}"
+            value = msgspec.json.encode(operation.value).decode()
+            await self._around.set_limit(operation, _act(operation, peer, whose, f"{operation.key} = {value}"))
         found = self._around.plans(operation.plan, operation.teamspace)
         return wire.PlansReply(line=line, plans=list(found), ref=operation.ref)
 
-    async def _reload(self, operation: wire.Reload, _: Peer, line: int) -> wire.Reply:
+    async def _reload(self, operation: wire.Reload, peer: Peer, line: int) -> wire.Reply:
+        await self._around.record(_act(operation, peer, ""))
         await self._around.reload()
         return wire.Done(line=line, message="The configuration was read again and is in force.", ref=operation.ref)
 
-    async def _drain(self, operation: wire.Drain, _: Peer, line: int) -> wire.Reply:
+    async def _drain(self, operation: wire.Drain, peer: Peer, line: int) -> wire.Reply:
+        await self._around.record(_act(operation, peer, ""))
         self._around.drain()
         return wire.Done(line=line, message="Nothing more is started; the daemon ends.", ref=operation.ref)
 
@@ -458,6 +483,21 @@ def refusal(refused: Refused, line: int, ref: wire.Ref) -> wire.Refusal:
 
 _NOTHING: Final = Prepared()
 _NO_WARNINGS: Final[list[wire.JobWarning]] = []
+
+
+def _act(operation: wire.ControlOperation[wire.Reply], peer: Peer, target: str, detail: str = "") -> Act:
+    """What is written down of an operation: the peer as the kernel knows it, the person as the peer says."""
+    someone = operation.as_
+    return Act(
+        at=Instant(time.time_ns() // 1_000),
+        uid=peer.uid,
+        pid=peer.pid,
+        person=None if someone is None else someone.person,
+        role=None if someone is None else someone.role,
+        op=str(operation.__struct_config__.tag),
+        target=target,
+        detail=detail,
+    )
 
 
 def _new_job(submission: wire.Submission, line: bytes, kind: int, prepared: Prepared, peer: Peer) -> NewJob:

@@ -12,6 +12,7 @@ from leadline.core.model import ENDED, SECOND, Counts, Job, JobState, Now, Wait
 from leadline.core.provider_account import AccountState
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, LimitState, WindowLimit
 from leadline.core.scheduler import Scheduler
+from leadline.ports.control import Act
 from leadline.ports.store import StoredJob
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import JobReason
@@ -178,6 +179,16 @@ def job_view(stored: StoredJob, family: str, now: Live | None) -> wire.JobView:
         steps=list(now.steps) if now is not None else [],
         rerun_of=stored.rerun_of,
     )
+
+
+def act_entry(act: Act) -> wire.HistoryEntry:
+    """What somebody asked for, in the story of the job it was asked of."""
+    who: dict[str, object] = {"uid": act.uid, "pid": act.pid}
+    if act.person is not None:
+        who |= {"person": act.person, "role": act.role}
+    if act.detail:
+        who["detail"] = act.detail
+    return wire.HistoryEntry(at=certain_moment(act.at), event=f"{act.op} asked", detail=who)
 
 
 def provider_view(name: str, state: AccountState, waiting_teamspaces: int) -> wire.ProviderView:
