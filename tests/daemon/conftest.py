@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.actors.running import Place, remove, short_folder
+from tests.daemon.running import Place, remove, short_folder
 from tests.postgres import database  # noqa: F401
 
 

@@ -21,7 +21,7 @@ from leadline_protocol.messages import (
     Rerun,
     Resume,
 )
-from tests.actors.running import Place
+from tests.daemon.running import Place
 from tests.postgres import meddle
 
 JO = Person(person="jo@acme.example", role="member")

@@ -4,7 +4,7 @@ import pytest
 
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.messages import Noop, Plans, Reload, Teamspaces
-from tests.actors.running import Place, limits
+from tests.daemon.running import Place, limits
 
 
 async def queued(client, teamspace: str, jobs: int) -> list[bool]:  # type: ignore[no-untyped-def]

@@ -1,0 +1,1 @@
+"""A whole daemon, put together as it is served, on a Postgres of its own."""
