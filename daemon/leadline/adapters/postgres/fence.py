@@ -23,7 +23,7 @@ from typing import Final
 import anyio
 import asyncpg
 
-from leadline.adapters.postgres.pool import ANY, Connection, translated
+from leadline.adapters.postgres.pool import ANY, Connection, give_up, translated
 from leadline.adapters.postgres.queries import QUERIES
 from leadline.ports.store import Fenced, OutcomeUnknown, Unavailable
 
@@ -104,7 +104,7 @@ class Fence:
             try:
                 return await _outcome(connection, transaction, LOOK_UP_SECONDS), False
             finally:
-                connection.terminate()
+                give_up(connection)
         except (*ANY, Unavailable):
             return "unreachable", False
 
@@ -118,8 +118,7 @@ async def _outcome(connection: Connection, transaction: str, seconds: float) -> 
 
 @asynccontextmanager
 async def takeover_transaction(connection: Connection, owner: str) -> AsyncIterator[int]:
-    """The transaction that makes this daemon the owner, and yields its epoch. Whether it commits or not, a repetition
-    is safe.
+    """The transaction that makes this daemon the owner; yields its epoch. To repeat it is always safe.
 
     Its first statement waits for the write transactions of the owner before, and fences what would come after.
     """
@@ -130,9 +129,7 @@ async def takeover_transaction(connection: Connection, owner: str) -> AsyncItera
 
 @asynccontextmanager
 async def migration_transaction(connection: Connection) -> AsyncIterator[None]:
-    """The transaction in which the schema changes. Migrations of one database wait for each other; a repetition is
-    safe.
-    """
+    """The transaction in which the schema changes; to repeat it is always safe. Several wait for each other."""
     async with _transaction(connection):
         await connection.execute(QUERIES["lock_migrations"].sql, MIGRATION_LOCK)
         yield
@@ -147,7 +144,7 @@ async def _commit_or_repeat(connection: Connection, what: str) -> None:
 
 @asynccontextmanager
 async def _transaction(connection: Connection) -> AsyncIterator[None]:
-    """BEGIN, and a rollback where the block fails. Committing is left to the caller."""
+    """Begin, and roll back where the block fails. Committing is left to the caller."""
     try:
         with translated(connection):
             await connection.execute("BEGIN")
@@ -158,34 +155,39 @@ async def _transaction(connection: Connection) -> AsyncIterator[None]:
 
 
 async def _roll_back(connection: Connection) -> None:
-    """Ends a transaction without effect, by losing the connection if need be."""
+    """End a transaction without effect, by losing the connection if need be."""
     with anyio.move_on_after(1.0, shield=True):
         try:
             await connection.execute("ROLLBACK")
         except ANY:
-            connection.terminate()
+            give_up(connection)
         return
-    connection.terminate()
+    give_up(connection)
+
+
+async def _commit(connection: Connection) -> str:
+    return await connection.execute("COMMIT")
 
 
 async def _try_commit(connection: Connection) -> BaseException | None:
-    """Sends COMMIT and returns what went wrong, if anything did; then the connection is gone.
+    """Send COMMIT and return what went wrong, if anything did; then the connection is gone.
 
     Not anyio's timeout: cancelling the request would have asyncpg ask the server to cancel, and a COMMIT that waits
     for a synchronous standby then returns without it.
     """
-    committing = asyncio.ensure_future(connection.execute("COMMIT"))
+    committing = asyncio.create_task(_commit(connection))
+    committing.add_done_callback(lambda task: task.cancelled() or task.exception())  # else asyncio complains of it
     try:
-        done, _ = await asyncio.wait({committing}, timeout=COMMIT_SECONDS)
+        await asyncio.wait({committing}, timeout=COMMIT_SECONDS)
     except asyncio.CancelledError:
-        connection.terminate()
+        give_up(connection)
         raise
-    if not done:
-        connection.terminate()
+    if not committing.done():
+        give_up(connection)
         return TimeoutError(f"no answer to COMMIT for {COMMIT_SECONDS:g} s")
     failure = committing.exception()
     if failure is None:
         assert committing.result() == "COMMIT", "a statement of the transaction failed and somebody went on regardless"
         return None
-    connection.terminate()
+    give_up(connection)
     return failure

@@ -64,9 +64,11 @@ MIGRATIONS: Final = _read()
 
 
 def migration_sql(migrations: Sequence[Migration] = MIGRATIONS) -> str:
-    """All of it as a script, for who wants to read or apply it by hand; what was applied already has to be left out."""
+    """All of it as a script, for who wants to read or apply it by hand: in one transaction (psql --single-transaction),
+    and without what was applied already.
+    """
     steps = "\n\n".join(f"-- {migration.name}\n{migration.recorded}" for migration in migrations)
-    return f"BEGIN;\n\n{_TABLE}\n\n{steps}\n\nCOMMIT;\n"
+    return f"{_TABLE}\n\n{steps}\n"
 
 
 async def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> Sequence[str]:

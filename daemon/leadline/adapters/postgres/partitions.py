@@ -4,7 +4,7 @@ Each holds a range of ids and is dropped whole when it is old enough: that costs
 rows would. They are made half a partition ahead of the ids in use, in write transactions of their own.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from leadline.adapters.postgres.pool import Connection
@@ -33,19 +33,16 @@ class Partitions:
         """These were dropped, and that has committed."""
         self._known.difference_update(names)
 
-    def missing(self, jobs: Iterable[int], calls: Iterable[int]) -> dict[str, tuple[str, int]]:
-        """Names, parents and numbers of those that rows with these ids, and ids half a partition on, would need."""
-        wanted = [
-            (parent, number)
-            for parents, ids in ((("job_ended", "job_event"), jobs), (("call",), calls))
-            for row in ids
-            for number in (row // self._size, (row + self._size // 2) // self._size)
-            for parent in parents
-        ]
-        named = {f"{parent}_{number}": (parent, number) for parent, number in wanted}
+    def missing(self, jobs: Collection[int], calls: Collection[int]) -> dict[str, tuple[str, int]]:
+        """Names, parents and numbers of those that rows with these ids would need, and ids half a partition on."""
+        named: dict[str, tuple[str, int]] = {}
+        for parents, ids in ((("job_ended", "job_event"), jobs), (("call",), calls)):
+            if ids:
+                numbers = range(min(ids) // self._size, (max(ids) + self._size // 2) // self._size + 1)
+                named |= {f"{parent}_{number}": (parent, number) for number in numbers for parent in parents}
         return {name: which for name, which in named.items() if name not in self._known}
 
-    async def make(self, connection: Connection, jobs: Iterable[int], calls: Iterable[int]) -> Collection[str]:
+    async def make(self, connection: Connection, jobs: Collection[int], calls: Collection[int]) -> Collection[str]:
         """Make what is missing, and return the names; they are to be noted when that has committed.
 
         A table is made and then attached, as that locks out nobody who reads or writes the parent.

@@ -7,7 +7,7 @@ statistics say, and a table that was empty when a statement was planned may hold
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
@@ -40,7 +40,10 @@ SETTINGS: Final[dict[str, str]] = {
 """Of every session. A daemon that was stopped in the middle of a transaction holds up its successor for 10 s at most.
 """
 
-BY_KEY: Final[dict[str, str]] = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+BY_KEY: Final[dict[str, str]] = {
+    **{f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "material")},
+    "plan_cache_mode": "force_generic_plan",
+}
 """Of the sessions whose statements find each row by its key."""
 
 TROUBLE: Final = (
@@ -52,10 +55,11 @@ TROUBLE: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InternalClientError,  # asked while the server's last words are in and the end of the stream is not
 )
 """Errors that say nothing about the statement and all about the database: trying later may succeed."""
 
-ANY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+ANY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """Whatever may come out of a connection."""
 
 
@@ -65,9 +69,23 @@ def translated(connection: Connection) -> Iterator[None]:
     try:
         yield
     except ANY as error:
-        if isinstance(error, TROUBLE) or connection.is_closed():
+        if isinstance(error, TROUBLE) or is_lost(connection):
             raise Unavailable(f"the database is not available: {_told(error)}") from error
         raise
+
+
+def is_lost(connection: Connection) -> bool:
+    """Whether a connection is closed; one of a pool may not even answer that any more."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def give_up(connection: Connection) -> None:
+    """Close a connection without asking the server."""
+    with suppress(asyncpg.InterfaceError):  # the pool has done so already
+        connection.terminate()
 
 
 @contextmanager

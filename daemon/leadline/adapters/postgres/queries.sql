@@ -150,8 +150,8 @@ INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, 
     rerun_of, table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload, warnings,
     reason, message)
 SELECT id, ord, submitted, $3::bigint, coalesce($7::bigint, total, 0), $8::bigint, $9::bigint, $10::bigint,
-    $11::bigint, run_at, coalesce($4::bigint, started), chain, rerun_of, table_id, uid, teamspace, step, steps, attempt, kind,
-    $2::smallint, stop_on_failure, notify, payload, warnings, $5::text, $6::text
+    $11::bigint, run_at, coalesce($4::bigint, started), chain, rerun_of, table_id, uid, teamspace, step, steps, attempt,
+    kind, $2::smallint, stop_on_failure, notify, payload, warnings, $5::text, $6::text
 FROM job WHERE id = ANY ($1::bigint[])
 
 -- name: end_jobs
@@ -266,7 +266,7 @@ FROM (
     UNION ALL
     SELECT id FROM job_ended WHERE chain = $1 AND step IS NOT NULL
 ) AS step
-CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = step.id) AS shown
+CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = step.id OFFSET 0) AS shown
 ORDER BY shown.step
 
 -- name: history
@@ -275,7 +275,9 @@ SELECT job, at, event, detail FROM job_event WHERE job = $1 ORDER BY n
 -- name: jobs_of_all
 -- A page of jobs below $1: the newest $2 of the kinds $3 and the states $4, and of the user $5 above the id $6. The
 -- queue itself is walked from its newest row. Of the ended jobs, one probe of an index for each kind and state;
--- completed noops are in no such index, the newest are found by walking the ids down to $7.
+-- completed noops are in no such index, the newest are found by walking the ids down to $7. Each index is ordered by
+-- another spelling of the id: however little the planner knows, it has no other for that order. OFFSET keeps it from
+-- joining the page with all jobs.
 WITH page AS (
     (SELECT id FROM job
      WHERE id < $1 AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
@@ -286,56 +288,30 @@ WITH page AS (
     FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
     CROSS JOIN LATERAL (
         SELECT id FROM job_ended
-        WHERE id < $1 AND kind = wanted_kind AND state = wanted_state AND (kind <> 0 OR state <> 4)
-            AND ($5::bigint IS NULL OR uid = $5) AND id > $6
-        ORDER BY id DESC LIMIT $2
+        WHERE ~id > ~($1::bigint) AND ~id < ~($6::bigint)
+            AND kind = wanted_kind AND state = wanted_state AND (kind <> 0 OR state <> 4)
+            AND ($5::bigint IS NULL OR uid = $5)
+        ORDER BY ~id LIMIT $2
     ) AS probe
     WHERE wanted_state >= 4
     UNION ALL
     (SELECT id FROM job_ended
-     WHERE id < $1 AND id > $7 AND kind = 0 AND state = 4 AND 0 = ANY ($3::smallint[])
-        AND 4 = ANY ($4::smallint[]) AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     WHERE id < $1 AND id > $7 AND kind = 0 AND state = 4
+        AND 0 = ANY ($3::smallint[]) AND 4 = ANY ($4::smallint[])
+        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
      ORDER BY id DESC LIMIT $2)
     ORDER BY id DESC LIMIT $2
 )
-SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
+SELECT shown.*
+FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id OFFSET 0) AS shown
 ORDER BY shown.id DESC
 
 -- name: jobs_of_teamspace
 -- The same for the teamspace $8.
 WITH page AS (
     (SELECT id FROM job
-     WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $8) AND kind = ANY ($3::smallint[]) AND
-     state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
-        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
-     ORDER BY id DESC LIMIT $2)
-    UNION ALL
-    SELECT probe.id
-    FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
-    CROSS JOIN LATERAL (
-        SELECT id FROM job_ended WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $8) AND kind =
-        wanted_kind AND state = wanted_state AND (kind <> 0 OR state <> 4)
-            AND ($5::bigint IS NULL OR uid = $5) AND id > $6
-        ORDER BY id DESC LIMIT $2
-    ) AS probe
-    WHERE wanted_state >= 4
-    UNION ALL
-    (SELECT id FROM job_ended
-     WHERE id < $1 AND id > $7 AND teamspace = (SELECT id FROM teamspace WHERE name = $8) AND kind = 0 AND state = 4
-     AND 0 = ANY ($3::smallint[])
-        AND 4 = ANY ($4::smallint[]) AND ($5::bigint IS NULL OR uid = $5) AND id > $6
-     ORDER BY id DESC LIMIT $2)
-    ORDER BY id DESC LIMIT $2
-)
-SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
-ORDER BY shown.id DESC
-
--- name: jobs_of_table
--- The same for the table $7, to which no noop belongs.
-WITH page AS (
-    (SELECT id FROM job
-     WHERE id < $1 AND table_id = $7 AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY
-     ($4::smallint[])
+     WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $8)
+        AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
         AND ($5::bigint IS NULL OR uid = $5) AND id > $6
      ORDER BY id DESC LIMIT $2)
     UNION ALL
@@ -343,14 +319,47 @@ WITH page AS (
     FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
     CROSS JOIN LATERAL (
         SELECT id FROM job_ended
-        WHERE id < $1 AND table_id = $7 AND kind = wanted_kind AND state = wanted_state
-            AND ($5::bigint IS NULL OR uid = $5) AND id > $6
-        ORDER BY id DESC LIMIT $2
+        WHERE -id > -($1::bigint) AND -id < -($6::bigint) AND teamspace = (SELECT id FROM teamspace WHERE name = $8)
+            AND kind = wanted_kind AND state = wanted_state AND (kind <> 0 OR state <> 4)
+            AND ($5::bigint IS NULL OR uid = $5)
+        ORDER BY -id LIMIT $2
+    ) AS probe
+    WHERE wanted_state >= 4
+    UNION ALL
+    (SELECT id FROM job_ended
+     WHERE id < $1 AND id > $7 AND teamspace = (SELECT id FROM teamspace WHERE name = $8) AND kind = 0 AND state = 4
+        AND 0 = ANY ($3::smallint[]) AND 4 = ANY ($4::smallint[])
+        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     ORDER BY id DESC LIMIT $2)
+    ORDER BY id DESC LIMIT $2
+)
+SELECT shown.*
+FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id OFFSET 0) AS shown
+ORDER BY shown.id DESC
+
+-- name: jobs_of_table
+-- The same for the table $7, to which no noop belongs.
+WITH page AS (
+    (SELECT id FROM job
+     WHERE id < $1 AND table_id = $7
+        AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
+        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     ORDER BY id DESC LIMIT $2)
+    UNION ALL
+    SELECT probe.id
+    FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
+    CROSS JOIN LATERAL (
+        SELECT id FROM job_ended
+        WHERE -id > -($1::bigint) AND -id < -($6::bigint) AND table_id = $7
+            AND kind = wanted_kind AND state = wanted_state
+            AND ($5::bigint IS NULL OR uid = $5)
+        ORDER BY -id LIMIT $2
     ) AS probe
     WHERE wanted_state >= 4
     ORDER BY id DESC LIMIT $2
 )
-SELECT shown.* FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id) AS shown
+SELECT shown.*
+FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.id OFFSET 0) AS shown
 ORDER BY shown.id DESC
 
 -- name: newest_job

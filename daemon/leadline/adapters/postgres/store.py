@@ -232,7 +232,7 @@ class PostgresStore:
         """Make the partitions that these records, and those of a good while after them, go to."""
         jobs = {row.id for row in (*records.admitted[:1], *records.admitted[-1:])}
         jobs |= {row.id for row in (*records.ended[:1], *records.ended[-1:]) if row.admitted is not None}
-        calls = {row.id for row in (*records.calls_sent[:1], *records.calls_sent[-1:])}
+        calls = {row.id for row in records.calls_sent}
         if self._partitions.missing(jobs, calls):
             async with reign.fence.write_transaction(reign.writer.connection):
                 made = await self._partitions.make(reign.writer.connection, jobs, calls)

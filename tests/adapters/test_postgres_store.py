@@ -1,0 +1,371 @@
+"""What only the real store has: statements and round trips, partitions, odd text, a server that dies or is not fit."""
+
+import asyncio
+import functools
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leadline.adapters.embedded_postgres import embedded_postgres
+from leadline.adapters.postgres import pool
+from leadline.adapters.postgres.pool import check_server
+from leadline.adapters.postgres.queries import QUERIES, parse
+from leadline.adapters.postgres.store import PostgresStore
+from leadline.core.effects import CallClosed, CallRow, HistoryRow, Records
+from leadline.core.model import Counts, Family, JobState
+from leadline.ports.store import JobFilter, OutcomeUnknown, Unavailable, UnfitDatabase
+from leadline_protocol.errors import JobReason
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
+from tests.adapters.postgres_proxy import Proxy
+from tests.contracts.stores import (
+    ENRICH,
+    KINDS,
+    NAMES,
+    T,
+    admission,
+    end,
+    key,
+    row,
+    start,
+    submission,
+    together,
+)
+from tests.postgres import meddle
+
+LATER = Instant(T + 10_000_000)
+
+
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(database, ids_per_partition=100)
+    await store.take_over(owner="first", kinds=KINDS)
+    await store.commit(Records(teamspaces=list(NAMES.items())))
+    yield store
+    await store.close()
+
+
+async def partitions(url: str) -> set[str]:
+    async with meddle(url) as connection:
+        return {found["name"] for found in await connection.fetch(QUERIES["partitions"].sql)}
+
+
+# ------------------------------------------------------------------------------------------------------- the statements
+
+
+def test_every_statement_is_described_or_says_it_all_in_one_line() -> None:
+    bare = [query.name for query in QUERIES.values() if not query.description and len(query.sql.splitlines()) > 5]
+    assert bare == []
+
+
+def test_a_file_of_statements_is_read_by_name() -> None:
+    queries = parse(
+        "-- about the file\n\n-- name: one\n-- Adds.\n-- Twice.\nSELECT 1\n  + 1\n\n-- name: two\nSELECT 2\n"
+    )
+    assert {name: (query.description, query.sql) for name, query in queries.items()} == {
+        "one": ("Adds. Twice.", "SELECT 1\n  + 1"),
+        "two": ("", "SELECT 2"),
+    }
+    assert parse("-- name: add\nINSERT INTO t (a,\n  b) VALUES (1, 2)")["add"].target == ("t", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("decision", "round_trips"),
+    [
+        ([admission(row(n)) for n in (1, 2, 3)], 4),
+        ([admission(*(row(n + i) for i in range(50))) for n in (1, 60, 120)], 4),
+        ([together(*(end(n + i, admitted=row(n + i)) for i in range(50))) for n in (1, 60, 120)], 4),
+    ],
+    ids=["one job", "fifty jobs", "fifty noops, start and end"],
+)
+async def test_a_decision_costs_four_round_trips_whatever_its_size(
+    database: str, tmp_path: Path, decision: list[Records], round_trips: int
+) -> None:
+    """BEGIN, the fence, the rows, COMMIT; the first of its kind also prepares its statements."""
+    async with Proxy(database, tmp_path).running() as proxy:
+        store = PostgresStore(proxy.url)
+        await store.take_over(owner="counted", kinds=KINDS)
+        await store.commit(Records(teamspaces=list(NAMES.items())))
+        for records in decision[:-1]:
+            await store.commit(records)
+        before = proxy.round_trips
+        await store.commit(decision[-1])
+        assert proxy.round_trips - before == round_trips
+        await store.close()
+
+
+async def test_no_decision_reads_a_table_from_end_to_end(database: str, store: PostgresStore) -> None:
+    """However empty a table was when a statement was planned."""
+    for first in range(1, 1_000, 100):
+        await store.commit(
+            admission(*(row(first + i, submission(ENRICH, key=key(f"{first + i}"))) for i in range(100)))
+        )
+    for first in range(1, 1_000, 100):
+        await store.commit(start(first))
+        await store.commit(together(end(first, slot=0), *(end(first + i) for i in range(1, 90))))
+        await store.commit(together(*(end(first + i, JobState.FAILED, message=f"{i}") for i in range(90, 100))))
+    await store.commit(admission(row(2_000)))
+    assert store._reign is not None
+    await store._reign.writer.connection.execute("SELECT pg_stat_force_next_flush()")
+    await store._reign.writer.connection.execute("SELECT 1")
+    async with meddle(database) as connection:
+        scanned = (
+            "SELECT relname FROM pg_stat_user_tables WHERE seq_tup_read > 0 AND relname ~ '^(job|attempt|running)'"
+        )
+        assert await connection.fetch(scanned) == []
+
+
+LISTINGS = [
+    JobFilter(),
+    JobFilter(teamspace="acme"),
+    JobFilter(teamspace="beta"),
+    JobFilter(teamspace="beta", states=(JobState.CANCELLED,)),
+    JobFilter(families=(Family.OUTREACH,)),
+    JobFilter(states=(JobState.FAILED, JobState.PARTIAL)),
+    JobFilter(table=TableId(7)),
+    JobFilter(uid=5),
+    JobFilter(before=JobId(70_000)),
+]
+
+
+async def test_a_listing_costs_the_same_with_any_number_of_ended_jobs(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of beta and of the table 7 there are few jobs and old ones; noops in masses, and others' jobs, lie above."""
+    pages = 0
+    store = PostgresStore(database)
+    await store.take_over(owner="first", kinds=KINDS)
+    await store.commit(Records(teamspaces=list(NAMES.items())))
+    fetch = store._fetch
+
+    async def explained(query: str, *arguments: object) -> Any:
+        nonlocal pages
+        async with store._present().readers.acquire() as connection:
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {QUERIES[query].sql}"
+            [plan] = json.loads(await connection.fetchval(explain, *arguments))
+            pages += plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+        return await fetch(query, *arguments)
+
+    monkeypatch.setattr(store, "_fetch", explained)
+    costs: list[list[int]] = []
+    for first, last in ((1, 20_000), (20_001, 100_000)):
+        async with meddle(database) as connection:
+            await connection.execute(FILL, first, last)
+        costs.append([])
+        for which in LISTINGS:
+            pages = 0
+            await store.jobs(which)
+            costs[-1].append(pages)
+    await store.close()
+    for which, before, after in zip(LISTINGS, *costs, strict=True):
+        assert after <= 1.2 * before + 20, f"{which}: {before} pages of 20,000, {after} of 100,000"
+        assert after < 2_000, which
+
+
+FILL = """
+INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, teamspace, attempt, kind,
+    state, stop_on_failure, notify, payload, message, table_id, uid)
+SELECT n, n, n, n, 0, 0, 0, 0, 0, CASE WHEN n % 100 = 0 AND n < 10000 THEN 2 ELSE 1 END, 1,
+    CASE WHEN n % 10 = 0 THEN (SELECT id FROM kind WHERE name = 'enrich') ELSE 0 END, 4, false, false, '{}', '',
+    CASE WHEN n % 100 = 0 AND n < 10000 THEN 7 END, 1
+FROM generate_series($1::bigint, $2::bigint) AS n
+"""
+
+
+# ----------------------------------------------------------------------------------------------------------- partitions
+
+
+async def test_partitions_are_made_before_they_are_needed(database: str, store: PostgresStore) -> None:
+    assert "job_ended_0" in await partitions(database)
+    await store.commit(admission(*(row(number) for number in range(1, 61))))
+    assert {"job_ended_1", "job_event_1"} <= await partitions(database)
+    await store.commit(together(*(end(number, admitted=row(number)) for number in range(190, 211))))
+    assert "job_ended_2" in await partitions(database)
+    await store.commit(Records(calls_sent=[call(950)], history=[HistoryRow(JobId(205), Instant(T), "x")]))
+    assert {"call_9", "call_10"} <= await partitions(database)
+    assert (await store.take_over(owner="again", kinds=KINDS)).last_job == 210
+
+
+def call(number: int, *, job: int = 1) -> CallRow:
+    return CallRow(CallId(number), JobId(job), 1, LeadId(1), AccountName("snov"), b"{}", Instant(T))
+
+
+async def test_what_is_old_is_dropped_whole_and_ids_are_not_given_out_again(
+    database: str, store: PostgresStore
+) -> None:
+    for number in (10, 110, 210):
+        await store.commit(
+            together(
+                end(number, admitted=row(number)),
+                Records(
+                    calls_sent=[call(number, job=number)], history=[HistoryRow(JobId(number), Instant(T), "admitted")]
+                ),
+            )
+        )
+        await store.commit(Records(calls_closed=[CallClosed(CallId(number), "failed", "")]))
+    dropped = await store.prune(LATER)
+    assert dropped == ["call_0", "call_1", "job_ended_0", "job_event_0", "job_ended_1", "job_event_1"]
+    assert await store.job(JobId(110)) is None
+    assert await store.history(JobId(110)) == []
+    assert await store.job(JobId(210)) is not None
+    again = await store.take_over(owner="again", kinds=KINDS)
+    assert (again.last_job, again.last_call) == (210, 210)
+    assert not set(dropped) & await partitions(database)
+
+
+async def test_what_is_young_or_still_needed_is_not_dropped(store: PostgresStore) -> None:
+    await store.commit(admission(row(110), row(120, submission(key=key("k")))))
+    await store.commit(end(120))
+    await store.commit(together(end(10, admitted=row(10)), end(310, admitted=row(310))))
+    await store.commit(Records(calls_sent=[call(10, job=110), call(110, job=10), call(210)]))
+    await store.commit(Records(calls_closed=[CallClosed(CallId(10), "failed", "")]))
+    assert await store.prune(Instant(T)) == []
+    assert await store.prune(LATER) == ["job_ended_0", "job_event_0"], "110 is live, call 110 in flight"
+    await store.commit(end(110))
+    assert await store.prune(LATER) == ["call_0"], "a key in force stands for 120"
+
+
+# ----------------------------------------------------------------------------------------------------------------- text
+
+
+async def test_text_that_postgres_cannot_hold_is_stored_as_far_as_it_can_be(store: PostgresStore) -> None:
+    await store.commit(admission(row(1), row(2)))
+    odd = "a\0b\ud800c"
+    history = [HistoryRow(JobId(1), Instant(T), "failed", odd)]
+    ends = together(end(1, JobState.FAILED, reason=JobReason.ERROR, message=odd), end(3, message=odd, admitted=row(3)))
+    await store.commit(together(ends, Records(history=history)))
+    ended = await store.job(JobId(1))
+    assert ended is not None
+    assert ended.message == "a\ufffdb?c"
+    assert [line.detail for line in await store.history(JobId(1))] == ["a\ufffdb?c"]
+
+
+# ----------------------------------------------------------------------------------------------------------- the server
+
+
+class Settings:
+    """A connection to a server with these settings."""
+
+    def __init__(self, **settings: object) -> None:
+        self._settings = {
+            "version": 180000, "fsync": "on", "full_page_writes": "on", "in_recovery": False, **settings,
+        }  # fmt: skip
+
+    async def fetchrow(self, _: str) -> dict[str, object]:
+        return self._settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "told"),
+    [
+        ({"fsync": "off"}, UnfitDatabase, "fsync is off"),
+        ({"full_page_writes": "off"}, UnfitDatabase, "full_page_writes is off"),
+        ({"version": 130014}, UnfitDatabase, "Postgres 13 is too old"),
+        ({"in_recovery": True}, Unavailable, "standby"),
+    ],
+)
+async def test_a_server_that_cannot_keep_the_promises_is_refused(
+    setting: dict[str, object], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        await check_server(Settings(**setting))  # type: ignore[arg-type]
+
+
+async def test_a_real_server_tells_its_settings(store: PostgresStore) -> None:
+    async with store.read() as connection:
+        await check_server(connection)
+        for name, value in pool.SETTINGS.items():
+            assert (await connection.fetchval(f"SHOW {name}")).lower() in {value.lower(), "1min", "0"}, name
+
+
+async def test_a_read_only_database_is_unavailable(database: str, store: PostgresStore) -> None:
+    async with meddle(database) as connection:
+        name = await connection.fetchval("SELECT current_database()")
+        await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await store.close()
+    with pytest.raises(Unavailable):
+        await store.take_over(owner="first", kinds=KINDS)
+
+
+async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    nowhere = PostgresStore(f"postgresql://leadline@/leadline?host={tmp_path}")
+    with pytest.raises(Unavailable, match="cannot connect"):
+        await nowhere.take_over(owner="first", kinds=KINDS)
+
+
+@pytest.fixture
+def state_folder() -> Iterator[Path]:
+    """A folder that the server's user can enter, unlike those of tmp_path."""
+    folder = Path(tempfile.mkdtemp(prefix="leadline-tests-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+async def test_what_was_acknowledged_survives_the_death_of_the_server(state_folder: Path) -> None:
+    """Commits go on one after the other while the server is killed three times, each time in the middle of one."""
+    async with embedded_postgres(state_folder) as server:
+        store = PostgresStore(server.url)
+        await store.take_over(owner="first", kinds=KINDS)
+        await store.commit(Records(teamspaces=list(NAMES.items())))
+        acknowledged: set[int] = set()
+        number = 0
+        for round_number in range(1, 4):
+            died = asyncio.create_task(kill_after(server.pid, 0.05 * round_number))
+            while True:
+                number += 1
+                try:
+                    await store.commit(admission(*(row(number * 10 + i) for i in range(10))))
+                except (Unavailable, OutcomeUnknown):
+                    break
+                acknowledged.add(number * 10)
+            await died
+            await server.wait_until_ready()
+            while True:
+                try:
+                    await store.take_over(owner="first", kinds=KINDS)
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+            kept = [job.id async for page in store.live_jobs() for job in page]
+            assert acknowledged <= set(kept)
+            assert len(kept) % 10 == 0, "a decision is there whole or not at all"
+        assert len(acknowledged) > 3
+        await store.close()
+
+
+async def kill_after(pid: int, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_decision_that_meets_a_lock_waits_and_those_behind_it_keep_their_order(
+    database: str, store: PostgresStore
+) -> None:
+    async with meddle(database) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("LOCK TABLE job IN ACCESS EXCLUSIVE MODE")
+        commits = [asyncio.create_task(store.commit(admission(row(number)))) for number in (3, 1, 2)]
+        finished: list[int] = []
+        for number, commit in zip((3, 1, 2), commits, strict=True):
+            commit.add_done_callback(functools.partial(lambda number, _: finished.append(number), number))
+        await asyncio.sleep(0)
+        await transaction.rollback()
+        await asyncio.gather(*commits)
+    assert finished == [3, 1, 2]
+
+
+async def test_counts_of_a_million_leads_fit(store: PostgresStore) -> None:
+    huge = Counts(3_000_000_000, 2_999_999_999, 1)
+    await store.commit(together(admission(row(1, submission(ENRICH, total=3_000_000_000))), start(1)))
+    await store.commit(end(1, counts=huge, slot=0))
+    ended = await store.job(JobId(1))
+    assert ended is not None
+    assert ended.counts == huge
