@@ -97,6 +97,8 @@ class Harness:
         self.stops: list[StopAttempt] = []
         self.starts: list[StartAttempt] = []
         self.warnings: list[tuple[Instant, WarnStalled]] = []
+        self.acknowledged: set[JobId] = set()
+        """Jobs that somebody holds a receipt of."""
         self.wants: list[ev.Event] = []
         """What actors have to say once the present effects are carried out."""
 
@@ -118,6 +120,13 @@ class Harness:
 
     def carry_out(self, effects: Effects) -> None:
         self.database.commit(effects.records)
+        self.acknowledged |= {
+            answer.job
+            for answers in effects.answers
+            if isinstance(answers, list)
+            for answer in answers
+            if isinstance(answer, Receipt)
+        }
         for stop in effects.stops:
             self._stop(stop)
         for start in effects.starts:
@@ -134,6 +143,32 @@ class Harness:
             assert ended.id not in self.actors, f"job {ended.id} has ended and still runs"
         if not effects.more:
             audit.check(self.scheduler, self.now)
+            self._check_starts(effects)
+        known = self.database.live.keys() | self.database.ended.keys()
+        assert self.acknowledged <= known, f"jobs {self.acknowledged - known} were acknowledged and are lost"
+        assert self.database.live.keys() == self.scheduler.jobs.keys(), "memory and database know other jobs"
+
+    def _check_starts(self, effects: Effects) -> None:
+        """What has started had leave to, and was the oldest that had."""
+        for start in effects.starts:
+            limit = self.scheduler.limits_of(start.teamspace).slots[start.family]
+            held = sum(key[:2] == (start.teamspace, start.family) for key in self.database.slots)
+            assert limit is None or held <= limit, f"{start} is one too many for its teamspace"
+            capacity = self.scheduler.rules.capacity.get(start.family)
+            assert capacity is None or self.scheduler.busy[start.family] <= capacity, f"{start} is one too many"
+            job = self.scheduler.jobs[start.job]
+            if job.details is not None and job.details.chain is not None:
+                continue
+            for lane in self.scheduler.backlog.lanes.values():
+                head = lane.head()
+                if lane.family is not start.family or head is None:
+                    continue
+                if (lane.limit is None or len(lane.held) < lane.limit) and not self._is_paused(head):
+                    assert job < head, f"{job} has started before {head}"
+
+    def _is_paused(self, job: Job) -> bool:
+        family = self.kinds[job.kind].family
+        return self.scheduler.pauses.block(self.scheduler.teamspaces.names[job.teamspace], family)
 
     def pass_seconds(self, seconds: float) -> None:
         """Let time run, stopping at every deadline and at every pulse."""
@@ -255,6 +290,12 @@ class Harness:
             self._obey(actor, actor.told)
             self.tell()
 
+    def never_left(self, job: JobId, call: CallId) -> None:
+        """It is certain that no byte of the request left."""
+        self.actors[job].out.pop(call)
+        self.sent = [sent for sent in self.sent if sent[1] != call]
+        self.tell(ev.CallEnded(call, Instant(self.instant), ev.CallEnd(unsent=True)))
+
     def settle(self, job: JobId, done: int = 1, *, failed: int = 0) -> None:
         """So many more leads are in a final state, and that is stored."""
         actor = self.actors[job]
@@ -312,6 +353,9 @@ class Harness:
             actor.asked.pop(refused.call, None)
 
     # -- what is seen -----------------------------------------------------------------------------------------------
+
+    def sent_to(self, provider: str) -> list[tuple[Instant, CallId]]:
+        return [sent for sent in self.sent if self.database.calls[sent[1]].row.account == provider]
 
     @property
     def running(self) -> set[JobId]:

@@ -76,6 +76,17 @@ def test_calls_in_flight_are_cut_off_after_sixty_seconds(snov: Harness) -> None:
     assert [stop.order.forced for stop in snov.stops] == [False, True]
 
 
+def test_the_daemons_own_pause_does_not_use_up_the_time_to_finish(snov: Harness) -> None:
+    job = snov.submit("a")
+    call = snov.ask(job)
+    snov.cancel(job)
+    snov.sleep(3600)
+    snov.tell(ev.Ticked())
+    assert snov.state(job) is JobState.STOPPING
+    snov.answer(job, call)
+    assert snov.state(job) is JobState.CANCELLED
+
+
 def test_force_closes_a_running_job_at_once(snov: Harness) -> None:
     job = snov.submit("a")
     snov.ask(job)

@@ -812,8 +812,7 @@ class Scheduler:
         self._unsettled[job.id] = attempt
         self._decision.effects.stops.append(StopAttempt(job.id, attempt.number, job.teamspace, order))
         if not order.forced:
-            deadline = Instant(self._decision.now.instant + GRACE_SECONDS * SECOND)
-            self.deadlines.arm(deadline, Alarm.FORCE, job.id, attempt.number)
+            self._arm_force(job.id, attempt)
 
     def _cancel(self, event: ev.CancelAsked) -> Refused | None:
         job = self.jobs.get(event.job)
@@ -912,11 +911,12 @@ class Scheduler:
         now = self._decision.now
         while (due := self.deadlines.pop(now.instant)) is not None:
             armed, alarm, key, number = due
+            late = now.instant - armed > LATE_SECONDS * SECOND
             match alarm:
                 case Alarm.CHECK:
-                    self._check_attempt(JobId(int(key)), number, late=now.instant - armed > LATE_SECONDS * SECOND)
+                    self._check_attempt(JobId(int(key)), number, late=late)
                 case Alarm.FORCE:
-                    self._force(JobId(int(key)), number)
+                    self._force(JobId(int(key)), number, late=late)
                 case Alarm.WAIT:
                     job = self.jobs[JobId(int(key))]
                     self._lift_waits(job, lambda wait: wait.until is not None and wait.until <= now.instant)
@@ -977,10 +977,18 @@ class Scheduler:
         """Make sure that the attempt is looked at when it could be overdue."""
         self.deadlines.arm(heartbeats.next_check(attempt, self.rules), Alarm.CHECK, job.id, attempt.number)
 
-    def _force(self, job_id: JobId, number: int) -> None:
+    def _force(self, job_id: JobId, number: int, *, late: bool) -> None:
         attempt = self._attempt(job_id, number)
-        if attempt is not None and attempt.stopping is not None:
+        if attempt is None or attempt.stopping is None:
+            return
+        if late:
+            self._arm_force(job_id, attempt)
+        else:
             self._stop(self.jobs[job_id], Stopping(attempt.stopping.cause, forced=True))
+
+    def _arm_force(self, job_id: JobId, attempt: Attempt) -> None:
+        deadline = Instant(self._decision.now.instant + GRACE_SECONDS * SECOND)
+        self.deadlines.arm(deadline, Alarm.FORCE, job_id, attempt.number)
 
     def _give_fresh_time(self, attempt: Attempt) -> None:
         """Nobody was listening since the last decision, so the attempt's silence in that time proves nothing."""
