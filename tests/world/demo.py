@@ -191,7 +191,7 @@ class Leadline:
     def view(self, job: int) -> Json:
         """The job as it is now."""
         view: Json = json.loads(self.run("job", str(job), "--json"))
-        return view.get("view", view)
+        return view
 
     def is_ready(self) -> bool:
         """Whether the daemon takes work."""
