@@ -5,6 +5,7 @@ Order of a start: take the state directory (one daemon each), open the sockets, 
 start nothing more, let calls in flight finish, hang up, give the database back.
 """
 
+import asyncio
 import fcntl
 import grp
 import logging
@@ -31,6 +32,7 @@ from leadline import config as configuration
 from leadline import plans
 from leadline.actors.announcer import Announcer
 from leadline.actors.operations import Operations
+from leadline.actors.pace import Progress
 from leadline.actors.supervisor import Account, Setting, Supervisor
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from leadline.adapters.postgres.control import PostgresControl
@@ -56,7 +58,7 @@ from leadline.features.tables.selection import Database
 from leadline.features.tables.upload import Upload
 from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
-from leadline.ports.store import Fenced, OwnedByAnother, Recovered
+from leadline.ports.store import Fenced, OwnedByAnother, Recovered, Unavailable
 from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineFault, RequestDecoder
@@ -68,6 +70,8 @@ log = structlog.get_logger("leadline")
 SUBMIT_GROUP: Final = "leadline-submit"
 CONTROL_GROUP: Final = "leadline-admin"
 LAG_PROBE_SECONDS: Final = 1.0
+STATUS_SECONDS: Final = 10.0
+"""Least time between two lines for the service manager."""
 DATABASE: Final = AccountName("database")
 SECONDS_PER_HOUR: Final = 3_600
 
@@ -114,6 +118,7 @@ class Daemon:
         self._stop = anyio.Event()
         self._lag = _LoopLag()
         self.service: Final = ServiceManager()
+        self._depth = _StatusLine(self._queue_depth, self.service.status)
         self.supervisor: Supervisor
         self.connected: Connections
 
@@ -127,10 +132,13 @@ class Daemon:
 
     async def database(self) -> wire.DatabaseStatus:
         """The database as it is now."""
-        async with self._store.read() as connection:
-            row = await connection.fetchrow(
-                "SELECT current_setting('server_version') AS version, pg_database_size(current_database()) AS size"
-            )
+        try:
+            async with self._store.read() as connection:
+                row = await connection.fetchrow(
+                    "SELECT current_setting('server_version') AS version, pg_database_size(current_database()) AS size"
+                )
+        except Unavailable:
+            return wire.DatabaseStatus(reachable=False, embedded=self._embedded)
         assert row is not None
         return wire.DatabaseStatus(
             reachable=True, embedded=self._embedded, version=row["version"], size_bytes=row["size"]
@@ -240,13 +248,54 @@ class Daemon:
                     self.drain()
 
     async def report(self) -> None:
-        """Keep the service manager informed, and its watchdog fed while the loop turns."""
+        """Keep the service manager informed, and its watchdog fed while the queue gets on."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(self.service.feed_watchdog, lambda: True))
+            tasks.start_soon(self.service.feed_watchdog, Progress(self._turns, time.monotonic))
             tasks.start_soon(self._lag.measure)
             await self.supervisor.until_ready()
             self.service.ready()
-            self.service.status("ready")
+            self.supervisor.announcer.decided = self._depth.changed
+            self._depth.changed()
+
+    def _turns(self) -> int | None:
+        """Between reigns the supervisor tries again and again, which is all that can be done."""
+        reign = self.supervisor.reign
+        return None if reign is None else reign.dispatcher.turns
+
+    def _queue_depth(self) -> str:
+        reign = self.supervisor.reign
+        if reign is None:
+            return "waiting for the database"
+        scheduler = reign.dispatcher.scheduler
+        queued, running = sum(scheduler.backlog.queued.values()), len(scheduler.running)
+        return f"{queued} jobs queued, {running} running" + (", draining" if scheduler.draining else "")
+
+
+class _StatusLine:
+    """The line for `systemctl status`, said again when it has changed, and never often."""
+
+    def __init__(self, text: Callable[[], str], say: Callable[[str], None]) -> None:
+        self._text = text
+        self._say = say
+        self._said = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def changed(self) -> None:
+        """Something was decided: say how it is, at once where that was not done lately."""
+        if self._timer is None:
+            self._tell()
+            self._timer = asyncio.get_running_loop().call_later(STATUS_SECONDS, self._rested)
+
+    def _rested(self) -> None:
+        self._timer = None
+        if self._text() != self._said:
+            self.changed()
+
+    def _tell(self) -> None:
+        text = self._text()
+        if text != self._said:
+            self._said = text
+            self._say(text)
 
 
 class _LoopLag:

@@ -41,6 +41,8 @@ class Announcer:
         self._to_all: list[Listener] = []
         self._due: set[JobId] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self.decided: Callable[[], None] | None = None
+        """Called whenever something was decided, for who does not care what."""
 
     def listen(self, listener: Listener, job: JobId | None) -> None:
         """Hear of one job until it has ended, or of all."""
@@ -61,6 +63,8 @@ class Announcer:
 
     def recorded(self, records: Records) -> None:
         """A decision is durable: tell which jobs have entered the queue by it, or gone back there, and which ended."""
+        if self.decided is not None and records:
+            self.decided()
         if not self._by_job and not self._to_all:
             return
         queued = [row.id for row in records.admitted] + [row.job for row in records.history if row.event == "queued"]

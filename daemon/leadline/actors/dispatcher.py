@@ -25,6 +25,7 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
+from leadline.actors.pace import Pace
 from leadline.actors.timekeeper import Timekeeper
 from leadline.core.effects import (
     Answer,
@@ -101,6 +102,8 @@ class Dispatcher:
         self, scheduler: Scheduler, store: Store, clock: Clock, performer: Performer, *, last_call: int
     ) -> None:
         self.scheduler = scheduler
+        self.pace: Final = Pace()
+        self._turns = 0
         self._store = store
         self._clock = clock
         self._performer = performer
@@ -159,6 +162,11 @@ class Dispatcher:
         self._next_call += 1
         return CallId(number)
 
+    @property
+    def turns(self) -> int | None:
+        """Counts decisions and commits; None while there is nothing to do."""
+        return self._turns if self._inbox or self._looks or self._unstored else None
+
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     async def open(self, first: Effects) -> None:
@@ -173,6 +181,7 @@ class Dispatcher:
         try:
             while True:
                 await self._until_it_is_time(more=more)
+                self._turns += 1
                 self._answer_looks()
                 batch = self._gather()
                 self._unstored.append(batch)
@@ -210,8 +219,11 @@ class Dispatcher:
         """Make a decision durable, then carry it out."""
         if effects.records:
             self._under_way = effects.records
+            began = self._clock.now().instant
             await self._store.commit(effects.records)
+            self.pace.stored(began, self._clock.now().instant, len(effects.records.ended))
             self._under_way = None
+            self._turns += 1
         self._unstored.popleft()
         self._carry_out(effects, batch)
 

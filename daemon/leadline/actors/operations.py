@@ -21,6 +21,7 @@ from leadline.core.effects import Receipt
 from leadline.core.events import CancelAsked, Key, NewJob, PauseSet
 from leadline.core.forecast import why
 from leadline.core.model import ENDED, SECOND, Family, JobState, Now
+from leadline.core.rate_limit import BucketLimit
 from leadline.core.scheduler import Scheduler
 from leadline.ports.control import Act
 from leadline.ports.store import Fenced, JobFilter, OutcomeUnknown, Store, StoredJob, Unavailable
@@ -391,32 +392,47 @@ class Operations:
 
     async def _status(self, operation: wire.Status, _: Peer, line: int) -> wire.Reply:
         around = self._around
-        epoch = self._supervisor.reign.epoch if self._supervisor.reign is not None else 0
+        reign = self._supervisor.reign
+        status = wire.StatusReply(
+            line=line,
+            version=around.version,
+            pid=os.getpid(),
+            epoch=0 if reign is None else reign.epoch,
+            started_at=around.started,
+            uptime_seconds=time.time() - around.started.timestamp(),
+            state="unavailable" if self._supervisor.has_reigned else "starting",
+            families=[],
+            teamspaces=0,
+            database=await around.database(),
+            loop_lag_seconds=around.loop_lag_seconds(),
+            memory_bytes=_resident_bytes(),
+            connections=around.connections(),
+            ref=operation.ref,
+        )
+        if reign is None:
+            return status
+        pace = reign.dispatcher.pace
 
         def look(scheduler: Scheduler, now: Now) -> wire.StatusReply:
             oldest = scheduler.backlog.oldest()
-            return wire.StatusReply(
-                line=line,
-                version=around.version,
-                pid=os.getpid(),
-                epoch=epoch,
-                started_at=around.started,
-                uptime_seconds=time.time() - around.started.timestamp(),
-                state="ready",
+            return msgspec.structs.replace(
+                status,
+                state="draining" if scheduler.draining else "ready",
                 paused=sorted(f"{scope} {name}".strip() for scope, name in scheduler.pauses),
                 families=_families(scheduler),
                 teamspaces=len({teamspace for teamspace, _ in scheduler.backlog.lanes}),
                 oldest_queued_at=None if oldest is None else views.certain_moment(Instant(oldest)),
+                jobs_per_second=pace.jobs_per_second(now.instant),
                 providers=_providers(scheduler, now, in_use=True),
-                database=wire.DatabaseStatus(reachable=True, embedded=False),
-                loop_lag_seconds=around.loop_lag_seconds(),
-                memory_bytes=_resident_bytes(),
-                connections=around.connections(),
-                ref=operation.ref,
+                database=msgspec.structs.replace(
+                    status.database,
+                    commit_seconds_p50=pace.commit_seconds(0.5),
+                    commit_seconds_p99=pace.commit_seconds(0.99),
+                    records_available=_records_available(scheduler, now),
+                ),
             )
 
-        status = await self._supervisor.dispatcher.look(look)
-        return msgspec.structs.replace(status, database=await around.database())
+        return await reign.dispatcher.look(look)
 
     async def _teamspaces(self, operation: wire.Teamspaces, _: Peer, line: int) -> wire.Reply:
         def look(scheduler: Scheduler, _: Now) -> list[wire.TeamspaceView]:
@@ -574,6 +590,15 @@ def _providers(scheduler: Scheduler, now: Now, *, in_use: bool) -> list[wire.Pro
             continue
         found.append(views.provider_view(name, state, len(waiting.get(name, ()))))
     return found
+
+
+def _records_available(scheduler: Scheduler, now: Now) -> float | None:
+    """What our own database's bucket holds; None where nothing bounds what is written."""
+    for account in scheduler.accounts.values():
+        for state in account.state(now.instant).limits:
+            if isinstance(state.limit, BucketLimit):
+                return state.free
+    return None
 
 
 def _resident_bytes() -> int:

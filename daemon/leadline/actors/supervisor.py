@@ -103,6 +103,8 @@ class Supervisor:
         )
         self.works: Final = dict(enumerate(kinds, start=2))
         self.reign: Reign | None = None
+        self.has_reigned = False
+        """Whether there was a reign at all: before, the daemon starts; later, it has lost its database."""
         self._ready = anyio.Event()
 
     @property
@@ -129,6 +131,7 @@ class Supervisor:
                 async with self._begun() as (reign, _):
                     failures = 0
                     self.reign = reign
+                    self.has_reigned = True
                     self._ready.set()
                     if not begun:
                         begun = True

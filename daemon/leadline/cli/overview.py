@@ -43,7 +43,7 @@ def status(*, place: Placed, json: Json = False) -> int:
         if reply.providers:
             terminal.say()
             provider_list(reply.providers, terminal.now())
-    return int(reply.state == "unavailable")
+    return int(reply.state != "ready")
 
 
 def status_lines(reply: StatusReply, now: datetime) -> Iterator[str]:

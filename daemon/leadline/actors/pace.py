@@ -1,0 +1,69 @@
+"""How fast the queue goes, and whether it goes at all: what the dispatcher measures of itself.
+
+Kept for a minute or for the last thousand commits, in memory: it is for people who look, and a restart may begin anew.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from leadline.core.model import SECOND
+from leadline_protocol.ids import Instant
+
+COMMITS_KEPT: Final = 1_000
+WINDOW_SECONDS: Final = 60
+
+STUCK_SECONDS: Final = 120.0
+"""Longer than any commit and the search for its outcome may take: those end by themselves, in a new reign."""
+
+
+class Pace:
+    """Of one reign."""
+
+    def __init__(self) -> None:
+        self._commits: deque[float] = deque(maxlen=COMMITS_KEPT)
+        self._ended: deque[tuple[int, int]] = deque()
+        """Second, and how many jobs ended in it; the last minute's."""
+
+    def stored(self, began: Instant, now: Instant, ended: int) -> None:
+        """A decision is durable, by which so many jobs ended."""
+        self._commits.append((now - began) / SECOND)
+        if ended:
+            second = now // SECOND
+            if self._ended and self._ended[-1][0] == second:
+                ended += self._ended.pop()[1]
+            self._ended.append((second, ended))
+            self._forget(second)
+
+    def jobs_per_second(self, now: Instant) -> float:
+        """Jobs that ended, over the last minute."""
+        self._forget(now // SECOND)
+        return sum(jobs for _, jobs in self._ended) / WINDOW_SECONDS
+
+    def commit_seconds(self, share: float) -> float | None:
+        """What so many of the last commits took at most: 0.5 gives the median. None where there was none."""
+        if not self._commits:
+            return None
+        return sorted(self._commits)[int(share * (len(self._commits) - 1))]
+
+    def _forget(self, second: int) -> None:
+        while self._ended and self._ended[0][0] <= second - WINDOW_SECONDS:
+            self._ended.popleft()
+
+
+class Progress:
+    """Whether a loop that has something to do gets on with it."""
+
+    def __init__(self, turns: Callable[[], int | None], seconds: Callable[[], float]) -> None:
+        """`turns` counts on while the loop gets on, and is None while it has nothing to do; `seconds` is a clock."""
+        self._turns = turns
+        self._seconds = seconds
+        self._last: int | None = None
+        self._since = seconds()
+
+    def __call__(self) -> bool:
+        """Ask at least every few seconds. False: it has had something to do for STUCK_SECONDS and has done none."""
+        turns, now = self._turns(), self._seconds()
+        if turns is None or turns != self._last:
+            self._last, self._since = turns, now
+        return now - self._since < STUCK_SECONDS

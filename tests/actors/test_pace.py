@@ -1,0 +1,62 @@
+"""What the dispatcher measures of itself, and when it is taken for stuck."""
+
+from leadline.actors.pace import STUCK_SECONDS, Pace, Progress
+from leadline.core.model import SECOND
+from leadline_protocol.ids import Instant
+
+
+def at(seconds: float) -> Instant:
+    return Instant(int(seconds * SECOND))
+
+
+def test_jobs_per_second_are_those_that_ended_in_the_last_minute() -> None:
+    pace = Pace()
+    assert pace.jobs_per_second(at(1000)) == 0
+    pace.stored(at(1000), at(1000.1), 60)
+    pace.stored(at(1000.2), at(1000.3), 60)
+    pace.stored(at(1030), at(1030.1), 60)
+    assert pace.jobs_per_second(at(1030.5)) == 3
+    assert pace.jobs_per_second(at(1061)) == 1
+    assert pace.jobs_per_second(at(1091)) == 0
+
+
+def test_commits_are_told_by_what_half_and_nearly_all_of_them_took() -> None:
+    pace = Pace()
+    assert pace.commit_seconds(0.5) is None
+    for milliseconds in range(1, 101):
+        pace.stored(at(1), at(1 + milliseconds / 1000), 0)
+    assert pace.commit_seconds(0.5) == 0.05
+    assert pace.commit_seconds(0.99) == 0.099
+
+
+class Loop:
+    """What is watched, and the clock."""
+
+    def __init__(self) -> None:
+        self.turns: int | None = 1
+        self.seconds = 0.0
+        self.progress = Progress(lambda: self.turns, lambda: self.seconds)
+
+    def after(self, seconds: float) -> bool:
+        self.seconds += seconds
+        return self.progress()
+
+
+def test_a_loop_that_has_work_and_does_none_for_long_is_stuck() -> None:
+    loop = Loop()
+    assert loop.after(1)
+    assert loop.after(STUCK_SECONDS - 1)
+    assert not loop.after(1)
+    loop.turns = 2
+    assert loop.after(1)
+
+
+def test_a_loop_that_turns_or_has_nothing_to_do_is_not() -> None:
+    loop = Loop()
+    for turn in range(10):
+        loop.turns = turn
+        assert loop.after(STUCK_SECONDS - 1)
+    loop.turns = None
+    assert loop.after(10 * STUCK_SECONDS)
+    loop.turns = 9
+    assert loop.after(STUCK_SECONDS - 1)

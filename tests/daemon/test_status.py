@@ -1,0 +1,70 @@
+"""What `status` tells of a daemon, and what the service manager is told."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leadline import main
+from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.messages import Noop, Pause, Status
+from tests.daemon.running import Place
+from tests.postgres import meddle
+
+
+@pytest.fixture
+def notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The service manager's end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(tmp_path / "notify"))
+        end.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield end
+
+
+async def test_status_tells_how_fast_the_queue_goes(place: Place) -> None:
+    async with place.daemon() as (_, client):
+        await client.submit_many([Noop(teamspace="acme") for _ in range(120)])
+        status = await client.call(Status())
+    assert status.state == "ready"
+    assert status.jobs_per_second == 2
+    assert status.database.commit_seconds_p50 is not None
+    assert 0 < status.database.commit_seconds_p50 <= (status.database.commit_seconds_p99 or 0)
+    assert status.database.records_available == 1_000_000 // 60
+
+
+async def test_status_answers_also_without_a_database_and_says_so(place: Place) -> None:
+    name = place.url.rpartition("/")[2].partition("?")[0]
+    async with place.daemon() as (running, client), meddle(place.url.replace(f"/{name}?", "/leadline?")) as server:
+        lost = running.supervisor.reign
+        await server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        with pytest.raises(Refused) as refused:
+            await client.submit(Noop(teamspace="acme"))
+        assert refused.value.code is ErrorCode.UNAVAILABLE
+        while running.supervisor.reign is lost:
+            await asyncio.sleep(0)
+        status = await client.call(Status())
+        assert (status.state, status.database.reachable) == ("unavailable", False)
+        await server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await running.supervisor.until_ready()
+        assert (await client.call(Status())).state == "ready"
+
+
+async def test_the_service_manager_hears_how_deep_the_queue_is_and_not_at_each_change(
+    place: Place, notices: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "STATUS_SECONDS", 0.2)
+    loop = asyncio.get_running_loop()
+    async with place.daemon() as (_, client):
+        said = [await loop.sock_recv(notices, 4096) for _ in range(2)]
+        assert said == [b"READY=1", b"STATUS=0 jobs queued, 0 running"]
+        await client.call(Pause(scope="queue"))
+        for _ in range(3):
+            await client.submit(Noop(teamspace="acme"))
+        assert await loop.sock_recv(notices, 4096) == b"STATUS=3 jobs queued, 0 running"
+        await client.submit(Noop(teamspace="acme", delay=3600))
+        with pytest.raises(TimeoutError):  # it waits for its time and changes nothing that is said
+            await asyncio.wait_for(loop.sock_recv(notices, 4096), 0.5)
