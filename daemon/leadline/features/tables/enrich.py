@@ -135,7 +135,7 @@ class Enrich:
     async def run(self, attempt: Attempt) -> Finished:
         """Ask about every lead that has no result yet. Raises Stopped."""
         submission = _SUBMISSION.decode(attempt.job.payload)
-        table = await table_of(self._leads, attempt, submission.table)
+        table = await table_of(self._leads, attempt, submission.table, declared_columns(submission.into))
         plan = plan_of(submission, {column.name: column for column in table.columns}, self._endpoints())
         frozen = await list_of(self._leads, attempt, table, submission, submission.first)
         if (skipped := skipped_by_guard(submission, frozen.total)) is not None:

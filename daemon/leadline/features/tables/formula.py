@@ -63,7 +63,7 @@ class Formula:
         """Fill the column. Raises Stopped."""
         submission = _SUBMISSION.decode(attempt.job.payload)
         leads = self._leads
-        table = await table_of(leads, attempt, submission.table)
+        table = await table_of(leads, attempt, submission.table, declared_columns(submission.into))
         value = value_of(submission, {column.name: column.type for column in table.columns})
         assert value is not None
         frozen = await list_of(leads, attempt, table, submission, None)

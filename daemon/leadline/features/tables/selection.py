@@ -74,15 +74,20 @@ async def check(
         message = f"{teamspace} has no table {submission.table}; an upload makes one"
         raise Refused(ErrorCode.UNKNOWN_TABLE, message, at="table")
     present = {column.name: column for column in (table.columns if table else ())} | ahead.columns
+    check_into(into, present)
+    types = {column.name: column.type for column in present.values()}
+    where = compiled_where(submission.where, types, unknown_allowed=ahead.uploaded)
+    ahead.columns.update((column.name, column) for column in into)
+    return Selection(table, where)
+
+
+def check_into(into: Sequence[Column], present: Mapping[str, Column]) -> None:
+    """Check that columns to be filled are new, or of the type they have already. Raises Refused."""
     for column in into:
         there = present.get(column.name)
         if there is not None and there != column:
             message = f"the table has a column {column.name} of type {described(there)}, not {described(column)}"
             raise Refused(ErrorCode.BAD_REQUEST, message, at=f"into.{column.name}")
-    types = {column.name: column.type for column in present.values()}
-    where = compiled_where(submission.where, types, unknown_allowed=ahead.uploaded)
-    ahead.columns.update((column.name, column) for column in into)
-    return Selection(table, where)
 
 
 def compiled_where(
@@ -172,11 +177,20 @@ def warnings_of(job_list: JobList, table: Table, submission: Selecting) -> list[
     return warnings
 
 
-async def table_of(leads: LeadStore, attempt: Attempt, name: str) -> Table:
-    """The table of a job that is starting. Raises Refused where it does not exist."""
+async def table_of(leads: LeadStore, attempt: Attempt, name: str, into: Sequence[Column] = ()) -> Table:
+    """The table of a job that is starting, with the columns that it fills. Raises Refused where there can be none.
+
+    The columns are declared with the job's admission, except where an earlier step of its chain had yet to make the
+    table: then now.
+    """
     table = await leads.table(attempt.job.teamspace, name)
     if table is None:
         raise Refused(ErrorCode.UNKNOWN_TABLE, f"there is no table {name}", at="table")
+    present = {column.name: column for column in table.columns}
+    check_into(into, present)
+    if any(column.name not in present for column in into):
+        async with leads.work(attempt.job.id, attempt.number) as work:
+            return await work.declare(table.id, into, None)
     return table
 
 
