@@ -19,6 +19,8 @@ from msgspec import Struct, field
 from leadline.core.model import Family, Job, JobState
 from leadline_protocol.ids import JobId, TeamspaceId
 
+_QUEUED: Final = JobState.QUEUED  # looking a member up in its class costs as much as all the rest of `eligible`
+
 _STALE_MAX: Final = 64
 """Untrue entries that a lane's heap may hold beside as many as it has true ones, before it is swept."""
 
@@ -65,7 +67,7 @@ class Lane(Struct, gc=False):
 
 def eligible(job: Job) -> bool:
     """Whether a job may stand in a lane: queued, with nothing of its own that holds it back."""
-    return job.state is JobState.QUEUED and (job.details is None or not job.details.waits)
+    return job.state is _QUEUED and (job.details is None or not job.details.waits)
 
 
 class Backlog:
@@ -138,18 +140,15 @@ class Backlog:
             if offered is None or offered.id != number:
                 continue
             lane.offered = None
-            job = lane.head()
-            if job is None or (lane.limit is not None and len(lane.held) >= lane.limit):
+            if (lane.limit is not None and len(lane.held) >= lane.limit) or self._blocked(teamspace, family):
                 continue
-            if self._blocked(lane.teamspace, family):
-                continue
-            if job is not offered:
+            if lane.head() is not offered:
                 self.offer(lane)
                 continue
             heappop(lane.heap)
             lane.queued -= 1
             self.queued[family] -= 1
-            return lane, job
+            return lane, offered
         return None
 
     def release(self, lane: Lane, slot: int) -> None:
@@ -166,8 +165,10 @@ class Backlog:
 
     def done_with(self, lane: Lane) -> None:
         """After a take that left no slot held: offer the lane's next job, or forget a lane that has nothing left."""
-        self.offer(lane)
-        self._forget_if_idle(lane)
+        if lane.queued:
+            self.offer(lane)
+        else:
+            self._forget_if_idle(lane)
 
     def reconsider(self) -> None:
         """Offer every lane again: limits or pauses have changed."""

@@ -31,7 +31,10 @@ class Capacity:
 
     def room_for_new(self, family: Family) -> bool:
         """Whether there is a share for a job that has not started."""
-        return not self.waking[family] and self.room(family)
+        if self.waking[family]:
+            return False
+        limit = self._limit(family)
+        return limit is None or self.busy[family] < limit
 
     def take(self, family: Family, attempt: Attempt) -> None:
         """Give it a share."""

@@ -6,6 +6,7 @@ pause holds its steps. A provider's pause is the account's own business (`provid
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from typing import Final
 
 from leadline.core.model import Family, Job
 from leadline_protocol.ids import JobId
@@ -22,6 +23,9 @@ class Scope(StrEnum):
     TEAMSPACE = "teamspace"
     PROVIDER = "provider"
     JOB = "job"
+
+
+_WHOLE_QUEUE: Final[Pause] = (Scope.QUEUE, "")
 
 
 class Pauses:
@@ -49,8 +53,9 @@ class Pauses:
 
     def block(self, teamspace: str, family: Family) -> bool:
         """Whether no job of the teamspace and family may start."""
-        return bool(self._pauses) and not self._pauses.isdisjoint(
-            [(Scope.QUEUE, ""), (Scope.FAMILY, family.word), (Scope.TEAMSPACE, teamspace)]
+        pauses = self._pauses
+        return bool(pauses) and (
+            _WHOLE_QUEUE in pauses or (Scope.FAMILY, family.word) in pauses or (Scope.TEAMSPACE, teamspace) in pauses
         )
 
     def hold(self, job: Job) -> bool:
