@@ -199,6 +199,11 @@ class Queue(Struct, frozen=True, gc=False, kw_only=True):
         Meta(ge=1, le=604_800),
         _key("A job that is known to wait longer lets its teamspace's next job run.", unit="s"),
     ] = 900
+    history_days: Annotated[
+        int,
+        Meta(ge=1, le=36_500),
+        _key("Ended jobs, their stories and the books of their calls are kept so long at least.", unit="days"),
+    ] = 90
     default_plan: Annotated[_Name, _key("The plan of the teamspaces that are not named in [teamspaces].")] = (
         DEFAULT_PLAN
     )

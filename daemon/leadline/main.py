@@ -16,7 +16,7 @@ import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -58,7 +58,7 @@ from leadline.features.tables.selection import Database
 from leadline.features.tables.upload import Upload
 from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
-from leadline.ports.store import Fenced, OwnedByAnother, Recovered, Unavailable
+from leadline.ports.store import Fenced, OutcomeUnknown, OwnedByAnother, Recovered, Unavailable
 from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineFault, RequestDecoder
@@ -74,6 +74,10 @@ STATUS_SECONDS: Final = 10.0
 """Least time between two lines for the service manager."""
 DATABASE: Final = AccountName("database")
 SECONDS_PER_HOUR: Final = 3_600
+SECONDS_PER_DAY: Final = 86_400
+HOUSEKEEPING_SECONDS: Final = SECONDS_PER_DAY
+SUBMISSION_SECONDS_MAX: Final = SECONDS_PER_HOUR
+"""Longer than it takes from the copy of an upload's file until its job is stored or refused."""
 
 
 class StateInUse(LeadlineError):
@@ -102,7 +106,14 @@ class Daemon:
     """A running daemon; what `Operations` wants to know of its surroundings."""
 
     def __init__(
-        self, config: Config, config_path: Path | None, store: PostgresStore, leads: PostgresLeads, *, embedded: bool
+        self,
+        config: Config,
+        config_path: Path | None,
+        store: PostgresStore,
+        leads: PostgresLeads,
+        uploads: UploadFolder,
+        *,
+        embedded: bool,
     ) -> None:
         self.config = config
         self.version: Final = version("leadline")
@@ -110,6 +121,7 @@ class Daemon:
         self._config_path = config_path
         self._store = store
         self._leads = leads
+        self._uploads = uploads
         self._embedded = embedded
         self._endpoints = endpoints_of(config)
         self._control = PostgresControl(store)
@@ -247,6 +259,26 @@ class Daemon:
                 else:
                     self.drain()
 
+    async def keep_house(self) -> None:
+        """When the queue takes work, and once a day: drop what is too old, and files that nobody will read."""
+        while True:
+            await self.supervisor.until_ready()
+            try:
+                await self._keep_house()
+            except (Unavailable, OutcomeUnknown) as lost:
+                log.warning("house_not_kept", error=str(lost))
+            await anyio.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _keep_house(self) -> None:
+        now = time.time()
+        kept_since = Instant(int((now - self.config.queue.history_days * SECONDS_PER_DAY) * SECOND))
+        dropped = await self._store.prune(kept_since)
+        await self._control.forget(kept_since)
+        copied_before = max(self.started.timestamp(), now - SUBMISSION_SECONDS_MAX)
+        orphans = await self._uploads.keep_only(await self._leads.files_of_live_uploads(), copied_before)
+        if dropped or orphans:
+            log.info("kept_house", partitions=len(dropped), files=len(orphans))
+
     async def report(self) -> None:
         """Keep the service manager informed, and its watchdog fed while the queue gets on."""
         async with anyio.create_task_group() as tasks:
@@ -348,7 +380,7 @@ async def daemon(
         stack.push_async_callback(store.close)
         leads = PostgresLeads(store)
         uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
-        running = Daemon(config, config_path, store, leads, embedded=config.database.url is None)
+        running = Daemon(config, config_path, store, leads, uploads, embedded=config.database.url is None)
         client = await stack.enter_async_context(provider_http(flight_seconds=5.0))
         kinds = [*table_kinds(config, leads, uploads, state_dir, running.endpoints), *extra_kinds(store)]
         supervisor = running.supervisor = Supervisor(
@@ -375,6 +407,7 @@ async def daemon(
         async with anyio.create_task_group() as tasks:
             await tasks.start(supervisor.run)
             tasks.start_soon(running.report)
+            tasks.start_soon(running.keep_house)
             tasks.start_soon(running.obey_signals)
             try:
                 yield running
@@ -512,13 +545,19 @@ def _decode_submission(requests: RequestDecoder, line: bytes) -> wire.Submission
 
 def _make_state(state_dir: Path) -> None:
     state_dir.mkdir(parents=True, exist_ok=True)
-    (state_dir / "exports").mkdir(exist_ok=True)
     (state_dir / "uploads").mkdir(mode=0o700, exist_ok=True)
-    incoming = state_dir / "incoming"
-    if not incoming.exists():
-        incoming.mkdir()
-        incoming.chmod(0o1770)
-        _give_to_group(incoming, SUBMIT_GROUP)
+    _make_common(state_dir / "incoming", 0o1770)  # sticky: nobody removes what another has put there
+    _make_common(state_dir / "exports", 0o750)
+
+
+def _make_common(folder: Path, mode: int) -> None:
+    """A folder for the group of submitters, in which files are the group's too; unless somebody has made it already."""
+    if not folder.exists():
+        folder.mkdir()
+        folder.chmod(mode)
+        if _give_to_group(folder, SUBMIT_GROUP):
+            with suppress(PermissionError):  # a unit may forbid it with RestrictSUIDSGID=
+                folder.chmod(mode | stat.S_ISGID)
 
 
 @contextmanager
@@ -560,12 +599,14 @@ def _listen(path: Path, group: str) -> socket.socket:
     return sock
 
 
-def _give_to_group(path: Path, name: str) -> None:
+def _give_to_group(path: Path, name: str) -> bool:
     """Let a group use it, where there is such a group and we may say so; else it is for our own user alone."""
     try:
         os.chown(path, -1, grp.getgrnam(name).gr_gid)
     except (KeyError, PermissionError):
         log.debug("no_group", path=str(path), group=name)
+        return False
+    return True
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------

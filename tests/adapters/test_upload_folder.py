@@ -72,3 +72,12 @@ async def test_only_regular_files_are_taken_and_a_pipe_does_not_keep_anybody_wai
 async def test_nothing_is_left_behind_by_a_refusal(folder: UploadFolder, tmp_path: Path) -> None:
     await refusal(folder, "missing.csv")
     assert list((tmp_path / "own").iterdir()) == []
+
+
+async def test_copies_that_nobody_will_read_go_and_young_ones_stay(folder: UploadFolder, tmp_path: Path) -> None:
+    (tmp_path / "incoming" / "leads.csv").write_text("email\n")
+    orphan, read, young = [(await folder.take("leads.csv")).name for _ in range(3)]
+    for old in (orphan, read):
+        os.utime(folder.path_of(old), (1_000, 1_000))
+    assert await folder.keep_only({read}, 2_000) == [orphan]
+    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == sorted([read, young])

@@ -9,7 +9,7 @@ being read.
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -43,11 +43,24 @@ class UploadFolder:
         """Where the daemon's copy of that name is."""
         return self._own / name
 
-    def remove(self, names: Sequence[str]) -> None:
-        """Remove copies that no job needs."""
-        for name in names:
-            with suppress(FileNotFoundError):
-                (self._own / name).unlink()
+    async def keep_only(self, names: Collection[str], copied_before: float) -> Sequence[str]:
+        """Remove all other copies, and return their names: submissions were refused, or a daemon crashed.
+
+        What was copied at that time (seconds since 1970) or later stays: its submission may be under way.
+        """
+        return await anyio.to_thread.run_sync(self._keep_only, names, copied_before)
+
+    def _keep_only(self, names: Collection[str], copied_before: float) -> Sequence[str]:
+        with os.scandir(self._own) as entries:
+            old = [entry.name for entry in entries if entry.stat(follow_symlinks=False).st_mtime < copied_before]
+        orphans = [name for name in old if name not in names]
+        for name in orphans:
+            self._remove(name)
+        return orphans
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            (self._own / name).unlink()
 
     def _take(self, path: str) -> TakenFile:
         source = self._open(path)
@@ -59,8 +72,7 @@ class UploadFolder:
                 size += count
             os.fsync(target)
         except OSError as error:
-            with suppress(FileNotFoundError):
-                (self._own / name).unlink()
+            self._remove(name)
             raise Refused(
                 ErrorCode.UNAVAILABLE, f"the file could not be copied: {error.strerror}", at="path", retry_after=10.0
             ) from error
@@ -107,7 +119,7 @@ class UploadFolder:
         raise _refused(f"{path} is not among the folders that uploads may name: give {places}")
 
     def _dispose(self, path: str, name: str) -> None:
-        self.remove([name])
+        self._remove(name)
         if "/" not in path:
             with suppress(OSError):
                 (self._incoming / path).unlink()

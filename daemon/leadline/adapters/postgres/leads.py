@@ -183,10 +183,10 @@ class PostgresLeads:
         assert row is not None, f"upload {job} was admitted with its file"
         return row["file"], row["original"]
 
-    async def files_of_ended_uploads(self) -> Sequence[str]:
-        """The daemon's copies that no live job reads any more."""
+    async def files_of_live_uploads(self) -> frozenset[str]:
+        """The daemon's copies that live jobs read, or will."""
         async with self._store.read() as connection:
-            return [row["file"] for row in await connection.fetch(QUERIES["end_uploads"].sql)]
+            return frozenset(row["file"] for row in await connection.fetch(QUERIES["files_of_live_uploads"].sql))
 
     async def refused(self, job: JobId, after: int) -> Sequence[RefusedRow]:
         """A page of the rows of an upload that were not taken, in their order, from behind row number `after` on."""

@@ -165,6 +165,5 @@ SELECT $1, lead, provider_task, ordered
 FROM unnest($2::bigint[], $3::text[], $4::bigint[]) AS given (lead, provider_task, ordered)
 ON CONFLICT (job, lead) DO UPDATE SET provider_task = excluded.provider_task, ordered = excluded.ordered
 
--- name: end_uploads
-SELECT upload_file.file FROM upload_file
-WHERE NOT EXISTS (SELECT FROM job WHERE job.id = upload_file.job)
+-- name: files_of_live_uploads
+SELECT upload_file.file FROM upload_file JOIN job ON job.id = upload_file.job

@@ -35,6 +35,9 @@ from leadline_protocol.errors import ErrorCode, LeadReason, Refused
 FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 """A cell of text that begins so is a formula to spreadsheets (OWASP, CSV injection)."""
 
+FILE_MODE: Final = 0o640
+"""The group of the folder may read what is in it."""
+
 _SUBMISSION = msgspec.json.Decoder(wire.Export)
 
 
@@ -144,8 +147,9 @@ def defused(value: object) -> str:
 
 def _write_at(path: Path, offset: int, piece: bytes) -> int:
     """Cut the file off at the offset, write the piece there, durably; return where it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
+        os.fchmod(descriptor, FILE_MODE)  # the service's umask would keep the group out
         os.ftruncate(descriptor, offset)
         view = memoryview(piece)
         written = 0

@@ -222,10 +222,6 @@ class LeadStore(Protocol):
         """The daemon's copy of an uploaded file, and the name it came under."""
         ...
 
-    async def files_of_ended_uploads(self) -> Sequence[str]:
-        """The daemon's copies that no live job reads any more."""
-        ...
-
     async def refused(self, job: JobId, after: int) -> Sequence[RefusedRow]:
         """Rows of an upload that were not taken, in their order, from behind row number `after` on.
 
