@@ -5,7 +5,7 @@ import math
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leadline.features.tables.columns import (
@@ -219,6 +219,7 @@ def test_a_cell_reads_as_a_person_would_write_it() -> None:
     assert [cell_text(value) for value in values] == ["", "x", "7", "7", "0.5", "true", "1.5", '{"a":1}']
 
 
+@example(math.nan, ColumnType.JSON)
 @given(
     st.text() | st.integers() | st.floats() | st.booleans() | st.none() | st.lists(st.text()),
     st.sampled_from(ColumnType),

@@ -357,7 +357,7 @@ def _blank_or(raw: object, read: Callable[[str], str]) -> str | None:
 
 
 def _json(raw: object) -> JsonValue:
-    """`raw` as it is, once it has been seen to encode, to be storable and to be small enough for a cell."""
+    """What JSON makes of `raw` (of not-a-number nothing), where it is storable and small enough for a cell."""
     try:
         text = _ENCODER.encode(raw).decode()
     except (TypeError, ValueError, RecursionError):
@@ -366,7 +366,7 @@ def _json(raw: object) -> JsonValue:
         raise BadValueError(f"JSON of {len(text):,} characters; at most {TEXT_CHARACTERS_MAX:,} fit into a cell")
     if "\\u0000" in text:
         raise BadValueError("text with a NUL")
-    return cast("JsonValue", raw)
+    return cast("JsonValue", msgspec.json.decode(text))
 
 
 def _is_storable(text: str) -> bool:
