@@ -37,6 +37,7 @@ from leadline.actors.supervisor import Account, Setting, Supervisor
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from leadline.adapters.postgres.control import PostgresControl
 from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads
+from leadline.adapters.postgres.migrate import migrate_database, migration_sql
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.provider_http import provider_http
 from leadline.adapters.sockets import Connections, Face
@@ -95,6 +96,29 @@ def serve(config: Config, *, config_path: Path | None, state_dir: Path, runtime_
         for fault in _flat(faults):
             print(f"leadline: {fault}", file=sys.stderr)
     return status
+
+
+def schema_sql() -> str:
+    """Every migration of the database, as one script."""
+    return migration_sql()
+
+
+def migrate(config: Config, *, state_dir: Path) -> Sequence[str]:
+    """Bring the database up to date without starting the daemon; returns the names of what was applied.
+
+    Raises StateInUse while a daemon runs on the state directory, and what connecting and migrating raise.
+    """
+    _set_up_log(config)
+    return anyio.run(_migrate, config, state_dir)
+
+
+async def _migrate(config: Config, state_dir: Path) -> Sequence[str]:
+    if config.database.url is not None:
+        return await migrate_database(config.database.url.reveal())
+    _make_state(state_dir)
+    with _sole_owner(state_dir):
+        async with embedded_postgres(state_dir) as postgres:
+            return await migrate_database(postgres.url)
 
 
 async def _serve(config: Config, config_path: Path | None, state_dir: Path, runtime_dir: Path) -> None:

@@ -75,6 +75,7 @@ _COMMANDS: Final[Sequence[tuple[Group, str, str, str]]] = (
     (_SERVICE, "status", "overview:status", "Tell how the daemon is."),
     (_SERVICE, "doctor", "doctor:doctor", "Check all that the daemon needs, and say what is wrong."),
     (_SERVICE, "config", "configuration:config", "Check the configuration, or show it."),
+    (_SERVICE, "db", "database:db", "Bring the database up to date, or print its schema."),
     (_SERVICE, "completion", "completion:completion", "Have the shell complete this command."),
 )
 

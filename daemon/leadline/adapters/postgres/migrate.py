@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from leadline.adapters.postgres.fence import migration_transaction
-from leadline.adapters.postgres.pool import Connection
+from leadline.adapters.postgres.pool import Connection, Connections, check_server, translated
 from leadline.ports.store import SchemaChanged, SchemaTooNew
 
 _FILE_NAME: Final = re.compile(r"^(\d{4})_\w+\.sql$")
@@ -91,3 +91,14 @@ async def migrate(connection: Connection, migrations: Sequence[Migration] = MIGR
         for migration in pending:
             await connection.execute(migration.recorded)
     return [migration.name for migration in pending]
+
+
+async def migrate_database(url: str) -> Sequence[str]:
+    """Migrate the database at a URL over a connection of its own; raises as `migrate` does, and UnfitDatabase."""
+    connection = await Connections(url, "leadline db migrate").dedicated()
+    try:
+        await check_server(connection)
+        with translated(connection):
+            return await migrate(connection)
+    finally:
+        await connection.close()
