@@ -101,7 +101,8 @@ SELECT
 
 -- name: attempts
 -- The counts of all live jobs that have started.
-SELECT job, total, done, failed, skipped, unknown FROM attempt
+SELECT job.id, coalesce(attempt.total, job.total, 0), done, failed, skipped, unknown
+FROM attempt JOIN job ON job.id = attempt.job
 
 -- name: attempted
 -- The live jobs that have started.
@@ -184,20 +185,27 @@ ON CONFLICT (teamspace, key_hash) DO UPDATE
 SET body_hash = excluded.body_hash, job = excluded.job, expires = excluded.expires
 WHERE submission_key.expires <= now()
 
+-- name: change_alike_jobs
+-- Rows of the queue ($1) that are all alike now.
+UPDATE job SET state = $2, details = $3, attempt = $4, started = $5 WHERE id = ANY ($1::bigint[])
+
 -- name: change_jobs
--- Rows of the queue as they are now.
+-- Rows of the queue as they are now, each in its own way.
 UPDATE job SET state = changed.state, details = changed.details, attempt = changed.attempt, started = changed.started
 FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::integer[], $5::bigint[])
     AS changed (id, state, details, attempt, started)
 WHERE job.id = changed.id
 
--- name: begin_attempts
--- A new attempt's number retires the one before; counts and checkpoint stay.
-INSERT INTO attempt (job, number, total)
-SELECT begun.job, begun.number, coalesce(job.total, 0)
+-- name: add_attempts
+-- First attempts.
+INSERT INTO attempt (job, number)
+VALUES ($1, $2)
+
+-- name: repeat_attempts
+-- Another attempt's number retires the one before; counts and checkpoint stay.
+UPDATE attempt SET number = begun.number, activity = ''
 FROM unnest($1::bigint[], $2::integer[]) AS begun (job, number)
-JOIN job ON job.id = begun.job
-ON CONFLICT (job) DO UPDATE SET number = excluded.number, activity = '' WHERE attempt.number < excluded.number
+WHERE attempt.job = begun.job AND attempt.number < begun.number
 
 -- name: free_slots
 DELETE FROM running_slot USING unnest($1::integer[], $2::smallint[], $3::integer[], $4::bigint[])

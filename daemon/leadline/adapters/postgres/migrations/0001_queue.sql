@@ -102,7 +102,7 @@ CREATE INDEX job_ended_by_chain ON job_ended (chain) WHERE chain IS NOT NULL;
 -- the job's. Work transactions lock this row and no other of the queue.
 CREATE TABLE attempt (
     job bigint PRIMARY KEY,
-    total bigint NOT NULL,
+    total bigint,
     done bigint NOT NULL DEFAULT 0,
     failed bigint NOT NULL DEFAULT 0,
     skipped bigint NOT NULL DEFAULT 0,
@@ -111,6 +111,8 @@ CREATE TABLE attempt (
     activity text NOT NULL DEFAULT '',
     checkpoint jsonb
 ) WITH (fillfactor = 50);
+
+COMMENT ON COLUMN attempt.total IS 'null until its list is known: then that of the job, if it has one';
 
 -- The slots that are held: a second job in a slot cannot be stored.
 CREATE TABLE running_slot (
