@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
 from leadline_protocol import messages as wire
+from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import JobId
 from leadline_protocol.testing import LeadlineDaemon, find_command
 from tests.world.behaviours import Behaviour
@@ -103,12 +104,21 @@ class Stage(LeadlineDaemon):
     def until(
         self, job: JobId, true_of: Callable[[wire.JobView], bool], *, seconds: float = ENDS_WITHIN_SECONDS
     ) -> wire.JobView:
-        """The first view of a job of which something is true."""
+        """The first view of a job of which something is true; a daemon that is unavailable is asked again."""
         deadline = time.monotonic() + seconds
-        while not true_of(view := self.view(job)):
-            assert time.monotonic() < deadline, f"still not so after {seconds:g} s: {view}"
+        seen: wire.JobView | Refused
+        while True:
+            try:
+                seen = self.view(job)
+            except Refused as refused:
+                if refused.code is not ErrorCode.UNAVAILABLE:
+                    raise
+                seen = refused
+            else:
+                if true_of(seen):
+                    return seen
+            assert time.monotonic() < deadline, f"still not so after {seconds:g} s: {seen}"
             time.sleep(POLL_SECONDS)
-        return view
 
     def ended(self, job: JobId, *, seconds: float = ENDS_WITHIN_SECONDS) -> wire.JobView:
         """The last view of a job."""
