@@ -273,6 +273,7 @@ class Dispatcher:
             if posted.answer is not None and not posted.answer.done():
                 posted.answer.set_result(answer)
         performer = self._performer
+        performer.recorded(effects.records)
         for stop in effects.stops:
             performer.stop(stop)
         for start in effects.starts:
@@ -283,7 +284,6 @@ class Dispatcher:
             performer.send(send)
         for warning in effects.warnings:
             performer.warn(warning)
-        performer.recorded(effects.records)
 
     async def _ask(self, event: Event) -> Answer:
         if self._closed:

@@ -268,10 +268,15 @@ class Operations:
         return view
 
     async def _look_at(self, job_id: JobId) -> views.Live | None:
-        def look(scheduler: Scheduler, now: Now) -> views.Live | None:
-            return views.live(scheduler, job_id, now)
+        return await self._supervisor.dispatcher.look(lambda scheduler, now: self._live(scheduler, job_id, now))
 
-        return await self._supervisor.dispatcher.look(look)
+    def _live(self, scheduler: Scheduler, job_id: JobId, now: Now) -> views.Live | None:
+        live = views.live(scheduler, job_id, now)
+        reign = self._supervisor.reign
+        if live is None or reign is None:
+            return live
+        rate = reign.leads_per_second(scheduler.jobs[job_id].teamspace, job_id)
+        return msgspec.structs.replace(live, leads_per_second=rate)
 
     async def _stored(self, job_id: JobId) -> StoredJob:
         stored = await self.stored(job_id)
@@ -311,7 +316,7 @@ class Operations:
         live = [stored.id for stored in page if stored.state not in ENDED]
 
         def look(scheduler: Scheduler, now: Now) -> dict[JobId, views.Live | None]:
-            return {job_id: views.live(scheduler, job_id, now) for job_id in live}
+            return {job_id: self._live(scheduler, job_id, now) for job_id in live}
 
         seen = await self._supervisor.dispatcher.look(look) if live else {}
         jobs = [

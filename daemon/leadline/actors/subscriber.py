@@ -9,6 +9,7 @@ can ask.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -100,10 +101,12 @@ class Subscriber:
             self._put(lambda: self._progress_of(moved))
 
         def started(order: StartAttempt) -> None:
-            self._put(lambda: self._start_of(order))
+            now = datetime.now(UTC)
+            self._put(lambda: self._start_of(order, now))
 
         def queued(entered: JobId) -> None:
-            self._put(lambda: self._queue_of(entered))
+            now = datetime.now(UTC)
+            self._put(lambda: self._queue_of(entered, now))
 
         listener = Listener(ended=ended)
         if progress:
@@ -171,11 +174,11 @@ class Subscriber:
             leads_per_second=view.leads_per_second,
         )
 
-    async def _queue_of(self, job: JobId) -> wire.Notice | None:
+    async def _queue_of(self, job: JobId, at: datetime) -> wire.Notice | None:
         view = await self._operations.view(job)
         reason = view.waits[0].reason if view.waits else None
-        return wire.Queued(job=job, kind=view.kind, teamspace=view.teamspace, reason=reason)
+        return wire.Queued(at=at, job=job, kind=view.kind, teamspace=view.teamspace, reason=reason)
 
-    async def _start_of(self, order: StartAttempt) -> wire.Notice | None:
+    async def _start_of(self, order: StartAttempt, at: datetime) -> wire.Notice | None:
         view = await self._operations.view(order.job)
-        return wire.Started(job=order.job, teamspace=view.teamspace, attempt=order.number)
+        return wire.Started(at=at, job=order.job, teamspace=view.teamspace, attempt=order.number)

@@ -35,7 +35,7 @@ from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient
 from leadline.ports.store import OutcomeUnknown, Recovered, Store, Unavailable
 from leadline.ports.work import JobKind
-from leadline_protocol.ids import AccountName, TeamspaceId
+from leadline_protocol.ids import AccountName, JobId, TeamspaceId
 
 log = structlog.get_logger(__name__)
 
@@ -293,6 +293,11 @@ class Reign:
         self.teamspaces.release(teamspace)
         if not len(self.teamspaces):
             self._quiet.set()
+
+    def leads_per_second(self, teamspace: TeamspaceId, job: JobId) -> float | None:
+        """How fast a job's present attempt goes; None where nobody knows."""
+        actor = self.teamspaces.find(teamspace)
+        return None if actor is None else actor.leads_per_second(job)
 
     async def until_quiet(self) -> None:
         """Wait until nothing runs."""

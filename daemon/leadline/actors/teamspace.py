@@ -68,6 +68,7 @@ class RunningAttempt:
         self._waiting: dict[JobReason, list[Instant]] = {}
         self.counts = job.counts
         self.activity = ""
+        self._began: Final = self.now()
 
     @property
     def job(self) -> StoredJob:
@@ -87,6 +88,12 @@ class RunningAttempt:
     def now(self) -> Instant:
         """The present instant."""
         return self._clock.now().instant
+
+    def leads_per_second(self) -> float | None:
+        """Leads that this attempt has brought to an end, over its whole time, waits included; None before the first."""
+        leads = self.counts.settled - self._job.counts.settled
+        seconds = (self.now() - self._began) / SECOND
+        return leads / seconds if leads > 0 and seconds > 0 else None
 
     def doing(self, activity: str) -> None:
         """Say, for people, what it is at."""
@@ -207,6 +214,11 @@ class TeamspaceActor:
             attempt.stop()
         if order.order.forced:
             scope.cancel()
+
+    def leads_per_second(self, job: JobId) -> float | None:
+        """How fast a job's present attempt goes; None where nobody knows."""
+        attempt = self._attempts.get(job)
+        return None if attempt is None else attempt.leads_per_second()
 
     def beat(self) -> None:
         """Report a sign of life for each attempt whose task is still there."""

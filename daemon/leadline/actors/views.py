@@ -1,6 +1,6 @@
 """Jobs and accounts as people and programs see them: from the store and the memory to the shapes of the wire."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,7 +15,7 @@ from leadline.core.scheduler import Scheduler
 from leadline.ports.control import Act
 from leadline.ports.store import StoredJob
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import JOB_REASONS, JobReason
 from leadline_protocol.ids import Instant, JobId
 
 
@@ -36,6 +36,8 @@ class Live(Struct, frozen=True):
     busy: bool = True
     stalled: bool = False
     steps: Sequence[JobId] = field(default_factory=tuple)
+    leads_per_second: float | None = None
+    """Over its present attempt."""
 
 
 _SUBMITTED: Final = msgspec.json.Decoder(Submitted)
@@ -129,17 +131,35 @@ def sentence(core: Wait) -> str:
         case JobReason.BACKOFF:
             return "Something failed that may work in a moment; trying again soon."
         case JobReason.PAUSED:
-            return "A person paused it; it goes on when it is resumed."
-        case JobReason.PREVIOUS_STEP:
-            return "The step before it in its chain has not ended."
+            what = f"{numbers['scope']} {numbers.get('name', '')}".strip() if "scope" in numbers else "job"
+            return f"A person paused the {what}; it goes on when that is resumed."
+        case JobReason.APPROVAL:
+            return f"{_guarded(numbers)}: it waits until a person resumes or cancels it."
         case JobReason.CAPACITY:
-            return "The servers have as much of this work in hand as they may; it goes on as soon as some of it rests."
+            much = f"all {numbers['capacity']}" if "capacity" in numbers else "as many"
+            return f"The servers have {much} jobs of this kind in hand that they may; it goes on as soon as one rests."
         case JobReason.SLOT:
-            return "This teamspace runs as many jobs of the kind as its plan allows; it starts when one ends."
+            count = f"{numbers['held']} of {numbers['slots']}" if "slots" in numbers else "as many"
+            holders = numbers.get("jobs", numbers.get("job"))
+            of_which = "" if holders is None else f" (now {holders})"
+            return (
+                f"This teamspace runs {count} jobs of the kind that its plan allows{of_which}; it starts when one ends."
+            )
         case JobReason.DELAYED:
             return "Its time has not come."
         case _:
-            return str(core.reason)
+            return JOB_REASONS[core.reason]
+
+
+def _guarded(numbers: Mapping[str, int | float | str]) -> str:
+    """What a guard has found."""
+    match numbers.get("guard"):
+        case JobReason.GUARD_EMPTY:
+            return "No lead matched"
+        case JobReason.GUARD_MORE_THAN:
+            return f"{numbers.get('leads', 'More')} leads matched, which is more than its guard lets through"
+        case _:
+            return "A guard holds it"
 
 
 def _short(number: float | str) -> str:
@@ -168,17 +188,23 @@ def job_view(stored: StoredJob, family: str, now: Live | None) -> wire.JobView:
         started_at=moment(stored.started),
         ended_at=moment(stored.ended),
         counts=counts(stored.counts),
+        leads_per_second=None if now is None or ended else now.leads_per_second,
         activity=(now.activity if now is not None else "") or None,
         waits=waits,
         stalled=now is not None and now.stalled,
         reason=JobReason(stored.reason) if stored.reason else None,
-        message=stored.message or None,
+        message=stored.message or _held(waits),
         warnings=warnings(stored.warnings),
         chain=stored.chain,
         step=None if stored.step is None else stored.step + 1,
         steps=list(now.steps) if now is not None else [],
         rerun_of=stored.rerun_of,
     )
+
+
+def _held(waits: Sequence[wire.Wait]) -> str | None:
+    """Why a person has to look at a job that has not ended."""
+    return next((each.message for each in waits if each.reason is JobReason.APPROVAL), None)
 
 
 def act_entry(act: Act) -> wire.HistoryEntry:
