@@ -91,8 +91,10 @@ def test_a_job_that_gives_its_slot_back_counts_again_but_is_not_refused(queue: H
     assert queue.scheduler.teamspaces.pending == {1: 2}
 
 
-def test_noops_are_bounded_by_max_queued_as_they_come_in(queue: Harness) -> None:
+def test_noops_that_never_wait_are_not_bounded(queue: Harness) -> None:
     queue.limit("a", max_queued=5)
+    assert all(isinstance(answer, Receipt) for answer in queue.answers_to(*(new("a", "noop") for _ in range(8))))
+    queue.pause("family", "noop")
     answers = queue.answers_to(*(new("a", "noop") for _ in range(8)))
     assert [isinstance(answer, Receipt) for answer in answers] == [True] * 5 + [False] * 3
 
@@ -117,6 +119,16 @@ def test_the_same_key_within_one_batch_is_noticed(queue: Harness) -> None:
     assert (second.job, second.duplicate) == (first.job, True)
     assert isinstance(other, Refused)
     assert other.code is ErrorCode.CONFLICT
+
+
+@pytest.mark.parametrize("kind", ["noop", "chain"])
+def test_the_same_key_within_one_batch_is_noticed_even_where_the_first_has_ended(queue: Harness, kind: str) -> None:
+    steps = (new("a", "noop"),) if kind == "chain" else ()
+    first, second = queue.answers_to(new("a", kind, key="k", steps=steps), new("a", kind, key="k", steps=steps))
+    assert isinstance(first, Receipt)
+    assert isinstance(second, Receipt)
+    assert (second.job, second.duplicate) == (first.job, True)
+    assert second.state in {JobState.COMPLETED, JobState.QUEUED}
 
 
 def test_the_same_key_with_another_body_is_a_conflict(queue: Harness) -> None:

@@ -277,6 +277,26 @@ def test_a_job_yields_to_a_daily_cap_and_comes_back_when_the_limit_is_lifted(que
     assert queue.running == {job}
 
 
+@pytest.mark.parametrize("gone_by", ["resume", "cancel", "time"])
+def test_a_paused_job_that_also_waited_for_a_provider_waits_for_the_person_alone(snov: Harness, gone_by: str) -> None:
+    job = snov.submit("a")
+    snov.answer(job, snov.ask(job), throttled=True, retry_after=later(snov, HOUR))
+    snov.ask(job)
+    snov.pause("job", job)
+    assert snov.waits(job) == {JobReason.RETRY_AFTER, JobReason.PAUSED}
+    snov.provider("snov", WindowLimit(60, 60))
+    assert snov.waits(job) == {JobReason.PAUSED}
+    match gone_by:
+        case "resume":
+            snov.resume("job", job)
+            assert snov.running == {job}
+            snov.finish(job)
+        case "cancel":
+            snov.cancel(job)
+    snov.pass_seconds(2 * HOUR)
+    assert (job in snov.scheduler.jobs) == (gone_by == "time")
+
+
 def test_a_long_hint_of_the_provider_makes_whoever_waits_yield_soon(snov: Harness) -> None:
     job, follower = snov.submit("a"), snov.submit("a")
     calls = [snov.ask(job) for _ in range(16)]

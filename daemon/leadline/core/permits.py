@@ -183,10 +183,11 @@ class Permits:
 
     def withdraw(self, attempt: Attempt, decision: Decision) -> None:
         """The attempt makes no new call: what it asks for, or holds, is refused."""
-        for call_id in (*sorted(attempt.asking), *attempt.held):
-            self.refuse(self.calls[call_id], None, decision)
-        attempt.asking.clear()
-        attempt.held.clear()
+        if attempt.asking or attempt.held:
+            for call_id in (*sorted(attempt.asking), *attempt.held):
+                self.refuse(self.calls[call_id], None, decision)
+            attempt.asking.clear()
+            attempt.held.clear()
 
     def refuse(self, call: Call, reason: JobReason | None, decision: Decision) -> None:
         """A call that is not out will never go."""

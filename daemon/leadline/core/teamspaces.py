@@ -29,9 +29,13 @@ class Teamspaces(Struct):
         self.know(number, name)
         return number
 
+    def limits_for(self, name: str, rules: Rules) -> Limits:
+        """The limits in force of the one of that name, known or not."""
+        return self.limits.get(name, rules.default_limits) if self.limits else rules.default_limits
+
     def limits_of(self, teamspace: TeamspaceId, rules: Rules) -> Limits:
         """Its limits in force."""
-        return self.limits.get(self.names[teamspace], rules.default_limits) if self.limits else rules.default_limits
+        return self.limits_for(self.names[teamspace], rules)
 
     def count(self, teamspace: TeamspaceId, change: int) -> None:
         """So many more jobs of it are pending."""
