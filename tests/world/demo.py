@@ -195,7 +195,8 @@ class Leadline:
 
     def is_ready(self) -> bool:
         """Whether the daemon takes work."""
-        return subprocess.run(self.command("status"), capture_output=True, check=False).returncode == 0
+        asked = subprocess.run(self.command("status", "--json"), capture_output=True, text=True, check=False)
+        return asked.returncode == 0 and json.loads(asked.stdout)["state"] == "ready"
 
 
 @contextlib.contextmanager
