@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from leadline.actors import views
@@ -30,6 +31,8 @@ from leadline_protocol import messages as wire
 from leadline_protocol.codec import body_of
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import Instant, JobId, TableId
+
+log = structlog.get_logger(__name__)
 
 STORE_LOST: Final = (Unavailable, OutcomeUnknown, Fenced)
 """What a question to the store raises while there is none to be sure of: the peer is told `unavailable`."""
@@ -170,8 +173,8 @@ class Operations:
                     admitted.append((index, new, warned))
             except Refused as refused:
                 replies[index] = refusal(refused, number, submission.ref)
-            except STORE_LOST:
-                replies[index] = refusal(unavailable(), number, submission.ref)
+            except STORE_LOST as error:
+                replies[index] = refusal(_lost(error), number, submission.ref)
         try:
             answers: Sequence[Receipt | Refused] = await self._supervisor.dispatcher.submit(
                 [new for _, new, _ in admitted]
@@ -231,8 +234,8 @@ class Operations:
             return await self._handlers[type(operation)](operation, peer, line)
         except Refused as refused:
             return refusal(refused, line, operation.ref)
-        except STORE_LOST:
-            return refusal(unavailable(), line, operation.ref)
+        except STORE_LOST as error:
+            return refusal(_lost(error), line, operation.ref)
 
     async def view(self, job_id: JobId) -> wire.JobView:
         """One job as it is now. Raises Refused with not_found."""
@@ -242,8 +245,8 @@ class Operations:
         """One job as stored. Raises Refused with unavailable."""
         try:
             return await self._store.job(job_id)
-        except STORE_LOST:
-            raise unavailable() from None
+        except STORE_LOST as error:
+            raise _lost(error) from None
 
     async def ended_since(self, since: JobId, uid: int) -> AsyncIterator[JobId]:
         """The ids of a user's jobs above `since` that have ended, newest first."""
@@ -494,6 +497,12 @@ class Operations:
         await self._around.record(_act(operation, peer, ""))
         self._around.drain()
         return wire.Done(line=line, message="Nothing more is started; the daemon ends.", ref=operation.ref)
+
+
+def _lost(error: Exception) -> Refused:
+    """What the peer is told of a fault of the store; what it was stands in the log, where the administrator looks."""
+    log.warning("store_lost", error=str(error))
+    return unavailable()
 
 
 def refusal(refused: Refused, line: int, ref: wire.Ref) -> wire.Refusal:
