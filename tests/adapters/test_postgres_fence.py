@@ -132,7 +132,7 @@ async def test_a_take_over_waits_for_a_transaction_that_is_open_and_sees_what_it
 
 async def until_blocked(url: str) -> None:
     """Returns when some session of the database waits for a lock on a row or a transaction."""
-    async with meddle(url) as connection:
+    async with asyncio.timeout(20), meddle(url) as connection:
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
         while not await connection.fetchval(waiting):
             await asyncio.sleep(0.01)

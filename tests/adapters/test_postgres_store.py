@@ -277,6 +277,21 @@ async def test_a_server_that_cannot_keep_the_promises_is_refused(
         await check_server(Settings(**setting))  # type: ignore[arg-type]
 
 
+async def test_slices_may_ask_while_all_of_them_work(store: PostgresStore) -> None:
+    jobs = range(1, pool.WORKERS + 1)
+    await store.commit(admission(*(row(number, submission(ENRICH)) for number in jobs)))
+    await store.commit(together(*(start(number, slot=number) for number in jobs)))
+    everybody = asyncio.Barrier(pool.WORKERS)
+
+    async def work(number: int) -> int:
+        async with store.work(JobId(number), 1):
+            await everybody.wait()
+            async with store.read() as connection:
+                return int(await connection.fetchval("SELECT count(*) FROM attempt"))
+
+    assert set(await asyncio.gather(*map(work, jobs))) == {pool.WORKERS}
+
+
 async def test_a_real_server_tells_its_settings(store: PostgresStore) -> None:
     async with store.read() as connection:
         await check_server(connection)

@@ -142,7 +142,7 @@ class FakeStore:
         await self._reach()
         disk = self.disk
         if disk.owner not in {None, self} and not force:
-            raise OwnedByAnother(disk.owner_name)
+            raise OwnedByAnother(f"the database is owned by {disk.owner_name}")
         disk.owner, disk.owner_name = self, owner
         disk.epoch += 1
         self._epoch = disk.epoch

@@ -34,6 +34,9 @@ LOOK_UP_SECONDS: Final = 15.0
 """How long to ask what became of a COMMIT. Longer than an orphaned transaction may live
 (idle_in_transaction_session_timeout), so that one that the COMMIT never reached has ended by itself."""
 
+UNWITNESSED_SECONDS: Final = 3.0
+"""How long to ask without a witness: all there is to be learned then is that it did not take place."""
+
 LOOK_UP_PAUSE_SECONDS: Final = 0.05
 
 WITNESS_SECONDS: Final = 2.0
@@ -80,7 +83,8 @@ class Fence:
 
     async def _look_up(self, transaction: str, witness: Connection) -> bool | None:
         """Whether a transaction has committed; None where that cannot be found out in time."""
-        with anyio.move_on_after(LOOK_UP_SECONDS, shield=True):
+        began = anyio.current_time()
+        with anyio.move_on_after(LOOK_UP_SECONDS, shield=True) as patience:
             while True:
                 outcome, trusted = await self._ask(transaction, witness)
                 if outcome == "aborted":
@@ -89,6 +93,8 @@ class Fence:
                     return True if trusted else None
                 if outcome == "unknown":
                     return None
+                if not trusted:
+                    patience.deadline = min(patience.deadline, began + UNWITNESSED_SECONDS)
                 await anyio.sleep(LOOK_UP_PAUSE_SECONDS)
         return None
 

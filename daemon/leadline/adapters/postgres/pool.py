@@ -1,12 +1,13 @@
 """The connections to Postgres, what the server must be like, and what its errors mean to the queue.
 
-There are four sorts: the owner's session, which holds the lock that keeps a second daemon out; the writer, on which
-decisions are committed one after the other; readers, for the store's own questions; and workers, for the transactions
-of slices. The planner is tied down on the first three: their statements find every row by its key, whatever the
-statistics say, and a table that was empty when a statement was planned may hold a million rows a minute later.
+There are five sorts: the owner's session, which holds the lock that keeps a second daemon out; the writer, on which
+decisions are committed one after the other; readers, for the store's own questions; askers, for those of slices; and
+workers, for their transactions (of two pools, so that who works may ask). The planner is tied down on the first three:
+their statements find every row by its key, whatever the statistics say, and a table that was empty when a statement was
+planned may hold a million rows a minute later.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -27,6 +28,11 @@ else:
 VERSION_MIN: Final = 140_000
 
 CONNECT_SECONDS: Final = 10.0
+
+READERS: Final = 4
+ASKERS: Final = 8
+WORKERS: Final = 8
+"""Sessions of each sort at most; they are opened when they are needed."""
 
 SETTINGS: Final[dict[str, str]] = {
     "synchronous_commit": "on",
@@ -119,19 +125,37 @@ class Connections:
                 await connection.execute("SET idle_session_timeout = 0")
             return connection
 
-    async def pool(self, settings: dict[str, str], size: int) -> Pool:
-        """Up to `size` sessions, opened when they are needed."""
+    async def readers(self) -> Pool:
+        """Sessions for the store's own questions, by key. They leave nothing behind that had to be reset."""
+        return await self._pool(SETTINGS | BY_KEY, READERS, _leave_as_it_is)
+
+    async def askers(self) -> Pool:
+        """Sessions for the questions of slices."""
+        return await self._pool(SETTINGS, ASKERS)
+
+    async def workers(self) -> Pool:
+        """Sessions for the transactions of slices."""
+        return await self._pool(SETTINGS, WORKERS)
+
+    async def _pool(
+        self, settings: dict[str, str], size: int, reset: Callable[[Connection], Awaitable[None]] | None = None
+    ) -> Pool:
         with connecting():
             return await asyncpg.create_pool(
                 self._url,
                 min_size=0,
                 max_size=size,
+                reset=reset,
                 timeout=CONNECT_SECONDS,
-                server_settings=self._settings(SETTINGS | settings),
+                server_settings=self._settings(settings),
             )
 
     def _settings(self, settings: dict[str, str]) -> dict[str, str]:
         return {**settings, "application_name": self.name}
+
+
+async def _leave_as_it_is(_: Connection) -> None:
+    """Saves a round trip for each question."""
 
 
 async def check_server(connection: Connection) -> None:

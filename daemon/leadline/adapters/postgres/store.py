@@ -22,7 +22,7 @@ from msgspec import Struct
 from leadline.adapters.postgres.fence import Fence, takeover_transaction
 from leadline.adapters.postgres.migrate import migrate
 from leadline.adapters.postgres.partitions import IDS_PER_PARTITION, Partitions
-from leadline.adapters.postgres.pool import BY_KEY, Connection, Connections, Pool, check_server, connecting, translated
+from leadline.adapters.postgres.pool import Connection, Connections, Pool, check_server, connecting, translated
 from leadline.adapters.postgres.queries import QUERIES
 from leadline.adapters.postgres.writer import NUMBER_OF, STATES, Row, Writer
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
@@ -42,9 +42,6 @@ from leadline.ports.store import (
     Unavailable,
 )
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
-
-READERS: Final = 4
-WORKERS: Final = 8
 
 OWNER_LOCK: Final = 0x6C65_6164_0001
 """Key of the advisory lock that the owner's session holds: `lead`, and a number that nothing else locks."""
@@ -143,11 +140,12 @@ class PostgresStore:
             with translated(session):
                 if not await session.fetchval(QUERIES["try_own"].sql, OWNER_LOCK):
                     holder = await session.fetchval(QUERIES["holder"].sql, OWNER_LOCK)
-                    if not force and holder not in {None, self._connections.name}:
-                        raise OwnedByAnother(await _name_of_owner(session))
-                    await session.execute(QUERIES["end_holder"].sql, OWNER_LOCK)
-                    if force and holder is not None:
+                    if holder == self._connections.name:
+                        await session.execute(QUERIES["end_holder"].sql, OWNER_LOCK)
+                    elif force and holder is not None:
                         await session.execute(QUERIES["end_sessions"].sql, holder)
+                    elif holder is not None:
+                        raise OwnedByAnother(f"the database is owned by {await _name_of_owner(session)}")
                     await session.execute(QUERIES["own"].sql, OWNER_LOCK)
         except BaseException:
             session.terminate()
@@ -160,6 +158,7 @@ class PostgresStore:
         if reign is not None:
             reign.writer.connection.terminate()
             reign.readers.terminate()
+            reign.askers.terminate()
             reign.workers.terminate()
 
     async def _begin_reign(
@@ -181,8 +180,9 @@ class PostgresStore:
         return _Reign(
             fence=fence,
             writer=writer,
-            readers=await self._connections.pool(BY_KEY, READERS),
-            workers=await self._connections.pool({}, WORKERS),
+            readers=await self._connections.readers(),
+            askers=await self._connections.askers(),
+            workers=await self._connections.workers(),
             teamspaces={name: number for number, name in teamspaces},
             kind_names={row["id"]: row["name"] for row in stored},
             families={row["id"]: row["family"] for row in stored},
@@ -208,7 +208,7 @@ class PostgresStore:
                     if error.table_name != "submission_key":
                         raise
                     await self._write(reign, records, replace_keys=True)
-            reign.writer.forget(records)
+            reign.writer.settle(records)
             reign.teamspaces.update((name, number) for number, name in records.teamspaces)
 
     async def _write(self, reign: "_Reign", records: Records, *, replace_keys: bool = False) -> None:
@@ -230,9 +230,9 @@ class PostgresStore:
 
     async def _make_room(self, reign: "_Reign", records: Records) -> None:
         """Make the partitions that these records, and those of a good while after them, go to."""
-        jobs = {row.id for row in (*records.admitted[:1], *records.admitted[-1:])}
-        jobs |= {row.id for row in (*records.ended[:1], *records.ended[-1:]) if row.admitted is not None}
-        calls = {row.id for row in records.calls_sent}
+        jobs = [row.id for row in records.admitted]
+        jobs += [row.id for row in records.ended if row.admitted is not None]
+        calls = [row.id for row in records.calls_sent]
         if self._partitions.missing(jobs, calls):
             async with reign.fence.write_transaction(reign.writer.connection):
                 made = await self._partitions.make(reign.writer.connection, jobs, calls)
@@ -265,7 +265,7 @@ class PostgresStore:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Connection]:
         """A connection for a slice's questions; a statement sees what was committed before it. Raises Unavailable."""
-        async with _lent(self._present().workers) as connection:
+        async with _lent(self._present().askers) as connection:
             with translated(connection):
                 yield connection
 
@@ -372,6 +372,7 @@ class _Reign(Struct):
     fence: Fence
     writer: Writer
     readers: Pool
+    askers: Pool
     workers: Pool
     teamspaces: dict[str, TeamspaceId]
     kind_names: Mapping[int, str]
@@ -401,9 +402,9 @@ def _contradicted() -> Iterator[None]:
 async def _name_of_owner(session: Connection) -> str:
     """Who the owner said to be; nobody where it has not got as far as saying so."""
     try:
-        return str(await session.fetchval(QUERIES["owner"].sql)) or "another daemon"
+        return str(await session.fetchval(QUERIES["owner"].sql)) or "a daemon that has not said who it is"
     except asyncpg.UndefinedTableError:
-        return "another daemon, which is just preparing the database"
+        return "a daemon that is just preparing it"
 
 
 def _live_job(row: Row, kinds: Mapping[int, str], counts: Mapping[JobId, Counts]) -> LiveJob:

@@ -12,9 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import count, groupby
 from typing import Any, Final
 
+from msgspec.structs import astuple
+
 from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.queries import QUERIES
-from leadline.core.effects import AdmittedJob, EndedJob, HistoryRow, PauseRow, Records, SlotRow
+from leadline.core.effects import (
+    AdmittedJob,
+    AttemptRow,
+    EndedJob,
+    HistoryRow,
+    JobChange,
+    PauseRow,
+    Records,
+    SlotRow,
+)
 from leadline.core.events import Statement
 from leadline.core.model import Counts, JobState
 from leadline.ports.store import THIS_JOB, Contradiction
@@ -25,14 +36,15 @@ COPY_ROWS_MIN: Final = 8
 160 for 4. One INSERT of arrays was never the fastest: 290 and 240."""
 
 ALIKE_MIN: Final = 16
-"""From this many jobs on that end alike a statement of their own is worth its round trip."""
+"""From this many jobs on that change alike, a statement of their own is worth its round trip: arrays cost double."""
 
 STATES: Final = tuple(JobState)
 """A state is stored as its place here, so nothing may ever be put between."""
 
 NUMBER_OF: Final = {state: number for number, state in enumerate(STATES)}
 
-_NONE_COUNTED: Final = Counts()
+_NONE_COUNTED: Final = (None, 0, 0, 0, 0)
+"""The counts of a job without an attempt; total: that of its list, frozen at submission, if it has one."""
 
 Row = tuple[Any, ...]
 
@@ -55,7 +67,7 @@ class Writer:
         """The database's numbers of the daemon's kinds, in the daemon's order."""
         self._statements = statements
         self._attempted = set(attempted)
-        """Live jobs that have a row in `attempt`, and perhaps some that were about to: noops are spared the search."""
+        """Live jobs that have a row in `attempt`: the others, noops by the million, are spared the search for one."""
         self._serials = count(epoch << 40)
         """Numbers for the lines of jobs' stories: an epoch has room for a million million."""
 
@@ -78,17 +90,11 @@ class Writer:
         await self._keep_keys("replace_keys" if replace_keys else "add_keys", everyone)
         await self._carry_out([(job.id, statement) for job in everyone for statement in job.new.statements])
         if records.changed:
-            rows = [
-                (change.id, NUMBER_OF[change.state], change.details or None, change.attempt, change.started)
-                for change in records.changed.values()
-            ]
-            await self._execute("change_jobs", rows, must_find=True)
+            await self._change(records.changed.values())
         if records.attempts:
-            begun = [(attempt.job, attempt.number) for attempt in records.attempts]
-            self._attempted.update(job for job, _ in begun)
-            await self._execute("begin_attempts", begun, must_find=True)
+            await self._begin(records.attempts)
         if len(at_once) < len(records.ended):
-            await self._end([ended for ended in records.ended if ended.admitted is None])
+            await self._end([ended for ended in records.ended if ended.admitted is None], records.attempts)
         await self._move_slots(records)
         await self._keep_calls(records)
         if records.accounts:
@@ -97,9 +103,10 @@ class Writer:
         if records.history:
             await self._insert("add_events", [self._event_row(line) for line in records.history])
 
-    def forget(self, records: Records) -> None:
-        """Tells that these records have been committed: what has ended has no attempt any more."""
-        if self._attempted:
+    def settle(self, records: Records) -> None:
+        """Told that these records have been committed."""
+        if records.attempts or self._attempted:
+            self._attempted.update([attempt.job for attempt in records.attempts])
             self._attempted.difference_update([ended.id for ended in records.ended])
 
     # -- what is more than a statement ---------------------------------------------------------------------------------
@@ -115,27 +122,39 @@ class Writer:
         elif keys:
             await self._insert(statement, keys)
 
-    async def _end(self, ended: Sequence[EndedJob]) -> None:
-        """Ends jobs of the queue. Noops end alike by the thousand, others by ones and twos and each in its own way."""
-        counts: dict[JobId, Counts] = {}
-        if attempted := [job.id for job in ended if job.id in self._attempted]:
-            for job, *counted in map(tuple, await self._fetch("retire_attempts", attempted)):
-                counts[job] = Counts(*counted)
-        alike: dict[Row, list[JobId]] = {}
-        for job in ended:
-            alike.setdefault(_end_of(job, job.counts or counts.get(job.id)), []).append(job.id)
-        others: list[Row] = []
-        for end, jobs in alike.items():
-            if len(jobs) < ALIKE_MIN:
-                others += [(job, *end) for job in jobs]
-                continue
-            status = await self.connection.execute(QUERIES["end_alike_jobs"].sql, jobs, *end)
-            _check("end_alike_jobs", status, jobs)
-        if others:
-            await self._execute("end_jobs", others, must_find=True)
+    async def _change(self, changes: Iterable[JobChange]) -> None:
+        rows = [
+            (change.id, NUMBER_OF[change.state], change.details or None, change.attempt, change.started)
+            for change in changes
+        ]
+        await self._update("change_jobs", "change_alike_jobs", rows)
+
+    async def _begin(self, attempts: Sequence[AttemptRow]) -> None:
+        first = [(attempt.job, attempt.number) for attempt in attempts if attempt.job not in self._attempted]
+        again = [(attempt.job, attempt.number) for attempt in attempts if attempt.job in self._attempted]
+        if first:
+            await self._insert("add_attempts", first)
+        if again:
+            await self._execute("repeat_attempts", again, must_find=True)
+
+    async def _end(self, ended: Sequence[EndedJob], begun: Iterable[AttemptRow]) -> None:
+        """Ends jobs of the queue. What the decision does not know of their counts, their last attempts tell."""
+        counts: dict[JobId, Row] = {}
+        just_begun = {attempt.job for attempt in begun}
+        if stale := [job.id for job in ended if job.id in self._attempted or job.id in just_begun]:
+            for job, *counted in map(tuple, await self.connection.fetch(QUERIES["retire_attempts"].sql, stale)):
+                counts[job] = tuple(counted)
+        rows = [
+            (
+                job.id, NUMBER_OF[job.state], job.ended, job.started, job.reason, _text(job.message),
+                *(counts.get(job.id, _NONE_COUNTED) if job.counts is None else astuple(job.counts)),
+            )
+            for job in ended
+        ]  # fmt: skip
+        await self._update("end_jobs", "end_alike_jobs", rows)
 
     async def _carry_out(self, statements: Iterable[tuple[JobId, Statement]]) -> None:
-        """The slices' statements, in their order; a row of the same statement is one round trip."""
+        """The slices' statements, in their order; several of the same kind in a row are one round trip."""
         for name, same in groupby(statements, key=lambda pair: pair[1].query):
             sql = self._statements.get(name)
             if sql is None:
@@ -197,15 +216,26 @@ class Writer:
 
     # -- statements -------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, name: str, *arguments: object) -> list[Any]:
-        return await self.connection.fetch(QUERIES[name].sql, *arguments)
-
     async def _insert(self, name: str, rows: Sequence[Row]) -> None:
         if len(rows) < COPY_ROWS_MIN:
             await self.connection.executemany(QUERIES[name].sql, rows)
             return
         table, columns = QUERIES[name].target
         await self.connection.copy_records_to_table(table, records=rows, columns=columns)
+
+    async def _update(self, each: str, alike: str, rows: Iterable[Row]) -> None:
+        """Statement `alike` for rows of which many differ in the job alone, as noops do; `each` for the others."""
+        jobs: dict[Row, list[JobId]] = {}
+        for row in rows:
+            jobs.setdefault(row[1:], []).append(row[0])
+        others: list[Row] = []
+        for values, same in jobs.items():
+            if len(same) < ALIKE_MIN:
+                others += [(job, *values) for job in same]
+            else:
+                _check(alike, await self.connection.execute(QUERIES[alike].sql, same, *values), same)
+        if others:
+            await self._execute(each, others, must_find=True)
 
     async def _execute(self, name: str, rows: Sequence[Row], *, must_find: bool = False) -> None:
         """One statement for all rows; their columns are its arguments. Raises Contradiction on another number."""
@@ -226,16 +256,6 @@ def _check(name: str, status: str, rows: Sequence[object]) -> None:
     """Raises Contradiction where a statement's status names another number of rows than it was given."""
     if int(status.rpartition(" ")[2]) != len(rows):
         raise Contradiction(f"{name}: {len(rows)} rows were meant, the database says {status!r}: {rows[:3]} ...")
-
-
-def _end_of(job: EndedJob, counts: Counts | None) -> Row:
-    """How a job ends; total None: that of its list, frozen at submission, if it has one."""
-    counted = counts or _NONE_COUNTED
-    total = None if counts is None else counts.total
-    return (
-        NUMBER_OF[job.state], job.ended, job.started, job.reason, _text(job.message),
-        total, counted.done, counted.failed, counted.skipped, counted.unknown,
-    )  # fmt: skip
 
 
 def _slot_row(slot: SlotRow) -> Row:
