@@ -362,7 +362,7 @@ def _check_reachable(folder: Path, account: Account | None) -> None:
         if not enters:
             raise StateDirectoryUnreachable(
                 f"Postgres runs as the user {account.name}, who cannot enter {step}: "
-                f"run `chmod a+x {step}`, or choose another state directory"
+                f"choose another state directory with --state-dir, or run `chmod a+x {step}`"
             )
 
 

@@ -1,7 +1,14 @@
 """`serve`: the daemon itself, in the foreground, as a service manager wants it."""
 
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 from leadline import config as configuration
+from leadline.cli import terminal
 from leadline.cli.daemon import Placed
+from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET
 
 
 def serve(*, place: Placed) -> int:
@@ -12,5 +19,22 @@ def serve(*, place: Placed) -> int:
 
     from leadline import main  # everything that runs the daemon, which no other command pays for
 
+    if terminal.is_terminal(sys.stderr):
+        for line in greeting(state_dir, runtime_dir):
+            terminal.remark(line)
     main.endpoints_of(config)  # what is wrong with a provider's module is wrong with the configuration
     return main.serve(config, config_path=place.config, state_dir=state_dir, runtime_dir=runtime_dir)
+
+
+def greeting(state_dir: Path, runtime_dir: Path) -> Iterator[str]:
+    """What a person who starts the daemon by hand wants to know: where it is, how to try it, how to end it."""
+    yield f"Sockets: {runtime_dir / SUBMIT_SOCKET} and {CONTROL_SOCKET} beside it. State: {state_dir}. Ctrl-C ends it."
+    usual_state = configuration.state_dir(None)
+    usual_runtime = configuration.runtime_dir(None, usual_state)
+    words = ["leadline", "submit", "-", "--wait"]
+    if state_dir != usual_state:
+        words += ["--state-dir", str(state_dir)]
+    if runtime_dir != usual_runtime:
+        words += ["--runtime-dir", str(runtime_dir)]
+    line = '{"kind":"noop","teamspace":"acme"}'
+    yield f"Try it in another terminal: echo {shlex.quote(line)} | {shlex.join(words)}"
