@@ -565,6 +565,17 @@ async def test_completed_noops_are_listed_as_far_as_is_looked_back(daemon: Daemo
     assert await daemon.store.job(JobId(1)) is not None
 
 
+async def test_jobs_of_a_user_are_listed_down_to_the_one_that_he_knows(daemon: Daemon) -> None:
+    mine, far = submission(uid=5), LOOK_BACK_JOBS + 10
+    await daemon.store.commit(admission(row(1, mine), row(2, mine), row(3, mine), row(4), row(far, mine), row(far + 1)))
+    await daemon.store.commit(together(end(1), end(2), end(4), end(far)))
+    assert await listed(daemon, JobFilter(uid=5)) == [far, 3], "3 is live; no index leads to 1 and 2"
+    assert await listed(daemon, JobFilter(uid=5, after=JobId(1))) == [far, 3, 2]
+    assert await listed(daemon, JobFilter(uid=5, after=JobId(0), states=(JobState.COMPLETED,))) == [far, 2, 1]
+    assert await listed(daemon, JobFilter(after=JobId(2))) == [far + 1, far, 4, 3]
+    assert await listed(daemon, JobFilter(teamspace="acme", after=JobId(3), before=JobId(far))) == [4]
+
+
 async def test_there_is_no_job_that_was_never_admitted(daemon: Daemon) -> None:
     assert await daemon.store.job(JobId(1)) is None
     assert await daemon.store.steps(JobId(1)) == []

@@ -347,10 +347,11 @@ class FakeStore:
         """Jobs, newest first; see the port."""
         await self._reach()
         newest = max(self.disk.jobs, default=0) if which.before is None else which.before
+        looked_back = newest - LOOK_BACK_JOBS if which.after is None else which.after
         found = [
             job
             for number, job in sorted(self.disk.jobs.items(), reverse=True)
-            if (which.before is None or number < which.before) and self._matches(job, which, newest - LOOK_BACK_JOBS)
+            if (which.before is None or number < which.before) and self._matches(job, which, looked_back)
         ]
         return [self._stored_job(job) for job in found[: which.limit]]
 
@@ -360,7 +361,8 @@ class FakeStore:
         if row.id <= floor and job.state in ENDED and (is_noop or which.uid is not None):
             return False
         return (
-            which.teamspace in {None, self.disk.teamspaces[row.teamspace]}
+            row.id > (which.after or 0)
+            and which.teamspace in {None, self.disk.teamspaces[row.teamspace]}
             and which.table in {None, row.new.table}
             and (not which.families or self.disk.kinds[job.kind] in which.families)
             and (not which.states or job.state in which.states)

@@ -144,7 +144,8 @@ class StoredJob(Struct, frozen=True, gc=False):
 class JobFilter(Struct, frozen=True):
     """Which jobs to list: newest first, from below `before`; a field that is None or empty narrows nothing.
 
-    Ended jobs of a `uid`, and completed noops, are looked for in the newest LOOK_BACK_JOBS ids below `before` only.
+    Ended jobs of a `uid`, and completed noops, are in no index: they are looked for down to `after`, or where that is
+    None in the newest LOOK_BACK_JOBS ids below `before`.
     """
 
     teamspace: str | None = None
@@ -154,6 +155,8 @@ class JobFilter(Struct, frozen=True):
     uid: int | None = None
     before: JobId | None = None
     limit: int = 50
+    after: JobId | None = None
+    """Only jobs above this one."""
 
 
 class Store(Protocol):

@@ -281,22 +281,23 @@ ORDER BY shown.step
 SELECT job, at, event, detail FROM job_event WHERE job = $1 ORDER BY n
 
 -- name: jobs_of_all
--- A page of jobs below $1: the newest $2 of the kinds $3 and the states $4, and of the user $5 above the id $6. The
--- queue itself is walked from its newest row. Of the ended jobs, one probe of an index for each kind and state;
--- completed noops are in no such index, the newest are found by walking the ids down to $7. Each index is ordered by
--- another spelling of the id: however little the planner knows, it has no other for that order. OFFSET keeps it from
--- joining the page with all jobs.
+-- A page of jobs below $1: the newest $2 of the kinds $3 and the states $4, and of the user $5; live ones above the id
+-- $6, ended ones above $7. The queue itself is walked from its newest row. Of the ended jobs, one probe of an index for
+-- each kind and state; completed noops are in no such index, they are found by walking the ids down to $8. Each index
+-- is ordered by another spelling of the id: however little the planner knows, it has no other for that order. OFFSET
+-- keeps it from joining the page with all jobs.
 WITH page AS (
     (SELECT id FROM job
-     WHERE id < $1 AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
-        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     WHERE id < $1 AND id > $6
+        AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
+        AND ($5::bigint IS NULL OR uid = $5)
      ORDER BY id DESC LIMIT $2)
     UNION ALL
     SELECT probe.id
     FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
     CROSS JOIN LATERAL (
         SELECT id FROM job_ended
-        WHERE ~id > ~($1::bigint) AND ~id < ~($6::bigint)
+        WHERE ~id > ~($1::bigint) AND ~id < ~($7::bigint)
             AND kind = wanted_kind AND state = wanted_state AND (kind <> 0 OR state <> 4)
             AND ($5::bigint IS NULL OR uid = $5)
         ORDER BY ~id LIMIT $2
@@ -304,9 +305,8 @@ WITH page AS (
     WHERE wanted_state >= 4
     UNION ALL
     (SELECT id FROM job_ended
-     WHERE id < $1 AND id > $7 AND kind = 0 AND state = 4
-        AND 0 = ANY ($3::smallint[]) AND 4 = ANY ($4::smallint[])
-        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     WHERE id < $1 AND id > $8 AND kind = 0 AND state = 4
+        AND 0 = ANY ($3::smallint[]) AND 4 = ANY ($4::smallint[]) AND ($5::bigint IS NULL OR uid = $5)
      ORDER BY id DESC LIMIT $2)
     ORDER BY id DESC LIMIT $2
 )
@@ -315,19 +315,19 @@ FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.
 ORDER BY shown.id DESC
 
 -- name: jobs_of_teamspace
--- The same for the teamspace $8.
+-- The same for the teamspace $9.
 WITH page AS (
     (SELECT id FROM job
-     WHERE id < $1 AND teamspace = (SELECT id FROM teamspace WHERE name = $8)
+     WHERE id < $1 AND id > $6 AND teamspace = (SELECT id FROM teamspace WHERE name = $9)
         AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
-        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+        AND ($5::bigint IS NULL OR uid = $5)
      ORDER BY id DESC LIMIT $2)
     UNION ALL
     SELECT probe.id
     FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
     CROSS JOIN LATERAL (
         SELECT id FROM job_ended
-        WHERE -id > -($1::bigint) AND -id < -($6::bigint) AND teamspace = (SELECT id FROM teamspace WHERE name = $8)
+        WHERE -id > -($1::bigint) AND -id < -($7::bigint) AND teamspace = (SELECT id FROM teamspace WHERE name = $9)
             AND kind = wanted_kind AND state = wanted_state AND (kind <> 0 OR state <> 4)
             AND ($5::bigint IS NULL OR uid = $5)
         ORDER BY -id LIMIT $2
@@ -335,9 +335,8 @@ WITH page AS (
     WHERE wanted_state >= 4
     UNION ALL
     (SELECT id FROM job_ended
-     WHERE id < $1 AND id > $7 AND teamspace = (SELECT id FROM teamspace WHERE name = $8) AND kind = 0 AND state = 4
-        AND 0 = ANY ($3::smallint[]) AND 4 = ANY ($4::smallint[])
-        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+     WHERE id < $1 AND id > $8 AND teamspace = (SELECT id FROM teamspace WHERE name = $9) AND kind = 0 AND state = 4
+        AND 0 = ANY ($3::smallint[]) AND 4 = ANY ($4::smallint[]) AND ($5::bigint IS NULL OR uid = $5)
      ORDER BY id DESC LIMIT $2)
     ORDER BY id DESC LIMIT $2
 )
@@ -346,19 +345,19 @@ FROM page CROSS JOIN LATERAL (SELECT * FROM shown_job WHERE shown_job.id = page.
 ORDER BY shown.id DESC
 
 -- name: jobs_of_table
--- The same for the table $7, to which no noop belongs.
+-- The same for the table $8, to which no noop belongs.
 WITH page AS (
     (SELECT id FROM job
-     WHERE id < $1 AND table_id = $7
+     WHERE id < $1 AND id > $6 AND table_id = $8
         AND kind = ANY ($3::smallint[]) AND state = ANY ($4::smallint[]) AND 4 > ANY ($4::smallint[])
-        AND ($5::bigint IS NULL OR uid = $5) AND id > $6
+        AND ($5::bigint IS NULL OR uid = $5)
      ORDER BY id DESC LIMIT $2)
     UNION ALL
     SELECT probe.id
     FROM unnest($3::smallint[]) AS wanted_kind CROSS JOIN unnest($4::smallint[]) AS wanted_state
     CROSS JOIN LATERAL (
         SELECT id FROM job_ended
-        WHERE -id > -($1::bigint) AND -id < -($6::bigint) AND table_id = $7
+        WHERE -id > -($1::bigint) AND -id < -($7::bigint) AND table_id = $8
             AND kind = wanted_kind AND state = wanted_state
             AND ($5::bigint IS NULL OR uid = $5)
         ORDER BY -id LIMIT $2

@@ -335,17 +335,19 @@ class PostgresStore:
         kinds = [kind for kind in reign.kind_names if not which.families or reign.families.get(kind) in which.families]
         states = [NUMBER_OF[state] for state in which.states or STATES]
         before = _NOWHERE if which.before is None else which.before
-        floor = await self._floor(which) if which.table is None or which.uid is not None else 0
-        narrowed = (before, which.limit, kinds, states, which.uid, 0 if which.uid is None else floor)
+        after = which.after or 0
+        looked_back = after if which.after is not None else await self._look_back(which)
+        ended_after = after if which.uid is None else looked_back
+        narrowed = (before, which.limit, kinds, states, which.uid, after, ended_after)
         if which.table is not None:
             rows = await self._fetch("jobs_of_table", *narrowed, which.table)
         elif which.teamspace is not None:
-            rows = await self._fetch("jobs_of_teamspace", *narrowed, floor, which.teamspace)
+            rows = await self._fetch("jobs_of_teamspace", *narrowed, looked_back, which.teamspace)
         else:
-            rows = await self._fetch("jobs_of_all", *narrowed, floor)
+            rows = await self._fetch("jobs_of_all", *narrowed, looked_back)
         return [_stored_job(row) for row in rows]
 
-    async def _floor(self, which: JobFilter) -> int:
+    async def _look_back(self, which: JobFilter) -> int:
         """The id at which looking back ends."""
         newest = which.before
         if newest is None:
