@@ -72,8 +72,8 @@ log = structlog.get_logger("leadline")
 SUBMIT_GROUP: Final = "leadline-submit"
 CONTROL_GROUP: Final = "leadline-admin"
 LAG_PROBE_SECONDS: Final = 1.0
-GARBAGE_THRESHOLDS: Final = (50_000, 20, 20)
-"""As in gc.set_threshold; a decision about 5,000 jobs makes some 20,000 containers that live until it is stored."""
+GARBAGE_THRESHOLDS: Final = (5_000, 10, 10)
+"""As in gc.set_threshold; beyond that it takes longer again: what is looked at late has left the processor's cache."""
 STATUS_SECONDS: Final = 10.0
 """Least time between two lines for the service manager."""
 DATABASE: Final = AccountName("database")
@@ -135,8 +135,8 @@ async def _migrate(config: Config, state_dir: Path) -> Sequence[str]:
 def collect_garbage_seldom() -> None:
     """Have Python look for cycles less often, and never among what a daemon is made of.
 
-    A decision about thousands of jobs makes as many lists and tuples, none in a cycle, and by itself the collector
-    would walk everything there is every few thousand of them: that took an eighth of a submission's time.
+    A decision about thousands of jobs makes many times as many lists and tuples, none of them in a cycle. Left to
+    itself the collector walks all there is again and again meanwhile: that was a fifth of a submission's time.
     """
     gc.collect()
     gc.freeze()
@@ -262,6 +262,10 @@ class Daemon:
     def plan_of(self, teamspace: str) -> str:
         """The name of a teamspace's plan."""
         return self.config.plan_of(teamspace)
+
+    async def submitters(self, jobs: Sequence[JobId]) -> Mapping[JobId, int | None]:
+        """Who submitted these jobs, which have ended."""
+        return await self._control.submitters(jobs)
 
     async def reload(self) -> None:
         """Read the configuration file again. Raises Refused with every fault."""

@@ -18,7 +18,7 @@ import structlog
 
 from leadline import config
 from leadline.core.model import Counts, Family, JobState
-from leadline.main import daemon
+from leadline.main import collect_garbage_seldom, daemon
 from leadline.ports.work import Attempt, Finished, Prepared
 from leadline_protocol.messages import Submission
 
@@ -71,4 +71,5 @@ def _end_with_the_bench() -> None:
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     threading.Thread(target=_end_with_the_bench, daemon=True).start()
+    collect_garbage_seldom()
     anyio.run(_run, Path(sys.argv[1]), backend_options={"use_uvloop": True})
