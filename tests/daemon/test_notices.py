@@ -1,8 +1,10 @@
 """What listeners hear of a job's life, and what a view tells of a running one."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
 
 from leadline_protocol.client import Client
 from leadline_protocol.ids import JobId
@@ -11,7 +13,9 @@ from leadline_protocol.messages import (
     Export,
     Job,
     MoreThan,
+    Noop,
     Notice,
+    Pause,
     Queued,
     Resume,
     Started,
@@ -19,6 +23,7 @@ from leadline_protocol.messages import (
     Watch,
 )
 from tests.daemon.running import Place
+from tests.postgres import meddle
 
 
 @asynccontextmanager
@@ -56,6 +61,41 @@ async def test_the_life_of_a_job_is_heard_in_its_order_with_its_times(place: Pla
     started = heard[1]
     assert isinstance(started, Started)
     assert (started.teamspace, started.attempt) == ("acme", 1)
+
+
+async def test_a_follower_hears_of_its_own_jobs_alone_and_ends_are_looked_up_together(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.daemon() as (running, client):
+        asked: list[int] = []
+        ask = running.submitters
+
+        async def counted(jobs: Sequence[JobId]) -> Mapping[JobId, int | None]:
+            asked.append(len(jobs))
+            return await ask(jobs)
+
+        monkeypatch.setattr(running, "submitters", counted)
+        await client.call(Pause(scope="queue"))
+        own, others = [[(await client.submit(Noop(teamspace=team))).job for _ in range(20)] for team in ("a", "b")]
+        async with meddle(place.url) as connection:
+            await connection.execute("UPDATE job SET uid = 4711 WHERE id = ANY ($1::bigint[])", others)
+        async with AsyncExitStack() as stack:
+            followers = [await stack.enter_async_context(Client.connect(place.submit)) for _ in range(3)]
+            for follower in followers:
+                await follower.follow()
+            await client.call(Resume(scope="queue"))
+            last = (await client.submit(Noop(teamspace="a"))).job
+            for follower in followers:
+                heard = []
+                async with asyncio.timeout(10):
+                    async for notice in follower.notices():
+                        assert isinstance(notice, Ended)
+                        heard.append(notice.job)
+                        if notice.job == last:
+                            break
+                assert heard == [*own, last]
+    assert sum(asked) == 40
+    assert len(asked) <= 2
 
 
 async def test_a_held_job_says_in_its_message_what_a_person_has_to_judge(place: Place) -> None:

@@ -7,7 +7,7 @@ decided: refusals come from preparing a submission, from the scheduler, or from 
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from leadline.actors import views
 from leadline.actors.dispatcher import unavailable
+from leadline.actors.submitters import Submitters
 from leadline.actors.supervisor import CHAIN, NOOP, Supervisor
 from leadline.core.effects import Receipt
 from leadline.core.events import CancelAsked, Key, NewJob, PauseSet
@@ -99,6 +100,10 @@ class Surroundings(Protocol):
         """What was done to something, oldest first."""
         ...
 
+    async def submitters(self, jobs: Sequence[JobId]) -> Mapping[JobId, int | None]:
+        """Who submitted these jobs, which have ended."""
+        ...
+
     async def reload(self) -> None:
         """Read the configuration file again. Raises Refused with every fault."""
         ...
@@ -137,6 +142,7 @@ class Operations:
         self._around = surroundings
         self._allows = allows
         self._decode = decode
+        self.submitters: Final = Submitters(self._ask_submitters)
         self._handlers: Final[dict[type[wire.Operation[wire.Reply]], Callable[..., Awaitable[wire.Reply]]]] = {
             wire.Ping: self._ping,
             wire.Get: self._get,
@@ -247,6 +253,12 @@ class Operations:
             return await self._store.job(job_id)
         except STORE_LOST as error:
             raise _lost(error) from None
+
+    async def _ask_submitters(self, jobs: Sequence[JobId]) -> Mapping[JobId, int | None]:
+        try:
+            return await self._around.submitters(jobs)
+        except STORE_LOST:
+            raise unavailable() from None
 
     async def ended_since(self, since: JobId, uid: int) -> AsyncIterator[JobId]:
         """The ids of a user's jobs above `since` that have ended, newest first."""

@@ -95,7 +95,13 @@ class Subscriber:
         def ended(fact: EndedJob) -> None:
             if job is not None:
                 self._forget(listener)
-            self._put(lambda: self._end_of(fact.id, own=own))
+            if not own:
+                self._put(lambda: self._end_of(fact.id))
+            elif fact.admitted is None:
+                submitter = self._operations.submitters.of(fact.id)
+                self._put(lambda: self._own_end_of(fact.id, submitter))
+            elif fact.admitted.new.uid == self._peer.uid:
+                self._put(lambda: self._end_of(fact.id))
 
         def progressed(moved: JobId) -> None:
             self._put(lambda: self._progress_of(moved))
@@ -143,11 +149,11 @@ class Subscriber:
                 missed, self._missed = self._missed, 0
                 await self._send(wire.Missed(count=missed))
 
-    async def _end_of(self, job: JobId, *, own: bool = False) -> wire.Notice | None:
-        if own:
-            stored = await self._operations.stored(job)
-            if stored is None or stored.uid != self._peer.uid:
-                return None
+    async def _own_end_of(self, job: JobId, submitter: "asyncio.Future[int | None]") -> wire.Notice | None:
+        # Shielded: others wait for the same answer, whatever becomes of this peer.
+        return await self._end_of(job) if await asyncio.shield(submitter) == self._peer.uid else None
+
+    async def _end_of(self, job: JobId) -> wire.Notice | None:
         view = await self._operations.view(job)
         return wire.Ended(
             at=view.ended_at,

@@ -1,8 +1,10 @@
-"""Overrides and the audit trail in Postgres, in fenced transactions of their own: a daemon that was replaced changes
-nothing, and records nothing, any more.
+"""Overrides, the audit trail, and who submitted what, in Postgres.
+
+All is written in fenced transactions of its own: a daemon that was replaced changes nothing, and records nothing, any
+more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Final
 
@@ -12,7 +14,7 @@ from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.queries import parse
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.ports.control import Act, Override, Scope
-from leadline_protocol.ids import Instant
+from leadline_protocol.ids import Instant, JobId
 
 QUERIES: Final = parse((files(__package__) / "control.sql").read_text(encoding="utf-8"))
 
@@ -49,6 +51,12 @@ class PostgresControl:
         async with self._store.read() as connection:
             rows = await connection.fetch(QUERIES["acts"].sql, target)
         return [Act(Instant(row["at"]), *tuple(row)[1:]) for row in rows]
+
+    async def submitters(self, jobs: Sequence[JobId]) -> Mapping[JobId, int | None]:
+        """Who submitted these jobs; what is no ended job is absent."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["submitters"].sql, jobs)
+        return {JobId(row["id"]): row["uid"] for row in rows}
 
     async def forget(self, before: Instant) -> None:
         """Drop acts older than that."""

@@ -1,4 +1,4 @@
--- The statements of control: overrides and the audit trail.
+-- The statements of control: overrides, the audit trail, and who submitted what.
 
 -- name: overrides
 SELECT scope, name, key, value::text AS value FROM plan_override ORDER BY scope, name, key
@@ -15,6 +15,9 @@ INSERT INTO audit (at, uid, pid, person, role, op, target, detail) VALUES ($1, $
 
 -- name: acts
 SELECT at, uid, pid, person, role, op, target, detail FROM audit WHERE target = $1 ORDER BY n
+
+-- name: submitters
+SELECT id, uid FROM job_ended WHERE id = ANY ($1::bigint[])
 
 -- name: drop_old_acts
 DELETE FROM audit WHERE at < $1
