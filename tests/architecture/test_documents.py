@@ -183,22 +183,28 @@ def test_every_command_in_a_block_is_one(name: str) -> None:
     assert seen
 
 
+def check_mention(words: list[str]) -> None:
+    """A sentence may name a command without its arguments; what it does name must be there."""
+    command = app
+    for word in words:
+        if word not in command or command.default_command is not None:
+            break
+        command = command[word]
+    assert command is not app, f"there is no command {' '.join(words)}"
+    if command.default_command is None:
+        return
+    known = {option for argument in command.assemble_argument_collection() for option in argument.names}
+    for word in words:
+        option = word.partition("=")[0]
+        assert not option.startswith("--") or option in known, f"{' '.join(words)}: there is no {option}"
+
+
 @pytest.mark.parametrize("name", names_of(MINE))
 def test_every_command_named_in_a_sentence_is_one(name: str) -> None:
     for code in inline_code(ROOT / name):
         words = code.split()
         if words[0] in {"leadline", "scripts/leadline"} and len(words) > 1:
-            help_of = [word for word in words[1:3] if re.fullmatch(r"[a-z]+", word)]
-            assert help_of, f"`{code}` names no command"
-            assert help_of[0] in app, f"there is no command {help_of[0]}"
-            known = {
-                option
-                for argument in app[help_of[0]].assemble_argument_collection()
-                for option in argument.names
-                if option.startswith("-")
-            }
-            for option in words:
-                assert not option.startswith("--") or option.partition("=")[0] in known, f"{code}: no {option}"
+            check_mention(words[1:])
         elif words[0].startswith("scripts/"):
             check_script(words)
 
@@ -207,6 +213,9 @@ def test_a_wrong_command_would_be_found() -> None:
     for wrong in (["submitt", "-"], ["jobs", "--wait"], ["why"], ["pause", "everything"]):
         with pytest.raises(Exception, match=r".+"):
             check_leadline(wrong)
+    for wrong in (["submitt"], ["jobs", "--wait"], ["stop", "queue"]):
+        with pytest.raises(AssertionError):
+            check_mention(wrong)
 
 
 # Examples -------------------------------------------------------------------------------------------------------------
@@ -405,6 +414,15 @@ def test_the_map_names_only_what_exists_and_every_package() -> None:
     }
     assert sorted(packages - set(named)) == []
     assert len(named) == len(set(named))
+
+
+def test_the_order_of_imports_is_the_one_that_is_enforced() -> None:
+    sentence = re.search(r"Imports run one way: (.*?),\s+and all", read(ARCHITECTURE), re.DOTALL)
+    assert sentence is not None
+    told = [re.findall(r"`(\w+)`", layer) for layer in sentence[1].split("→")]
+    contracts = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    assert told == [re.findall(r"\w+", layer) for layer in layers]
 
 
 def test_the_diagram_of_states_is_the_table_of_the_code() -> None:
