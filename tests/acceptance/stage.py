@@ -22,6 +22,8 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
+import asyncpg
+
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import JobId
@@ -142,6 +144,33 @@ class Stage(LeadlineDaemon):
         assert view.state == "completed", view
         (exported,) = [path for path in (self.state_dir / "exports").iterdir() if path.stem.endswith(f"-{receipt.job}")]
         return list(csv.DictReader(io.StringIO(exported.read_text(encoding="utf-8-sig"))))
+
+    def lead_reasons(self, job: JobId) -> dict[str, str]:
+        """Why leads were not done in a job, by their address."""
+        return dict(
+            self.query(
+                "SELECT lead.data->>'email', result.reason FROM lead_result AS result"
+                " JOIN lead ON lead.id = result.lead WHERE result.job = $1 AND result.reason IS NOT NULL",
+                job,
+            )
+        )
+
+    def query(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """Ask the embedded database itself, or meddle with it, whatever its triggers say."""
+
+        async def fetch() -> list[tuple[Any, ...]]:
+            connection = await asyncpg.connect(
+                user="leadline",
+                database="leadline",
+                host=str(self.state_dir / "pg" / "run"),
+                server_settings={"session_replication_role": "replica"},
+            )
+            try:
+                return [tuple(row) for row in await connection.fetch(statement, *arguments)]
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetch())
 
     def history(self, job: JobId) -> list[wire.HistoryEntry]:
         """What happened to a job."""

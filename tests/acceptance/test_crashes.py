@@ -162,28 +162,7 @@ def test_the_oracle_sees_a_limit_that_is_not_kept(world: World) -> None:
 
 
 def forget_results(daemon: Stage, job: JobId) -> None:
-    psql(daemon, f"DELETE FROM lead_result WHERE job = {job}")
-
-
-def psql(daemon: Stage, statement: str) -> None:
-    """One statement in the embedded database, whatever its triggers say."""
-    import asyncio
-
-    import asyncpg
-
-    async def execute() -> None:
-        connection = await asyncpg.connect(
-            user="leadline",
-            database="leadline",
-            host=str(daemon.state_dir / "pg" / "run"),
-            server_settings={"session_replication_role": "replica"},
-        )
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(execute())
+    daemon.query("DELETE FROM lead_result WHERE job = $1", job)
 
 
 class Submitter(threading.Thread):
