@@ -167,6 +167,12 @@ def test_a_stalled_job_says_so(leadline: Leadline, daemon: FakeDaemon) -> None:
     assert leadline("job", 41).out.startswith("Job 41: enrich of prospects for acme, running, STALLED\n")
 
 
+def test_what_a_job_waits_for_is_not_said_twice(leadline: Leadline, daemon: FakeDaemon) -> None:
+    held = Wait(reason=JobReason.APPROVAL, message="No lead matched: it waits until a person resumes it.")
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job, waits=[held], message=held.message)))
+    assert leadline("job", 41).out.count("No lead matched") == 1
+
+
 def test_the_history_of_a_job_is_a_line_for_each_thing_that_happened(leadline: Leadline, daemon: FakeDaemon) -> None:
     daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job)))
     story = [

@@ -35,7 +35,10 @@ async def test_status_tells_how_fast_the_queue_goes(place: Place) -> None:
     assert status.database.records_available == 1_000_000 // 60
 
 
-async def test_status_answers_also_without_a_database_and_says_so(place: Place) -> None:
+async def test_status_answers_also_without_a_database_and_says_so(
+    place: Place, notices: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "STATUS_SECONDS", 0.0)
     name = place.url.rpartition("/")[2].partition("?")[0]
     async with place.daemon() as (running, client), meddle(place.url.replace(f"/{name}?", "/leadline?")) as server:
         lost = running.supervisor.reign
@@ -48,6 +51,9 @@ async def test_status_answers_also_without_a_database_and_says_so(place: Place) 
             await asyncio.sleep(0)
         status = await client.call(Status())
         assert (status.state, status.database.reachable) == ("unavailable", False)
+        async with asyncio.timeout(10):
+            while await asyncio.get_running_loop().sock_recv(notices, 4096) != b"STATUS=waiting for the database":
+                pass
         await server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await running.supervisor.until_ready()
         assert (await client.call(Status())).state == "ready"

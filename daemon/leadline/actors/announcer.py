@@ -42,7 +42,7 @@ class Announcer:
         self._due: set[JobId] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.decided: Callable[[], None] | None = None
-        """Called whenever something was decided, for who does not care what."""
+        """Called whenever something was decided, or a reign began or ended, for who does not care what."""
 
     def listen(self, listener: Listener, job: JobId | None) -> None:
         """Hear of one job until it has ended, or of all."""
@@ -75,6 +75,11 @@ class Announcer:
         for job in records.ended:
             for listener in (*self._by_job.pop(job.id, ()), *self._to_all):
                 listener.ended(job)
+
+    def reign_changed(self) -> None:
+        """A reign has begun or ended."""
+        if self.decided is not None:
+            self.decided()
 
     def started(self, order: StartAttempt) -> None:
         """An attempt has begun."""

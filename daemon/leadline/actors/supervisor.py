@@ -133,6 +133,7 @@ class Supervisor:
                     self.reign = reign
                     self.has_reigned = True
                     self._ready.set()
+                    self.announcer.reign_changed()
                     if not begun:
                         begun = True
                         task_status.started()
@@ -141,6 +142,7 @@ class Supervisor:
                     finally:  # in the same breath in which the first is told `unavailable`
                         self.reign = None
                         self._ready = anyio.Event()
+                        self.announcer.reign_changed()
             except* (Unavailable, OutcomeUnknown) as lost:
                 pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
                 failures += 1

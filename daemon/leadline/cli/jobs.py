@@ -192,7 +192,8 @@ def _show_job(view: JobView, now: datetime) -> None:
     state = terminal.state(view.shown) + (f", {terminal.paint('STALLED', 'red')}" if view.stalled else "")
     tries = f", attempt {view.attempt}" if view.attempt > 1 else ""
     terminal.say(f"{terminal.paint(f'Job {view.job}', 'bold')}: {title(view)}, {state}{tries}")
-    if reason := why_so(view.state, view.message, view.reason):
+    told = {wait.message for wait in view.waits}
+    if view.message not in told and (reason := why_so(view.state, view.message, view.reason)):
         terminal.say(f"  {reason}")
     if view.counts.total:
         done = percent(settled(view.counts), view.counts.total)
