@@ -264,10 +264,8 @@ class Operations:
         """The ids of a user's jobs above `since` that have ended, newest first."""
         before: JobId | None = None
         while True:
-            page = await self._store.jobs(JobFilter(uid=uid, before=before, limit=500))
+            page = await self._store.jobs(JobFilter(uid=uid, before=before, limit=500, after=since))
             for stored in page:
-                if stored.id <= since:
-                    return
                 if stored.state in ENDED:
                     yield stored.id
             if not page:
