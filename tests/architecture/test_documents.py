@@ -306,6 +306,14 @@ def test_the_list_of_functions_is_that_of_the_language() -> None:
     assert marked(TABLES, "functions") == "```text\n" + "".join(f"{each}\n" for each in FUNCTIONS.values()) + "```\n"
 
 
+def test_every_sign_and_word_of_the_language_is_explained() -> None:
+    section = re.search(r"^## Filters and formulas.*?<!-- functions", read(TABLES), re.DOTALL | re.MULTILINE)
+    assert section is not None
+    told = " ".join(re.findall(r"`([^`]+)`", section[0])).replace("\\|", "|").split()
+    parts_of_calls = {"(", ")", ",", "from", "for", "as"}
+    assert (expressions._SYMBOLS | expressions._KEYWORDS) - parts_of_calls - set(told) == set()
+
+
 def test_the_bounds_of_the_language_are_those_of_the_code() -> None:
     sentence = re.search(r"What could grow without bound.*?\n\n", read(TABLES), re.DOTALL)
     assert sentence is not None
