@@ -47,7 +47,7 @@ TABLES, PROVIDERS, OPERATIONS = (
     ROOT / "daemon" / "docs" / f"{name}.md" for name in ("tables", "providers", "operations")
 )
 GUIDES = (README, TABLES, PROVIDERS, OPERATIONS)
-MINE = (*GUIDES, ARCHITECTURE)
+DOCUMENTS = (*GUIDES, ARCHITECTURE)
 
 EVERYDAY_PROGRAMS = {"echo", "export", "install", "pg_dump", "psql", "python3", "systemctl", "tar"}
 """What commands in the guides may use besides Leadline: every Linux has them, or the text says where they come from."""
@@ -103,24 +103,23 @@ def anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.needs("git")
-@pytest.mark.parametrize("name", [str(path) for path in tracked_files() if path.suffix == ".md"])
-def test_every_link_leads_to_something_that_is_in_the_repository(name: str) -> None:
-    path = ROOT / name
+def test_every_link_leads_to_something_that_is_in_the_repository() -> None:
     known = {*tracked_files(), *(parent for file in tracked_files() for parent in file.parents)}
     broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
-        if re.match(r"[a-z]+:", target):
-            continue
-        place, _, anchor = target.partition("#")
-        file = (path.parent / place).resolve() if place else path
-        missing = file.relative_to(ROOT) not in known
-        if missing or (anchor and anchor not in anchors(file)):
-            broken.append(target)
+    for document in (path for path in tracked_files() if path.suffix == ".md"):
+        path = ROOT / document
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            place, _, anchor = target.partition("#")
+            file = (path.parent / place).resolve() if place else path
+            if file.relative_to(ROOT) not in known or (anchor and anchor not in anchors(file)):
+                broken.append(f"{document}: {target}")
     assert broken == []
 
 
 @pytest.mark.needs("git")
-@pytest.mark.parametrize("name", names_of(MINE))
+@pytest.mark.parametrize("name", names_of(DOCUMENTS))
 def test_every_file_that_is_named_exists(name: str) -> None:
     known = [str(path) for path in tracked_files()]
     gone = []
@@ -199,7 +198,7 @@ def check_mention(words: list[str]) -> None:
         assert not option.startswith("--") or option in known, f"{' '.join(words)}: there is no {option}"
 
 
-@pytest.mark.parametrize("name", names_of(MINE))
+@pytest.mark.parametrize("name", names_of(DOCUMENTS))
 def test_every_command_named_in_a_sentence_is_one(name: str) -> None:
     for code in inline_code(ROOT / name):
         words = code.split()
@@ -355,7 +354,7 @@ def as_reference(name: str) -> str:
     return re.sub(r"^(plans|teamspaces|providers)\.\w+", r"\1.NAME", name)
 
 
-@pytest.mark.parametrize("name", names_of(MINE))
+@pytest.mark.parametrize("name", names_of(DOCUMENTS))
 def test_every_setting_that_is_named_exists(name: str) -> None:
     sections = {key.partition(".")[0] for key in keys()}
     gone = []
