@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -128,6 +129,13 @@ def test_every_file_that_is_named_exists(name: str) -> None:
         if is_file and not any(path == code or path.endswith("/" + code) for path in known):
             gone.append(code)
     assert gone == []
+
+
+def test_the_picture_is_small_and_loads_nothing_from_elsewhere() -> None:
+    picture = ROOT / "daemon" / "docs" / "top.svg"
+    ET.parse(picture)
+    assert picture.stat().st_size < 50_000
+    assert [place for place in re.findall(r"url\(([^)]+)\)|href=", read(picture)) if not place.startswith("#")] == []
 
 
 EXAMPLE_FILES = {"stand_in.py"}
