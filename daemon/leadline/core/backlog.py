@@ -101,12 +101,14 @@ class Backlog:
 
     def put(self, job: Job, family: Family) -> Lane:
         """Queue a job that may start as far as it itself is concerned."""
-        lane = self.lane(job.teamspace, family)
+        lane = self.lanes.get((job.teamspace, family)) or self.lane(job.teamspace, family)
         heappush(lane.heap, job)
-        lane.latest = max(lane.latest, job.order)
+        if job.order > lane.latest:
+            lane.latest = job.order
         lane.queued += 1
         self.queued[family] += 1
-        self.offer(lane)
+        if lane.heap[0] is job or lane.queued == 1:  # another than its head changes nothing for the lane
+            self.offer(lane)
         return lane
 
     def withdraw(self, job: Job, family: Family) -> None:
@@ -197,14 +199,11 @@ class Backlog:
             return 0
         return lane.in_the_way() + len({other.id for other in _before(lane.heap, job)})
 
-    def ahead_at_most(self, job: Job, family: Family) -> int:
+    def ahead_at_most(self, lane: Lane, job: Job) -> int:
         """The same for receipts, which are written by the thousand: exact in short lanes, else no less than it is."""
-        lane = self.lanes.get((job.teamspace, family))
-        if lane is None:
-            return 0
         if job.order >= lane.latest or len(lane.heap) > _COUNTED_MAX:
             return lane.in_the_way() + max(0, lane.queued - 1)
-        return self.ahead_of(job, family)
+        return self.ahead_of(job, lane.family)
 
     def lanes_before(self, job: Job, family: Family) -> int:
         """How many other lanes of the family are ready with a job that goes before this one."""

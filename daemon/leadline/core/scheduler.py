@@ -308,9 +308,10 @@ class Scheduler:
         if kind.chain:
             steps = self._add_steps(job, new)
             return Receipt(job.id, state, self._jobs_ahead(job), steps=steps)
-        if state is JobState.QUEUED:
-            self.backlog.put(job, kind.family)
-        return Receipt(job.id, state, self._jobs_ahead(job))
+        if state is JobState.DELAYED:
+            return Receipt(job.id, state, 0)
+        lane = self.backlog.put(job, kind.family)
+        return Receipt(job.id, state, self.backlog.ahead_at_most(lane, job))
 
     def _first_under(self, teamspace: str, key: ev.Key) -> Receipt | Refused | None:
         known = self._decision.keys.get((teamspace, key.key_hash))
@@ -337,7 +338,8 @@ class Scheduler:
             return 0
         if (chain := self.chains.get(job.id)) is not None:
             job = self.jobs[chain.left[0]]
-        return self.backlog.ahead_at_most(job, self.kinds[job.kind].family)
+        lane = self.backlog.lanes.get((job.teamspace, self.kinds[job.kind].family))
+        return 0 if lane is None else self.backlog.ahead_at_most(lane, job)
 
     def _new_row(
         self,
