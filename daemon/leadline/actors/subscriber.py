@@ -39,6 +39,10 @@ class Subscriber:
         self._send = send
         self._listeners: list[Listener] = []
         self._facts: deque[Fact] = deque()
+        self._ending: dict[JobId, asyncio.Future[int | None] | None] = {}
+        """Ends that wait to be told; where it is not known whose job it was, with who will know."""
+        self._heard: set[JobId] | None = None
+        """While earlier ends are looked up: those that have been taken up since."""
         self._missed = 0
         self._teller: asyncio.Task[None] | None = None
 
@@ -62,9 +66,16 @@ class Subscriber:
             await self._hear_of(job, progress=False)
             return
         self._listen(None, progress=False, own=True)
-        if since is not None:
+        if since is None:
+            return
+        # What ends meanwhile is found by both, the listener and the search. The search ends with an empty page, which
+        # is asked for after everything that it found has been announced.
+        self._heard = set()
+        try:
             async for ended in self._operations.ended_since(since, self._peer.uid):
-                self._put(partial(self._end_of, ended))
+                self._put_end(ended)
+        finally:
+            self._heard = None
 
     def close(self) -> None:
         """Hear nothing more."""
@@ -72,6 +83,7 @@ class Subscriber:
             self._announcer.forget(listener)
         self._listeners.clear()
         self._facts.clear()
+        self._ending.clear()
         if self._teller is not None:
             self._teller.cancel()
 
@@ -87,7 +99,7 @@ class Subscriber:
             return
         if view.state in wire.ENDED_STATES:
             self._forget(listener)
-            self._put(lambda: self._end_of(job))
+            self._put_end(job)
         elif progress:
             self._put(lambda: self._progress_of(job))
 
@@ -95,13 +107,10 @@ class Subscriber:
         def ended(fact: EndedJob) -> None:
             if job is not None:
                 self._forget(listener)
-            if not own:
-                self._put(lambda: self._end_of(fact.id))
-            elif fact.admitted is None:
-                submitter = self._operations.submitters.of(fact.id)
-                self._put(lambda: self._own_end_of(fact.id, submitter))
-            elif fact.admitted.new.uid == self._peer.uid:
-                self._put(lambda: self._end_of(fact.id))
+            if own and fact.admitted is None:
+                self._put_end(fact.id, self._operations.submitters.of(fact.id))
+            elif not own or (fact.admitted is not None and fact.admitted.new.uid == self._peer.uid):
+                self._put_end(fact.id)
 
         def progressed(moved: JobId) -> None:
             self._put(lambda: self._progress_of(moved))
@@ -126,6 +135,20 @@ class Subscriber:
             self._listeners.remove(listener)
             self._announcer.forget(listener)
 
+    def _put_end(self, job: JobId, submitter: "asyncio.Future[int | None] | None" = None) -> None:
+        """Have an end told once, for however many reasons; with a submitter only if that turns out to be the peer."""
+        if job in self._ending:
+            if submitter is None:
+                self._ending[job] = None
+            return
+        if self._heard is not None:
+            if job in self._heard:
+                return
+            self._heard.add(job)
+        if len(self._facts) < FACTS_MAX:
+            self._ending[job] = submitter
+        self._put(partial(self._end_once, job))
+
     def _put(self, fact: Fact) -> None:
         if len(self._facts) >= FACTS_MAX:
             self._missed += 1
@@ -149,9 +172,12 @@ class Subscriber:
                 missed, self._missed = self._missed, 0
                 await self._send(wire.Missed(count=missed))
 
-    async def _own_end_of(self, job: JobId, submitter: "asyncio.Future[int | None]") -> wire.Notice | None:
+    async def _end_once(self, job: JobId) -> wire.Notice | None:
+        submitter = self._ending.pop(job)
         # Shielded: others wait for the same answer, whatever becomes of this peer.
-        return await self._end_of(job) if await asyncio.shield(submitter) == self._peer.uid else None
+        if submitter is not None and await asyncio.shield(submitter) != self._peer.uid:
+            return None
+        return await self._end_of(job)
 
     async def _end_of(self, job: JobId) -> wire.Notice | None:
         view = await self._operations.view(job)
