@@ -168,31 +168,32 @@ class Operations:
     async def submit(self, lines: Sequence[Line], peer: Peer) -> list[wire.Receipt | wire.Refusal]:
         """Admit submissions; the replies come in their order when what they say is durable."""
         replies: list[wire.Receipt | wire.Refusal | None] = [None] * len(lines)
-        admitted: list[tuple[int, NewJob, list[wire.JobWarning]]] = []
-        for index, (number, submission, line) in enumerate(lines):
+        places: list[int] = []
+        jobs: list[NewJob] = []
+        warnings: dict[int, list[wire.JobWarning]] = {}
+        for place, (number, submission, line) in enumerate(lines):
             try:
                 if type(submission) is wire.Noop:
                     self._check_allowed(peer, submission.teamspace)
-                    admitted.append((index, _new_job(submission, line, NOOP.number, _NOTHING, peer), _NO_WARNINGS))
+                    new = _new_job(submission, line, NOOP.number, _NOTHING, peer)
                 else:
-                    new, warned = await self._prepare(submission, line, peer)
-                    admitted.append((index, new, warned))
+                    new, warnings[place] = await self._prepare(submission, line, peer)
+                places.append(place)
+                jobs.append(new)
             except Refused as refused:
-                replies[index] = refusal(refused, number, submission.ref)
+                replies[place] = refusal(refused, number, submission.ref)
             except STORE_LOST as error:
-                replies[index] = refusal(_lost(error), number, submission.ref)
+                replies[place] = refusal(_lost(error), number, submission.ref)
         try:
-            answers: Sequence[Receipt | Refused] = await self._supervisor.dispatcher.submit(
-                [new for _, new, _ in admitted]
-            )
+            answers: Sequence[Receipt | Refused] = await self._supervisor.dispatcher.submit(jobs)
         except Refused as refused:
-            answers = [refused] * len(admitted)
-        for (index, _, warned), answer in zip(admitted, answers, strict=True):
-            number, submission, _ = lines[index]
+            answers = [refused] * len(jobs)
+        for place, answer in zip(places, answers, strict=True):
+            number, submission, _ = lines[place]
             if isinstance(answer, Refused):
-                replies[index] = refusal(answer, number, submission.ref)
+                replies[place] = refusal(answer, number, submission.ref)
             else:
-                replies[index] = _receipt(answer, number, submission.ref, warned)
+                replies[place] = _receipt(answer, number, submission.ref, warnings.get(place, _NO_WARNINGS))
         return [reply for reply in replies if reply is not None]
 
     async def _prepare(
@@ -523,6 +524,7 @@ def refusal(refused: Refused, line: int, ref: wire.Ref) -> wire.Refusal:
 
 _NOTHING: Final = Prepared()
 _NO_WARNINGS: Final[list[wire.JobWarning]] = []
+_NO_STEPS: Final[list[JobId]] = []  # receipts are written by the thousand: nearly all share these two
 
 
 def _act(operation: wire.ControlOperation[wire.Reply], peer: Peer, target: str, detail: str = "") -> Act:
@@ -571,8 +573,8 @@ def _receipt(receipt: Receipt, line: int, ref: wire.Ref, warned: list[wire.JobWa
         state=receipt.state,
         jobs_ahead=receipt.jobs_ahead,
         duplicate=receipt.duplicate,
-        warnings=[] if receipt.duplicate else warned,
-        steps=list(receipt.steps),
+        warnings=_NO_WARNINGS if receipt.duplicate else warned,
+        steps=list(receipt.steps) if receipt.steps else _NO_STEPS,
         ref=ref,
     )
 

@@ -186,10 +186,13 @@ class Connection(asyncio.Protocol):
         replies: list[Sendable] = []
         run: list[tuple[int, wire.Submission, bytes]] = []
         for number, line in lines:
-            request = line if isinstance(line, LineFault) else decode(line)
-            if isinstance(request, wire.Submission):
-                run.append((number, request, cast("bytes", line)))
-                continue
+            if isinstance(line, bytes):
+                request = decode(line)
+                if isinstance(request, wire.Submission):
+                    run.append((number, request, line))
+                    continue
+            else:
+                request = line
             if run:
                 replies += await self._submit(run)
                 run = []
