@@ -89,6 +89,10 @@ def test_a_hung_call_is_killed_in_time_and_only_its_lead_is_asked_again(daemon: 
     events = [entry.event for entry in daemon.history(job)]
     told = ["submitted", "started", "standing_still", "stalled", "stopped", "queued", "started", "completed"]
     assert events == told, "people are warned first, and can read afterwards what happened"
+    (evidence,) = [entry.detail["message"] for entry in daemon.history(job) if entry.event == "stopped"]
+    ((lead,),) = daemon.query("SELECT id FROM lead WHERE data->>'email' = $1 LIMIT 1", STUCK)
+    assert f"lead {lead}, at " in evidence
+    assert "_call:" in evidence.partition(" at ")[2], "and where it hung"
 
 
 def test_a_lead_that_hangs_twice_is_failed_and_the_job_goes_on(daemon: Stage, hangs_always: Served) -> None:

@@ -129,6 +129,11 @@ class Permit:
         self._used = False
         self._ended = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has been said how it ended."""
+        return self._ended
+
     async def send(self, request: Request) -> Response:
         """Make the request: once. Raises Unsent, Ambiguous, BrokenResponse."""
         assert not self._used, f"call {self.id} was sent before"

@@ -10,11 +10,12 @@ import asyncio
 import math
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Never, Protocol
+from typing import Any, Final, Never, Protocol
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
+from msgspec import Struct
 
 from leadline.actors.dispatcher import Dispatcher
 from leadline.actors.provider import Permit
@@ -39,6 +40,9 @@ from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, Teamspace
 
 log = structlog.get_logger(__name__)
 
+FRAMES_MAX: Final = 12
+"""So much of a stack says where something waits."""
+
 Permits = Callable[[CallAsked, Callable[[], bool]], Awaitable[Permit]]
 """Asks a provider actor for a permit."""
 
@@ -49,6 +53,24 @@ class Progress(Protocol):
     def progressed(self, job: JobId) -> None:
         """Counts, waits or the activity of a running job have changed."""
         ...
+
+
+class _Out(Struct, frozen=True):
+    """A call that an attempt has leave for."""
+
+    permit: Permit
+    lead: LeadId
+    since: Instant
+    task: asyncio.Task[Any] | None
+
+    def stack(self) -> str:
+        """Where its task waits: functions and lines, the innermost last."""
+        frames: list[str] = []
+        coroutine: Any = self.task.get_coro() if self.task is not None else None
+        while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+            frames.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+            coroutine = coroutine.cr_await
+        return " > ".join(frames[-FRAMES_MAX:])
 
 
 class RunningAttempt:
@@ -66,6 +88,7 @@ class RunningAttempt:
         self._stopping = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._waiting: dict[JobReason, list[Instant]] = {}
+        self._out: list[_Out] = []
         self.counts = job.counts
         self.activity = ""
         self._began: Final = self.now()
@@ -140,7 +163,21 @@ class RunningAttempt:
         if self._stopping:
             raise Stopped("told to stop")
         ask = CallAsked(self._dispatcher.new_call(), self._job.id, self._number, account, lead, cost, interactive)
-        return await self._permits(ask, lambda: self._stopping)
+        permit = await self._permits(ask, lambda: self._stopping)
+        self._out = [call for call in self._out if not call.permit.ended]
+        self._out.append(_Out(permit, lead, self.now(), asyncio.current_task()))
+        return permit
+
+    def evidence(self) -> str:
+        """What it is at, for whoever wants to know later why it stood still: its oldest call, and where that waits."""
+        out = [call for call in self._out if not call.permit.ended]
+        if not out:
+            return self.activity
+        oldest = out[0]
+        seconds = (self.now() - oldest.since) // SECOND
+        calls = f"{len(out)} calls are out, the oldest" if len(out) > 1 else "a call is out"
+        which = f"call {oldest.permit.id}, lead {oldest.lead}, at {oldest.stack()}"
+        return f"{self.activity}; {calls} for {seconds} s: {which}"
 
     def stop(self) -> None:
         """Tell it to stop."""
@@ -192,6 +229,7 @@ class TeamspaceActor:
         self._scopes: dict[JobId, anyio.CancelScope] = {}
         self._attempts: dict[JobId, RunningAttempt] = {}
         self._told: dict[JobId, StopAttempt] = {}
+        self._evidence: dict[JobId, str] = {}
 
     @property
     def idle(self) -> bool:
@@ -213,6 +251,8 @@ class TeamspaceActor:
         if attempt is not None:
             attempt.stop()
         if order.order.forced:
+            if attempt is not None:
+                self._evidence[order.job] = attempt.evidence()  # the calls are gone when the attempt is
             scope.cancel()
 
     def leads_per_second(self, job: JobId) -> float | None:
@@ -241,6 +281,7 @@ class TeamspaceActor:
         attempt = self._attempts.pop(order.job, None)
         del self._scopes[order.job]
         told = self._told.pop(order.job, None)
+        seen = self._evidence.pop(order.job, "")
         counts = attempt.counts if attempt is not None else Counts()
         if finished is not None:
             event: AttemptFinished | AttemptStopped = AttemptFinished(
@@ -249,7 +290,7 @@ class TeamspaceActor:
         else:
             cancelled = told is not None and told.order.cause is StopCause.CANCELLED
             if not evidence and attempt is not None and not cancelled:
-                evidence = attempt.activity
+                evidence = seen or attempt.activity
             event = AttemptStopped(order.job, order.number, counts, evidence)
         self._dispatcher.post(event)
         self._released(self.teamspace)
