@@ -50,6 +50,8 @@ def build() -> dict[str, Any]:
     words = _field_documentation()
     for name, definition in definitions.items():
         struct = getattr(messages, name)
+        if "description" in definition:  # Python 3.13 takes the indentation out of docstrings, 3.11 does not
+            definition["description"] = inspect.cleandoc(definition["description"])
         if issubclass(struct, msgspec.Struct):
             _describe(definition, struct, words)
     for listed, meanings in ((ErrorCode, ERROR_CODES), (JobReason, JOB_REASONS), (LeadReason, LEAD_REASONS)):

@@ -131,7 +131,7 @@ class Machine:
 
     def state_of(self, job: int) -> str:
         """What an operator sees of a job."""
-        return str(json.loads(self.run("leadline", "job", str(job), "--json").stdout)["view"]["state"])
+        return str(json.loads(self.run("leadline", "job", str(job), "--json").stdout)["state"])
 
     def service(self, name: str) -> str:
         """A property of the unit."""

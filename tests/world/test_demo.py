@@ -43,7 +43,7 @@ def test_the_configuration_names_the_providers_of_this_run_with_their_limits() -
     configured = tomllib.loads(demo._configuration(listening))
     assert configured["queue"]["stall_after_seconds"] == 10
     ai, slow = configured["providers"]["openai"], configured["providers"]["slow"]
-    assert (ai["base_url"], ai["limits"][0]["amount"]) == ("http://127.0.0.1:1/v1", 3_000)
+    assert (ai["base_url"], ai["limits"][0]["amount"]) == ("http://127.0.0.1:1", 3_000)
     assert [(limit["amount"], limit["unit"]) for limit in slow["limits"]] == [(15, "lead"), (60, "request")]
 
 
