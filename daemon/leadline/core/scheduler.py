@@ -75,8 +75,9 @@ from leadline.core.teamspaces import Teamspaces
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TeamspaceId
 
-INSTANT_JOBS_PER_DECISION: Final = 4096
-"""Jobs without work that one decision starts and ends: bounds the time in which nothing else is heard."""
+INSTANT_JOBS_PER_DECISION: Final = 8192
+"""Jobs without work that one decision starts and ends: bounds the time in which nothing else is heard. More than one
+block of a submitter holds, so that they need not wait in line and be written twice."""
 
 GRACE_SECONDS: Final = 60
 """How long an attempt that was asked to stop may let its calls in flight finish: the call timeout (Q10)."""
