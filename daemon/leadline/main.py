@@ -6,18 +6,15 @@ start nothing more, let calls in flight finish, hang up, give the database back.
 """
 
 import asyncio
-import fcntl
 import gc
-import grp
 import logging
 import os
 import signal
 import socket
-import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -36,6 +33,7 @@ from leadline.actors.operations import Operations
 from leadline.actors.pace import Progress
 from leadline.actors.supervisor import Account, Setting, Supervisor
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
+from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, listening_socket, make_state, sole_owner
 from leadline.adapters.postgres.control import PostgresControl
 from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads
 from leadline.adapters.postgres.migrate import migrate_database, migration_sql
@@ -69,8 +67,6 @@ from leadline_protocol.ids import AccountName, Instant, JobId, TableId
 
 log = structlog.get_logger("leadline")
 
-SUBMIT_GROUP: Final = "leadline-submit"
-CONTROL_GROUP: Final = "leadline-admin"
 LAG_PROBE_SECONDS: Final = 1.0
 GARBAGE_THRESHOLDS: Final = (5_000, 10, 10)
 """As in gc.set_threshold; beyond that it takes longer again: what is looked at late has left the processor's cache."""
@@ -82,10 +78,6 @@ SECONDS_PER_DAY: Final = 86_400
 HOUSEKEEPING_SECONDS: Final = SECONDS_PER_DAY
 SUBMISSION_SECONDS_MAX: Final = SECONDS_PER_HOUR
 """Longer than it takes from the copy of an upload's file until its job is stored or refused."""
-
-
-class StateInUse(LeadlineError):
-    """Another daemon runs on this state directory."""
 
 
 def serve(config: Config, *, config_path: Path | None, state_dir: Path, runtime_dir: Path) -> int:
@@ -126,8 +118,8 @@ def migrate(config: Config, *, state_dir: Path) -> Sequence[str]:
 async def _migrate(config: Config, state_dir: Path) -> Sequence[str]:
     if config.database.url is not None:
         return await migrate_database(config.database.url.reveal())
-    _make_state(state_dir)
-    with _sole_owner(state_dir):
+    make_state(state_dir)
+    with sole_owner(state_dir):
         async with embedded_postgres(state_dir) as postgres:
             return await migrate_database(postgres.url)
 
@@ -406,12 +398,12 @@ async def daemon(
 ) -> AsyncIterator[Daemon]:
     """A daemon that runs as long as the context is open. The extra kinds are for tests."""
     async with AsyncExitStack() as stack:
-        _make_state(state_dir)
-        stack.enter_context(_sole_owner(state_dir))
+        make_state(state_dir)
+        stack.enter_context(sole_owner(state_dir))
         announcer = Announcer()
         submissions = (*wire.SUBMISSION_TYPES, *extra_submissions)
         connected = Connections(announcer)
-        listening = _open_sockets(runtime_dir)
+        listening = _listening_sockets(runtime_dir)
         servers = [
             await connected.listen(
                 listening["submit"], Face(RequestDecoder(submissions, wire.SUBMIT_OPERATIONS), False)
@@ -469,6 +461,16 @@ async def daemon(
                     await supervisor.drain(config.service.drain_seconds)
                     connected.close()
                 tasks.cancel_scope.cancel()
+
+
+def _listening_sockets(runtime_dir: Path) -> Mapping[str, socket.socket]:
+    """The two sockets: handed over by the service manager, or made here."""
+    given = activated_sockets()
+    runtime_dir.mkdir(parents=True, exist_ok=True)
+    places = {"submit": (SUBMIT_SOCKET, SUBMIT_GROUP), "control": (CONTROL_SOCKET, CONTROL_GROUP)}
+    return {
+        name: given.get(name) or listening_socket(runtime_dir / file, group) for name, (file, group) in places.items()
+    }
 
 
 def setting_of(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> Setting:
@@ -588,75 +590,6 @@ def _decode_submission(requests: RequestDecoder, line: bytes) -> wire.Submission
         raise Refused(request.code, request.message, at=request.at)
     assert isinstance(request, wire.Submission), "what is stored with a job is a submission"
     return request
-
-
-# -- the places in the file system -------------------------------------------------------------------------------------
-
-
-def _make_state(state_dir: Path) -> None:
-    state_dir.mkdir(parents=True, exist_ok=True)
-    (state_dir / "uploads").mkdir(mode=0o700, exist_ok=True)
-    _make_common(state_dir / "incoming", 0o1770)  # sticky: nobody removes what another has put there
-    _make_common(state_dir / "exports", 0o750)
-
-
-def _make_common(folder: Path, mode: int) -> None:
-    """A folder for the group of submitters, in which files are the group's too; unless somebody has made it already."""
-    if not folder.exists():
-        folder.mkdir()
-        folder.chmod(mode)
-        if _give_to_group(folder, SUBMIT_GROUP):
-            with suppress(PermissionError):  # a unit may forbid it with RestrictSUIDSGID=
-                folder.chmod(mode | stat.S_ISGID)
-
-
-@contextmanager
-def _sole_owner(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory: one daemon each, whose name stands in the lock file."""
-    descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(descriptor, 200).decode(errors="replace").strip() or "another daemon"
-            raise StateInUse(f"{state_dir} is in use by {owner}: stop that, or choose another --state-dir") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open_sockets(runtime_dir: Path) -> dict[str, socket.socket]:
-    """The two listening sockets: handed over by the service manager, or made here."""
-    given = activated_sockets()
-    runtime_dir.mkdir(parents=True, exist_ok=True)
-    places = {"submit": (SUBMIT_SOCKET, SUBMIT_GROUP), "control": (CONTROL_SOCKET, CONTROL_GROUP)}
-    return {name: given.get(name) or _listen(runtime_dir / file, group) for name, (file, group) in places.items()}
-
-
-def _listen(path: Path, group: str) -> socket.socket:
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        path.unlink()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o117)
-    try:
-        sock.bind(str(path))
-    finally:
-        os.umask(before)
-    _give_to_group(path, group)
-    sock.setblocking(False)
-    return sock
-
-
-def _give_to_group(path: Path, name: str) -> bool:
-    """Let a group use it, where there is such a group and we may say so; else it is for our own user alone."""
-    try:
-        os.chown(path, -1, grp.getgrnam(name).gr_gid)
-    except (KeyError, PermissionError):
-        log.debug("no_group", path=str(path), group=name)
-        return False
-    return True
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------

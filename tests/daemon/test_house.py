@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from leadline import main
+from leadline.adapters import folders
 from leadline_protocol.messages import Export, Noop, Upload
 from tests.daemon.running import Place
 from tests.postgres import meddle
@@ -35,7 +36,7 @@ async def test_the_group_of_submitters_hands_files_in_and_takes_exports(
     place: Place, monkeypatch: pytest.MonkeyPatch, strict_umask: None
 ) -> None:
     group = grp.getgrgid(os.getgid())
-    monkeypatch.setattr(main, "SUBMIT_GROUP", group.gr_name)
+    monkeypatch.setattr(folders, "SUBMIT_GROUP", group.gr_name)
     async with place.daemon() as (_, client):
         (place.state / "incoming" / "list.csv").write_text("email\nada@a.example\n")
         await client.wait((await client.submit(Upload(teamspace="acme", table="people", path="list.csv"))).job)
