@@ -614,7 +614,7 @@ def _providers(scheduler: Scheduler, now: Now, *, in_use: bool) -> list[wire.Pro
         used = state.waiting or state.in_flight or state.standing.throttled_until or state.standing.parked
         if in_use and not (used or any(limit.charged for limit in state.limits)):
             continue
-        found.append(views.provider_view(name, state, len(waiting.get(name, ()))))
+        found.append(views.provider_view(name, state, len(waiting.get(name, ())), now.instant))
     return found
 
 

@@ -217,18 +217,20 @@ def act_entry(act: Act) -> wire.HistoryEntry:
     return wire.HistoryEntry(at=certain_moment(act.at), event=f"{act.op} asked", detail=who)
 
 
-def provider_view(name: str, state: AccountState, waiting_teamspaces: int) -> wire.ProviderView:
-    """A provider account as it is shown."""
+def provider_view(name: str, state: AccountState, waiting_teamspaces: int, instant: Instant) -> wire.ProviderView:
+    """A provider account as it is shown at an instant."""
     standing = state.standing
+    until = standing.throttled_until
+    throttled = until is not None and until > instant  # afterwards one call goes, to see whether the others may
     word: str = "open"
     if state.paused:
         word = "paused"
     elif standing.parked is not None:
         word = "parked"
-    elif state.canary is not None:
-        word = "trying"
-    elif standing.throttled_until is not None:
+    elif throttled:
         word = "throttled"
+    elif until is not None:
+        word = "trying"
     return wire.ProviderView(
         provider=name,
         state=word,  # type: ignore[arg-type]  # the words above are the literal's
@@ -237,7 +239,7 @@ def provider_view(name: str, state: AccountState, waiting_teamspaces: int) -> wi
         in_flight=state.in_flight,
         waiting=state.waiting,
         waiting_teamspaces=waiting_teamspaces,
-        throttled_until=moment(standing.throttled_until),
+        throttled_until=moment(until) if throttled else None,
     )
 
 

@@ -31,9 +31,11 @@ def cancel(
     if changed.state in ENDED_STATES:
         terminal.say(f"Job {changed.job} is {terminal.state(changed.state)}.")
     else:
+        ends = "ends at once" if force else "ends when its calls in flight have"
+        hint = "" if force else "; with --force it ends at once"
         terminal.say(
-            f"Job {changed.job} is {terminal.state(changed.state)}: it begins nothing more, and ends when its calls in "
-            f"flight have. `leadline watch {changed.job}` waits for that; with --force it ends at once."
+            f"Job {changed.job} is {terminal.state(changed.state)}: it begins nothing more, and {ends}. "
+            f"`leadline watch {changed.job}` waits for that{hint}."
         )
 
 

@@ -33,7 +33,7 @@ Wait = Annotated[Flag, Parameter(help="Wait until the job has ended, and say how
 
 
 def upload(
-    file: Annotated[Path, Parameter(help="The file: CSV or JSON Lines.")],
+    file: Annotated[Path, Parameter(help="The file: CSV, of any dialect.")],
     /,
     *,
     place: Placed,
