@@ -35,7 +35,7 @@ from leadline.core.rate_limit import Cost
 from leadline.ports.clock import Clock
 from leadline.ports.store import AttemptRetired, Fenced, OutcomeUnknown, Store, StoredJob, Unavailable
 from leadline.ports.work import Finished, JobKind, Stopped
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import JobReason, Refused
 from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TeamspaceId
 
 log = structlog.get_logger(__name__)
@@ -275,6 +275,8 @@ class TeamspaceActor:
                 pass
             except (Unavailable, OutcomeUnknown, Fenced) as error:
                 evidence = f"the database was lost: {error}"
+            except Refused as refused:  # what held at the submission does not any more, such as a column that is gone
+                finished = Finished(JobState.FAILED, self._counts(order.job), JobReason.ERROR, str(refused))
             except Exception as error:  # noqa: BLE001  a fault in a job's work is that job's end, not the daemon's
                 log.error("job_failed", job=order.job, attempt=order.number, error=traceback.format_exc())
                 finished = Finished(JobState.FAILED, self._counts(order.job), JobReason.ERROR, _sentence(error))
