@@ -45,6 +45,8 @@ class Durable(Struct):
     teamspaces: dict[TeamspaceId, str] = field(default_factory=dict)
     live: dict[JobId, LiveRow] = field(default_factory=dict)
     ended: dict[JobId, EndedJob] = field(default_factory=dict)
+    submitted: dict[JobId, NewJob] = field(default_factory=dict)
+    """What every job, live or ended, was submitted as."""
     slots: dict[tuple[int, int, int], JobId] = field(default_factory=dict)
     calls: dict[CallId, StoredCall] = field(default_factory=dict)
     accounts: dict[AccountName, bytes] = field(default_factory=dict)
@@ -78,7 +80,9 @@ class Durable(Struct):
             assert call.id not in self.calls, f"call {call.id} was sent twice"
             self.calls[call.id] = StoredCall(call)
         for closed in records.calls_closed:
-            self.calls[closed.id].state, self.calls[closed.id].cause = closed.state, closed.cause
+            stored = self.calls[closed.id]
+            if stored.state == "sent":
+                stored.state, stored.cause, stored.began = closed.state, closed.cause, closed.began or stored.began
         for account in records.accounts.values():
             self.accounts[account.account] = account.state
         for pause in records.pauses:
@@ -92,6 +96,7 @@ class Durable(Struct):
         for row in records.admitted:
             assert row.id == self.last_job + 1, f"job {row.id} follows {self.last_job}"
             self.last_job = row.id
+            self.submitted[row.id] = row.new
             if row.id not in at_once:
                 self.live[row.id] = LiveRow(row, row.state)
             if (key := row.new.key) is not None:
@@ -131,12 +136,13 @@ class Durable(Struct):
         accounts: Sequence[AccountLearned] = (),
         limits: Sequence[Event] = (),
         next_reset: NextReset | None = None,
+        scheduler_type: type[Scheduler] = Scheduler,
     ) -> tuple[Scheduler, Effects]:
         """A new reign, and its first decision, which is not stored yet."""
         for stored in self.calls.values():
             if stored.state == "sent":
                 stored.state, stored.cause = "unknown", "crash"
-        scheduler = Scheduler(kinds, rules, next_reset)
+        scheduler = scheduler_type(kinds, rules, next_reset)
         recovery = Recovery(scheduler, now)
         recovery.teamspaces(self.teamspaces.items())
         scheduler.handle(limits, now)

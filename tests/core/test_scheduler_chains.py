@@ -206,6 +206,20 @@ def test_a_chain_being_cancelled_has_been_cancelled_after_a_restart(queue: Harne
     assert queue.running == set()
 
 
+def test_cancelling_a_later_step_of_a_chain_that_is_being_cancelled_leaves_the_running_one_to_its_end(
+    queue: Harness,
+) -> None:
+    queue.provider("snov", WindowLimit(15, 60))
+    for stop_on_failure in (True, False):
+        chain, first, second, third = queue.submit_chain("a", stop_on_failure=stop_on_failure)
+        call = queue.ask(first)
+        queue.cancel(chain)
+        queue.cancel(second)
+        assert queue.state(first) is JobState.STOPPING
+        queue.answer(first, call)
+        assert states(queue, chain, first, second, third) == [JobState.CANCELLED] * 4
+
+
 @pytest.mark.parametrize("delay", [0, 60])
 def test_a_chain_that_has_not_started_is_cancelled_at_once(queue: Harness, delay: int) -> None:
     blocker = queue.submit("a")

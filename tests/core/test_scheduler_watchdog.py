@@ -264,6 +264,16 @@ def test_a_row_of_dead_workers_fails_the_job_with_its_own_reason(queue: Harness)
     assert queue.reason(job) is JobReason.WORKER_LOST
 
 
+def test_a_lead_in_flight_when_its_worker_died_twice_has_not_hung(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(15, 60))
+    job = queue.submit("a")
+    for _ in range(2):
+        queue.ask(job, lead=7)
+        queue.actors[job].beats = False
+        queue.pass_seconds(30)
+    assert queue.state(job) is JobState.FAILED
+
+
 def test_neither_yielding_nor_pausing_nor_a_restart_counts_as_a_kill(queue: Harness) -> None:
     job = queue.submit("a")
     kill_for_a_stall(queue, job)

@@ -56,45 +56,44 @@ def _story(job: Job) -> str:
 
 
 def _check_job(scheduler: Scheduler, job: Job) -> None:
-    story = _story(job)
     attempt = _attempt_of(job)
     is_chain = scheduler.kinds[job.kind].chain
-    assert job.state not in ENDED, f"{story} has ended and is still here"
-    assert is_chain == (job.id in scheduler.chains), f"{story} is a chain or not"
-    assert job.teamspace in scheduler.teamspaces.names, f"{story} belongs to nobody"
+    assert job.state not in ENDED, f"{_story(job)} has ended and is still here"
+    assert is_chain == (job.id in scheduler.chains), f"{_story(job)} is a chain or not"
+    assert job.teamspace in scheduler.teamspaces.names, f"{_story(job)} belongs to nobody"
     if is_chain or job.state not in _RUNS:
-        assert attempt is None, f"{story} does not run itself"
-        assert job.id not in scheduler.running, f"{story} is among the running"
+        assert attempt is None, f"{_story(job)} does not run itself"
+        assert job.id not in scheduler.running, f"{_story(job)} is among the running"
     else:
-        assert attempt is not None, f"{story} runs without an attempt"
-        assert scheduler.running.get(job.id) is job, f"{story} is not among the running"
-        _check_attempt(scheduler, job, attempt, story)
+        assert attempt is not None, f"{_story(job)} runs without an attempt"
+        assert scheduler.running.get(job.id) is job, f"{_story(job)} is not among the running"
+        _check_attempt(scheduler, job, attempt)
     if job.details is not None and attempt is None and not is_chain:
         ends = [wait.until for wait in job.details.waits.values() if wait.until is not None]
-        assert bool(ends) == (job.id in scheduler.resting), f"{story} rests or not"
+        assert bool(ends) == (job.id in scheduler.resting), f"{_story(job)} rests or not"
         if ends:
-            assert (Alarm.WAIT, job.id, 0) in scheduler.deadlines, f"{story} is never looked at again"
+            assert (Alarm.WAIT, job.id, 0) in scheduler.deadlines, f"{_story(job)} is never looked at again"
     if job.details is not None and attempt is not None:
-        assert not job.details.waits, f"{story} runs in spite of its waits"
-        assert job.details.attempts == attempt.number, f"{story} counts its attempts otherwise"
+        assert not job.details.waits, f"{_story(job)} runs in spite of its waits"
+        assert job.details.attempts == attempt.number, f"{_story(job)} counts its attempts otherwise"
 
 
-def _check_attempt(scheduler: Scheduler, job: Job, attempt: Attempt, story: str) -> None:
+def _check_attempt(scheduler: Scheduler, job: Job, attempt: Attempt) -> None:
     lane = scheduler.backlog.lanes.get((job.teamspace, _family(scheduler, job)))
-    assert lane is not None, f"{story} has no lane"
-    assert attempt.slot in lane.held, f"{story} runs without its slot"
+    assert lane is not None, f"{_story(job)} has no lane"
+    assert attempt.slot in lane.held, f"{_story(job)} runs without its slot"
     cause = attempt.stopping.cause if attempt.stopping is not None else None
     ending = cause in {StopCause.CANCELLED, StopCause.STALLED, StopCause.WORKER_LOST}
-    assert ending == (job.state is JobState.STOPPING), f"{story} is stopped for {cause}"
+    assert ending == (job.state is JobState.STOPPING), f"{_story(job)} is stopped for {cause}"
     if attempt.stopping is not None:
-        assert attempt.launched, f"{story} is stopped and has not been started"
-        assert not attempt.asking, f"{story} is stopped and still asks"
-        assert not attempt.held, f"{story} is stopped and still holds calls"
+        assert attempt.launched, f"{_story(job)} is stopped and has not been started"
+        assert not attempt.asking, f"{_story(job)} is stopped and still asks"
+        assert not attempt.held, f"{_story(job)} is stopped and still holds calls"
         if not attempt.stopping.forced:
-            assert (Alarm.FORCE, job.id, attempt.number) in scheduler.deadlines, f"{story} may stop for ever"
+            assert (Alarm.FORCE, job.id, attempt.number) in scheduler.deadlines, f"{_story(job)} may stop for ever"
     elif attempt.launched:
-        assert (Alarm.CHECK, job.id, attempt.number) in scheduler.deadlines, f"{story} is never looked at again"
-    assert attempt.waiting == heartbeats.waiting(attempt) or not attempt.launched, f"{story}: its clock is wrong"
+        assert (Alarm.CHECK, job.id, attempt.number) in scheduler.deadlines, f"{_story(job)} is never looked at again"
+    assert attempt.waiting == heartbeats.waiting(attempt) or not attempt.launched, f"{_story(job)}: its clock is wrong"
 
 
 def _check_collections(scheduler: Scheduler) -> None:
@@ -166,17 +165,16 @@ def _check_capacity(scheduler: Scheduler) -> None:
     for job in scheduler.running.values():
         attempt = _attempt_of(job)
         assert attempt is not None
-        story = _story(job)
         busy[_family(scheduler, job)] += attempt.busy
         if JobReason.CAPACITY in attempt.waits:
             waking[_family(scheduler, job)].add(job.id)
-            assert not attempt.busy, f"{story} waits for what it has"
+            assert not attempt.busy, f"{_story(job)} waits for what it has"
         elif not attempt.busy and attempt.stopping is None:
-            assert not wants_share(attempt), f"{story} could go on and is not in line"
-        assert attempt.busy or not attempt.flying, f"{story} has calls out without a share of the capacity"
-        assert not (attempt.busy and attempt.held), f"{story} holds calls back for nothing"
+            assert not wants_share(attempt), f"{_story(job)} could go on and is not in line"
+        assert attempt.busy or not attempt.flying, f"{_story(job)} has calls out without a share of the capacity"
+        assert not (attempt.busy and attempt.held), f"{_story(job)} holds calls back for nothing"
         only_waits = heartbeats.waiting(attempt) and not attempt.flying
-        assert not (attempt.busy and only_waits), f"{story} only waits and keeps its share"
+        assert not (attempt.busy and only_waits), f"{_story(job)} only waits and keeps its share"
     assert busy == scheduler.capacity.busy, f"busy are {busy}, counted {scheduler.capacity.busy}"
     for family in Family:
         line = scheduler.capacity.waking[family]

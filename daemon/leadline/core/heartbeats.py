@@ -9,9 +9,16 @@ Everything is a function of the attempt and the instant; the caller arms one dea
 """
 
 from enum import StrEnum
+from typing import Final
 
 from leadline.core.model import SECOND, Attempt, Rules
 from leadline_protocol.ids import Instant
+
+BEAT_SECONDS: Final = 10
+"""How often a worker beats."""
+
+LATE_SECONDS: Final = 1
+"""Whoever is later than this was not merely busy."""
 
 
 class Verdict(StrEnum):
@@ -53,6 +60,14 @@ def next_check(attempt: Attempt, rules: Rules) -> Instant:
     if not (attempt.warned or attempt.flagged):
         patience = min(patience, rules.warn_after_seconds)
     return Instant(min(beat, attempt.moved + patience * SECOND))
+
+
+def beat(attempt: Attempt, instant: Instant) -> None:
+    """Hear a sign of life. One that comes late tells that whoever beats has not run in between: no fault of the job."""
+    silence = instant - attempt.beaten
+    attempt.beaten = instant
+    if silence > (BEAT_SECONDS + LATE_SECONDS) * SECOND:
+        attempt.moved = Instant(min(instant, attempt.moved + silence - BEAT_SECONDS * SECOND))
 
 
 def still_seconds(attempt: Attempt, instant: Instant) -> int:

@@ -224,6 +224,8 @@ class Call(Struct, gc=False):
     """It has been charged."""
     out: bool = False
     """It has been sent, or is about to be."""
+    out_at: Instant = Instant(0)
+    """When it was decided that it goes out."""
     answered: bool = False
     """Its response has begun."""
 

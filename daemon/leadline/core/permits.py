@@ -10,6 +10,7 @@ end of a decision, in the order in which they were touched: the same events lead
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -17,11 +18,15 @@ from leadline.core import events as ev
 from leadline.core.deadlines import Alarm, Deadlines
 from leadline.core.decision import Decision
 from leadline.core.effects import AccountRow, CallClosed, CallRow, RefuseCall, SendCall
-from leadline.core.model import Attempt, Call, Job, Wait
+from leadline.core.model import SECOND, Attempt, Call, Job, Wait
 from leadline.core.provider_account import NeverFits, ProviderAccount
 from leadline.core.rate_limit import NextReset
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant
+
+PERMIT_SECONDS: Final = 5
+"""A permit is used within this time or not at all: a daemon that stood still between grant and send may have been
+replaced meanwhile, and its successor, having waited so long, counts on it that nothing of it leaves any more."""
 
 
 class Permits:
@@ -124,6 +129,7 @@ class Permits:
         """A granted call goes out once this decision is stored."""
         attempt.flying.add(call.id)
         call.out = True
+        call.out_at = decision.now.instant
         account = self.accounts[call.account]
         if call.account in self._unrecorded:
             self._describe(account, decision)
@@ -133,6 +139,16 @@ class Permits:
                 CallRow(call.id, call.job, call.attempt, call.lead, call.account, cost, decision.now.instant)
             )
         decision.effects.sends.append(SendCall(call.id, call.account, call.job))
+
+    def may_send(self, call_id: CallId, instant: Instant) -> bool:
+        """The last look before the first byte: whether a call with a permit may still go."""
+        call = self.calls.get(call_id)
+        return (
+            call is not None
+            and call.out
+            and instant <= call.out_at + PERMIT_SECONDS * SECOND
+            and self.accounts[call.account].may_send(call_id, instant)
+        )
 
     def sent(self, event: ev.CallSent) -> None:
         """Its first byte was written."""

@@ -4,7 +4,8 @@ Whatever ran is not running any more: attempts live in the daemon's process, and
 that may still be about can write. So a running job goes back to its old place in the queue, without its being
 anybody's fault; a job that was being cancelled has now been cancelled. Waits keep their end. Provider accounts get
 back every charge that may still count, from the rows of their calls; a call whose sending was stored and whose answer
-was not is taken to have been sent at the latest moment possible, which is now.
+was not is taken to have been sent at the latest moment possible, which is now: whoever takes over from a daemon that
+may still be about waits until its permits are too old to be used (`permits.PERMIT_SECONDS`) before it builds its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -73,7 +73,7 @@ from leadline.core.permits import Permits
 from leadline.core.rate_limit import NextReset
 from leadline.core.teamspaces import Teamspaces
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
-from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TeamspaceId
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TeamspaceId
 
 INSTANT_JOBS_PER_DECISION: Final = 8192
 """Jobs without work that one decision starts and ends: bounds the time in which nothing else is heard. More than one
@@ -84,9 +84,6 @@ GRACE_SECONDS: Final = 60
 
 INTERRUPTION_SECONDS: Final = 1
 """How long a job rests whose attempt was interrupted by a fault that is not its own."""
-
-LATE_SECONDS: Final = 1
-"""Who is asked later than this after a deadline of its own was not listening: silence in that time proves nothing."""
 
 _KILLED: Final = frozenset({StopCause.STALLED, StopCause.WORKER_LOST})
 _QUEUE_FULL_RETRY_SECONDS: Final = 60.0
@@ -223,7 +220,7 @@ class Scheduler:
                     self._note_progress(attempt)
             case ev.Beat():
                 if (attempt := self._attempt(event.job, event.number)) is not None:
-                    attempt.beaten = self._decision.now.instant
+                    heartbeats.beat(attempt, self._decision.now.instant)
                     attempt.activity = event.activity
             case ev.WaitOpened():
                 if (attempt := self._attempt(event.job, event.number)) is not None:
@@ -550,23 +547,23 @@ class Scheduler:
     def _stopped(self, job: Job, attempt: Attempt, evidence: str) -> None:
         """An attempt is gone without having come to its end: what becomes of its job depends on why it was stopped."""
         cause = attempt.stopping.cause if attempt.stopping is not None else StopCause.INTERRUPTED
-        leads = frozenset(self.calls[call].lead for call in attempt.flying)
+        hung = frozenset(self.calls[call].lead for call in attempt.flying if cause is StopCause.STALLED)
         self.permits.abandon(attempt, cause, self._decision)
         self._decision.tell(job, "stopped", f"{cause}: {evidence}" if evidence else cause)
         if cause is StopCause.CANCELLED:
             self._end(job, attempt, Trigger.CANCEL, JobReason.CANCELLED, "")
         elif cause in _KILLED:
-            self._after_kill(job, attempt, cause, leads)
+            self._after_kill(job, attempt, cause, hung)
         else:
             if cause is StopCause.INTERRUPTED:
                 until = Instant(self._decision.now.instant + INTERRUPTION_SECONDS * SECOND)
                 attempt.yielding_to = (Wait(JobReason.BACKOFF, until),)
             self._requeue(job, attempt, Trigger.YIELD)
 
-    def _after_kill(self, job: Job, attempt: Attempt, cause: StopCause, leads: frozenset[LeadId]) -> None:
+    def _after_kill(self, job: Job, attempt: Attempt, cause: StopCause, hung: frozenset[LeadId]) -> None:
         """Resume a killed job, or fail it after too many kills in a row with no lead in a final state between them.
 
-        A lead that was in flight at an earlier kill too is about to be failed by the work itself, which is such an end.
+        A lead that hung at an earlier stall kill too is about to be failed by the work itself, which is such an end.
         """
         details = job.details
         assert details is not None
@@ -574,8 +571,8 @@ class Scheduler:
             details.stall_kills = 0
             details.settled_at_kill = attempt.counts.settled
         details.stall_kills += 1
-        hung_twice = leads & details.hung
-        details.hung = (details.hung | leads) - hung_twice
+        hung_twice = hung & details.hung
+        details.hung = (details.hung | hung) - hung_twice
         if details.stall_kills >= self.rules.max_stall_kills and not hung_twice:
             reason = JobReason.STALLED if cause is StopCause.STALLED else JobReason.WORKER_LOST
             message = f"killed {details.stall_kills} times in a row without a lead reaching its end in between"
@@ -609,6 +606,7 @@ class Scheduler:
 
     def _strike(self, job: Job, trigger: Trigger, reason: JobReason) -> None:
         """End a job that has no attempt; what it means for its chain is the caller's business."""
+        assert job.id not in self.running, f"job {job.id} runs and must be stopped first"
         if eligible(job) and not self.kinds[job.kind].chain:
             self.backlog.withdraw(job, self.kinds[job.kind].family)
         if job.details is None or job.details.chain is None:
@@ -674,7 +672,9 @@ class Scheduler:
         skipped = chains.take_out(chain, step.id, state)
         self._change(job)
         if job.state is JobState.STOPPING:
-            self._cancel_steps(chain, skipped)
+            if had_turn:
+                skipped, chain.left = chain.left + skipped, ()
+            self._cancel_steps(skipped)
         else:
             for later in skipped:
                 self._strike(self.jobs[later], Trigger.SKIP, JobReason.PREVIOUS_STEP_FAILED)
@@ -699,10 +699,8 @@ class Scheduler:
         else:
             self._start(step, lane)
 
-    def _cancel_steps(self, chain: Chain, others: Sequence[JobId] = ()) -> None:
-        """Cancel all steps that are left, and others that were; none of them has an attempt."""
-        left, chain.left = chain.left, ()
-        for step in (*left, *others):
+    def _cancel_steps(self, steps: Sequence[JobId]) -> None:
+        for step in steps:
             self._strike(self.jobs[step], Trigger.CANCEL, JobReason.CANCELLED)
 
     def _end_chain(self, chain: Chain, job: Job) -> None:
@@ -860,7 +858,8 @@ class Scheduler:
 
     def _cancel_chain(self, job: Job, chain: Chain, event: ev.CancelAsked) -> Refused | None:
         if job.state in {JobState.DELAYED, JobState.QUEUED}:
-            self._cancel_steps(chain)
+            left, chain.left = chain.left, ()
+            self._cancel_steps(left)
             self._end_chain(chain, job)
             return None
         if job.state is JobState.RUNNING:
@@ -940,7 +939,7 @@ class Scheduler:
         now = self._decision.now
         while (due := self.deadlines.pop(now.instant)) is not None:
             armed, alarm, key, number = due
-            late = now.instant - armed > LATE_SECONDS * SECOND
+            late = now.instant - armed > heartbeats.LATE_SECONDS * SECOND
             match alarm:
                 case Alarm.CHECK:
                     self._check_attempt(JobId(int(key)), number, late=late)
@@ -1038,6 +1037,10 @@ class Scheduler:
     def busy(self) -> dict[Family, int]:
         """Attempts with work in hand, by family."""
         return self.capacity.busy
+
+    def may_send(self, call: CallId, instant: Instant) -> bool:
+        """The last look before the first byte, without any await: whether a call with a permit may still go."""
+        return self.permits.may_send(call, instant)
 
     def limits_of(self, teamspace: TeamspaceId) -> Limits:
         """The teamspace's limits in force."""
