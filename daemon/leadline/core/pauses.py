@@ -33,6 +33,8 @@ class Pauses:
 
     def __init__(self) -> None:
         self._pauses: set[Pause] = set()
+        self._of_jobs = False
+        """Whether there are any of single jobs or chains: nearly always there are none, and each job asks."""
 
     def __contains__(self, pause: Pause) -> bool:
         return pause in self._pauses
@@ -43,12 +45,14 @@ class Pauses:
     def update(self, pauses: Iterable[Pause]) -> None:
         """Take over pauses that are stored."""
         self._pauses.update(pauses)
+        self._look_for_jobs()
 
     def set(self, pause: Pause, *, paused: bool) -> bool:
         """Begin or end one; False: it was so before."""
         if paused == (pause in self._pauses):
             return False
         (self._pauses.add if paused else self._pauses.discard)(pause)
+        self._look_for_jobs()
         return True
 
     def block(self, teamspace: str, family: Family) -> bool:
@@ -60,7 +64,10 @@ class Pauses:
 
     def hold(self, job: Job) -> bool:
         """Whether the job itself, or its chain, is paused."""
-        return bool(self._pauses) and any(("job", str(number)) in self._pauses for number in _own_scopes(job))
+        return self._of_jobs and any((Scope.JOB, str(number)) in self._pauses for number in _own_scopes(job))
+
+    def _look_for_jobs(self) -> None:
+        self._of_jobs = any(scope == Scope.JOB for scope, _ in self._pauses)
 
 
 def _own_scopes(job: Job) -> Iterator[JobId]:

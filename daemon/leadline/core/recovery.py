@@ -50,6 +50,7 @@ class PastCallRow(Struct, frozen=True, gc=False):
     began: Instant | None
 
 
+_RAN = frozenset({JobState.RUNNING, JobState.STOPPING})
 _DETAILS = msgspec.json.Decoder(StoredDetails)
 _COST = msgspec.json.Decoder(Cost)
 _SNAPSHOT = msgspec.json.Decoder(Snapshot)
@@ -115,7 +116,7 @@ class Recovery:
         assert row.kind is not None
         details, stored = _details(row)
         state = row.state
-        if state in {JobState.RUNNING, JobState.STOPPING}:
+        if state in _RAN:
             state = JobState.QUEUED
             if stored.cancelling:
                 self._cancelling.append(row.id)

@@ -85,6 +85,7 @@ GRACE_SECONDS: Final = 60
 INTERRUPTION_SECONDS: Final = 1
 """How long a job rests whose attempt was interrupted by a fault that is not its own."""
 
+_PENDING: Final = frozenset({JobState.DELAYED, JobState.QUEUED})
 _KILLED: Final = frozenset({StopCause.STALLED, StopCause.WORKER_LOST})
 _QUEUE_FULL_RETRY_SECONDS: Final = 60.0
 
@@ -174,7 +175,7 @@ class Scheduler:
             self._unstored[job.id] = None
         details = job.details
         waits = details.waits if details is not None else {}
-        if job.state in {JobState.DELAYED, JobState.QUEUED} and (details is None or details.chain is None):
+        if job.state in _PENDING and (details is None or details.chain is None):
             self.teamspaces.count(job.teamspace, +1)
         if job.state is JobState.DELAYED:
             assert details is not None
