@@ -194,27 +194,33 @@ def _start_milliseconds(daemon: Daemon, per_second: float, seconds: float) -> li
 
 
 async def restart(place: Place, rounds: int, sizes: Sizes) -> Measured:
-    """Kill a daemon with a long queue and start it again; what an empty one takes is left out."""
+    """Kill a daemon with a long queue and start it again; what one with an empty queue takes meanwhile is left out."""
     measured: Measured = {"restart": [], "memory": []}
-    async with place.daemon("restart") as daemon, connected(daemon.url) as raw:
-
-        def again() -> tuple[float, int]:
-            daemon.kill()
-            started = time.perf_counter()
-            daemon.start()
-            return time.perf_counter() - started, daemon.usage().resident_bytes
-
-        daemon.tell(PAUSE)
-        empty = [await _blocking(again) for _ in range(rounds)]
-        with dialled(daemon.socket) as sock:
+    async with (
+        place.daemon("restart_empty") as empty,
+        place.daemon("restart_full") as full,
+        connected(full.url) as raw,
+    ):
+        full.tell(PAUSE)
+        empty.tell(PAUSE)
+        with dialled(full.socket) as sock:
             await _blocking(partial(Pipeline(sock).submit, noops(sizes.queued), until_ended=False))
-        for empty_seconds, empty_bytes in empty:
+        for _ in range(rounds):
             before = await limits.copy_out_rate(raw)
-            full_seconds, full_bytes = await _blocking(again)
+            empty_seconds, empty_bytes = await _blocking(partial(_again, empty))
+            full_seconds, full_bytes = await _blocking(partial(_again, full))
             rate = sizes.queued / max(full_seconds - empty_seconds, 1e-3)
             measured["restart"].append(Round(rate, fmean((before, await limits.copy_out_rate(raw)))))
             measured["memory"].append(Round((full_bytes - empty_bytes) / sizes.queued))
     return measured
+
+
+def _again(daemon: Daemon) -> tuple[float, int]:
+    """Seconds until a daemon that is killed takes work again, and what it weighs then."""
+    daemon.kill()
+    started = time.perf_counter()
+    daemon.start()
+    return time.perf_counter() - started, daemon.usage().resident_bytes
 
 
 async def idle(place: Place, rounds: int, sizes: Sizes) -> Measured:

@@ -299,10 +299,14 @@ class PostgresStore:
                 started = map(tuple, await connection.fetch(QUERIES["attempts"].sql))
                 counts = {JobId(job): Counts(*counted) for job, *counted in started}
                 statement = await connection.prepare(QUERIES["live_jobs"].sql)
-                last = 0
-                while rows := await statement.fetch(last, page):
-                    yield [_live_job(tuple(row), reign.kind_names, counts) for row in rows]
-                    last = rows[-1]["id"]
+                coming = asyncio.ensure_future(statement.fetch(0, page))
+                try:
+                    while rows := await coming:  # the server looks for the next page while this one is made use of
+                        coming = asyncio.ensure_future(statement.fetch(rows[-1]["id"], page))
+                        yield [_live_job(tuple(row), reign.kind_names, counts) for row in rows]
+                finally:
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
 
     async def known_keys(self, keys: Sequence[tuple[str, bytes]]) -> Mapping[tuple[str, bytes], KnownKey]:
         """What is stored under these keys; see the port."""
