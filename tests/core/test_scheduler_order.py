@@ -6,6 +6,7 @@ from leadline.core import events as ev
 from leadline.core.effects import Receipt
 from leadline.core.model import SECOND, Family, JobState
 from leadline.core.rate_limit import Cost, Unit, WindowLimit
+from leadline.core.scheduler import INSTANT_JOBS_PER_DECISION
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import JobId
 from tests.core.harness import CAPACITY, RULES, START, Harness, new
@@ -95,8 +96,9 @@ def test_noops_start_and_end_in_the_decision_that_admits_them(queue: Harness) ->
 
 
 def test_a_flood_of_noops_is_taken_in_pieces(queue: Harness) -> None:
+    queue.limit("a", max_queued=100_000)
     queue.pause("family", "noop")
-    queue.answers_to(*(new("a", "noop") for _ in range(10_000)))
+    queue.answers_to(*(new("a", "noop") for _ in range(INSTANT_JOBS_PER_DECISION + 1000)))
     events: list[ev.Event] = [ev.PauseSet("family", "noop", paused=False)]
     ended = []
     while True:
@@ -106,7 +108,7 @@ def test_a_flood_of_noops_is_taken_in_pieces(queue: Harness) -> None:
         events = []
         if not effects.more:
             break
-    assert ended == [4096, 4096, 1808]
+    assert ended == [INSTANT_JOBS_PER_DECISION, 1000]
 
 
 def test_eight_jobs_that_wait_five_hours_for_a_provider_stop_nobody() -> None:

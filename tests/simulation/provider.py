@@ -67,7 +67,10 @@ class Arrival(Struct, frozen=True):
 class Provider:
     """One provider account's other side."""
 
-    def __init__(self, offer: Offer, seed: int, faults: frozenset[Fault], agenda: Agenda) -> None:
+    def __init__(
+        self, offer: Offer, seed: int, faults: frozenset[Fault], agenda: Agenda, behaviour: Behaviour | None = None
+    ) -> None:
+        """`behaviour`: what it sells and how fast, in place of what the offer says."""
         self.offer = offer
         self.log: list[Arrival] = []
         self.quiet = False
@@ -77,9 +80,11 @@ class Provider:
         self._faults = faults
         self._dice = {fault: dice(seed, f"{offer.name}/{fault}") for fault in Fault}
         self._bad_until = 0
-        inner: Behaviour = Polling(seconds=8.0, seed=seed) if offer.polls else Enrichment()
+        if behaviour is None:
+            inner: Behaviour = Polling(seconds=8.0, seed=seed) if offer.polls else Enrichment()
+            behaviour = Delayed(inner, median_us=400_000, seed=seed)
         # It would throw back what is beyond its windows; that it never needs to is what the simulation checks.
-        self._behaviour = Limited(Delayed(inner, median_us=400_000, seed=seed), *offer.windows, throttle=Throttle())
+        self._behaviour = Limited(behaviour, *offer.windows, throttle=Throttle())
 
     def receive(self, call: CallId, job: JobId, lead: LeadId, request: Request, reply: Callable[[Plan], None]) -> None:
         """A request arrives; `reply` gets the plan of its answer when its headers are due, or never."""

@@ -255,6 +255,10 @@ class Simulation:
             audit.check(reign.scheduler, now)
         for stop in effects.stops:
             self._check_kill(reign, stop)
+        if not any(isinstance(event, ev.LimitsSet) for event in events):
+            self._check_slots(reign, effects)
+
+    def _check_slots(self, reign: Reign, effects: Effects) -> None:
         for start in effects.starts:
             limit = reign.scheduler.limits_of(start.teamspace).slots[start.family]
             held = sum(
