@@ -251,7 +251,7 @@ async def test_jobs_are_stored_whole_one_by_one_and_by_the_hundred(daemon: Daemo
     assert (stored.started, stored.ended, stored.attempt, stored.counts) == (None, None, 0, Counts(12))
     assert (stored.table, stored.warnings, stored.uid, stored.notify) == (7, b'["w"]', 4_294_967_294, True)
     assert (stored.rerun_of, stored.payload) == (1, b'{"kind":"noop"}')
-    assert await daemon.store.payloads([JobId(jobs), JobId(jobs + 1)]) == {jobs: b'{"kind":"noop"}'}
+    assert await daemon.store.jobs_by_id([JobId(jobs), JobId(jobs + 1)]) == {jobs: stored}
 
 
 @pytest.mark.parametrize("jobs", [1, 20, 200])
@@ -265,7 +265,7 @@ async def test_an_ended_job_is_no_longer_live_and_keeps_all_it_had(daemon: Daemo
     )
     after = await daemon.store.job(JobId(jobs))
     assert await live(daemon) == []
-    assert await daemon.store.payloads([JobId(1)]) == {}
+    assert await daemon.store.jobs_by_id([JobId(jobs), JobId(jobs + 1)]) == {jobs: after}
     assert before is not None
     assert after is not None
     assert (after.state, after.ended, after.reason, after.message) == (

@@ -332,10 +332,10 @@ class FakeStore:
                 found[name, key_hash] = KnownKey(key.job, key.body_hash, self.disk.jobs[key.job].state)
         return found
 
-    async def payloads(self, jobs: Sequence[JobId]) -> Mapping[JobId, bytes]:
-        """The submissions of live jobs."""
+    async def jobs_by_id(self, jobs: Sequence[JobId]) -> Mapping[JobId, StoredJob]:
+        """These jobs, live or ended."""
         await self._reach()
-        return {job: self.disk.jobs[job].new.new.payload for job in jobs if self._is_live(job)}
+        return {job: self._stored_job(self.disk.jobs[job]) for job in jobs if job in self.disk.jobs}
 
     async def job(self, job: JobId) -> StoredJob | None:
         """One job, live or ended."""

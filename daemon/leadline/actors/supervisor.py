@@ -22,6 +22,7 @@ from msgspec import Struct
 from leadline.actors.actor import Registry
 from leadline.actors.announcer import Announcer
 from leadline.actors.dispatcher import Dispatcher, unavailable
+from leadline.actors.job_reader import JobReader
 from leadline.actors.provider import Permit, ProviderActor
 from leadline.actors.teamspace import TeamspaceActor
 from leadline.actors.watchdog import Watchdog
@@ -270,6 +271,7 @@ class Reign:
                 name, self.dispatcher, supervisor.client, clock, pacers.get(name), self.providers.release
             )
         )
+        self._reader = JobReader(supervisor.store, tasks)
         self._watchdog = Watchdog(self._beat)
         self._quiet = anyio.Event()
 
@@ -283,7 +285,7 @@ class Reign:
             teamspace,
             self._tasks,
             self.dispatcher,
-            self._supervisor.store,
+            self._reader,
             self.clock,
             self._supervisor.works,
             self._permit,

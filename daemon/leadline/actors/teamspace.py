@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from leadline.actors.dispatcher import Dispatcher
+from leadline.actors.job_reader import JobReader
 from leadline.actors.provider import Permit
 from leadline.core.effects import StartAttempt, StopAttempt
 from leadline.core.events import (
@@ -33,7 +34,7 @@ from leadline.core.events import (
 from leadline.core.model import SECOND, Counts, JobState, StopCause, Wait
 from leadline.core.rate_limit import Cost
 from leadline.ports.clock import Clock
-from leadline.ports.store import AttemptRetired, Fenced, OutcomeUnknown, Store, StoredJob, Unavailable
+from leadline.ports.store import AttemptRetired, Fenced, OutcomeUnknown, StoredJob, Unavailable
 from leadline.ports.work import Finished, JobKind, Stopped
 from leadline_protocol.errors import JobReason, Refused
 from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TeamspaceId
@@ -209,7 +210,7 @@ class TeamspaceActor:
         teamspace: TeamspaceId,
         tasks: TaskGroup,
         dispatcher: Dispatcher,
-        store: Store,
+        reader: JobReader,
         clock: Clock,
         kinds: Mapping[int, JobKind],
         permits: Permits,
@@ -220,7 +221,7 @@ class TeamspaceActor:
         self.teamspace: Final = teamspace
         self._tasks = tasks
         self._dispatcher = dispatcher
-        self._store = store
+        self._reader = reader
         self._clock = clock
         self._kinds = kinds
         self._permits = permits
@@ -302,7 +303,7 @@ class TeamspaceActor:
         return attempt.counts if attempt is not None else Counts()
 
     async def _work(self, order: StartAttempt) -> Finished:
-        job = await self._store.job(order.job)
+        job = await self._reader.job(order.job)
         assert job is not None, f"job {order.job} was started and is not stored"
         attempt = RunningAttempt(job, order.number, self._dispatcher, self._clock, self._permits, self._progress)
         self._attempts[order.job] = attempt

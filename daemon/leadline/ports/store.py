@@ -196,8 +196,8 @@ class Store(Protocol):
         """What is stored under these (teamspace, key hash) pairs and has not expired."""
         ...
 
-    async def payloads(self, jobs: Sequence[JobId]) -> Mapping[JobId, bytes]:
-        """The submissions of live jobs, as received."""
+    async def jobs_by_id(self, jobs: Sequence[JobId]) -> Mapping[JobId, StoredJob]:
+        """These jobs, live or ended, by one question; what nobody knows is left out."""
         ...
 
     async def job(self, job: JobId) -> StoredJob | None:

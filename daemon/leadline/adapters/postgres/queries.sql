@@ -260,8 +260,8 @@ CROSS JOIN LATERAL (
     SELECT state FROM job_ended WHERE id = known.job
 ) AS found
 
--- name: payloads
-SELECT id, payload FROM job WHERE id = ANY ($1::bigint[])
+-- name: jobs_by_id
+SELECT * FROM shown_job WHERE id = ANY ($1::bigint[])
 
 -- name: job
 SELECT * FROM shown_job WHERE id = $1

@@ -320,9 +320,9 @@ class PostgresStore:
             for teamspace, key_hash, job, body_hash, state in await self._fetch("known_keys", teamspaces, hashes)
         }
 
-    async def payloads(self, jobs: Sequence[JobId]) -> Mapping[JobId, bytes]:
-        """The submissions of live jobs, as received."""
-        return {row["id"]: row["payload"] for row in await self._fetch("payloads", jobs)}
+    async def jobs_by_id(self, jobs: Sequence[JobId]) -> Mapping[JobId, StoredJob]:
+        """These jobs, live or ended; see the port."""
+        return {row["id"]: _stored_job(row) for row in await self._fetch("jobs_by_id", jobs)}
 
     async def job(self, job: JobId) -> StoredJob | None:
         """One job, live or ended."""

@@ -1,0 +1,53 @@
+"""Reads the jobs that start, all that start at once by one question.
+
+One commit may start hundreds of jobs. When each of them asked for its own row they stood in line for the store's few
+readers, started by ones and twos, ended by ones and twos, and made commits of a dozen where one of a hundred would have
+done: at 2,000 jobs a second the median start was 1.9 s late, against 0.1 s with one question (two busy cores). Here who
+asks while a question is under way waits for it and shares the next.
+"""
+
+import asyncio
+
+from anyio.abc import TaskGroup
+
+from leadline.ports.store import Store, StoredJob
+from leadline_protocol.ids import JobId
+
+
+class JobReader:
+    """Whom the actors ask for a job that is theirs to run."""
+
+    def __init__(self, store: Store, tasks: TaskGroup) -> None:
+        self._store = store
+        self._tasks = tasks
+        self._wanted: list[tuple[JobId, asyncio.Future[StoredJob | None]]] = []
+        self._reading = False
+
+    async def job(self, job: JobId) -> StoredJob | None:
+        """One job, live or ended, as stored by now. Raises what the store raises."""
+        future: asyncio.Future[StoredJob | None] = asyncio.get_running_loop().create_future()
+        self._wanted.append((job, future))
+        if not self._reading:
+            self._reading = True
+            self._tasks.start_soon(self._read, name="job reader")
+        return await future
+
+    async def _read(self) -> None:
+        try:
+            while self._wanted:
+                wanted, self._wanted = self._wanted, []
+                await self._answer(wanted)
+        finally:
+            self._reading = False
+
+    async def _answer(self, wanted: list[tuple[JobId, asyncio.Future[StoredJob | None]]]) -> None:
+        try:
+            found = await self._store.jobs_by_id([job for job, _ in wanted])
+        except Exception as error:  # noqa: BLE001  whoever asked gets it
+            for _, future in wanted:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for job, future in wanted:
+            if not future.done():
+                future.set_result(found.get(job))
