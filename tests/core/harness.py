@@ -152,10 +152,11 @@ class Harness:
 
     def _check_starts(self, effects: Effects) -> None:
         """What has started had leave to, and was the oldest that had."""
+        for slot in effects.records.slots_taken:
+            limit = self.scheduler.limits_of(slot.teamspace).slots[slot.family]
+            held = sum(key[:2] == (slot.teamspace, slot.family) for key in self.database.slots)
+            assert limit is None or held <= limit, f"{slot} is one too many for its teamspace"
         for start in effects.starts:
-            limit = self.scheduler.limits_of(start.teamspace).slots[start.family]
-            held = sum(key[:2] == (start.teamspace, start.family) for key in self.database.slots)
-            assert limit is None or held <= limit, f"{start} is one too many for its teamspace"
             capacity = self.scheduler.rules.capacity.get(start.family)
             assert capacity is None or self.scheduler.busy[start.family] <= capacity, f"{start} is one too many"
             job = self.scheduler.jobs[start.job]

@@ -1,12 +1,13 @@
 """Q12 to Q14: head starts, full queues, idempotency keys, delays."""
 
 import pytest
+from msgspec.structs import replace
 
 from leadline.core.effects import Receipt
-from leadline.core.model import SECOND, JobState
+from leadline.core.model import SECOND, Family, JobState
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import Instant, JobId
-from tests.core.harness import Harness, new
+from tests.core.harness import RULES, Harness, new
 
 HOUR = 3600
 
@@ -46,6 +47,19 @@ def test_a_better_head_takes_the_place_of_one_that_stands_ready(queue: Harness) 
     queue.resume("job", urgent)
     queue.finish(plain)
     assert urgent in queue.running
+
+
+def test_a_head_start_counts_among_teamspaces_that_wait_for_capacity() -> None:
+    queue = Harness(replace(RULES, capacity={Family.TABLES: 1}))
+    running, early = queue.submit("c"), queue.submit("b")
+    plain = queue.submit("a")
+    urgent = queue.submit("a", priority=60)
+    queue.finish(running)
+    assert queue.running == {urgent}
+    queue.finish(urgent)
+    assert queue.running == {early}
+    queue.finish(early)
+    assert queue.running == {plain}
 
 
 # -- max_queued -------------------------------------------------------------------------------------------------------

@@ -200,6 +200,42 @@ def test_what_a_killed_attempt_had_in_flight_still_counts_at_the_provider(queue:
     assert len(queue.sent) == 2
 
 
+def test_a_call_that_was_in_flight_at_a_crash_counts_as_sent_at_the_restart(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(1, 60))
+    job = queue.submit("a")
+    queue.ask(job)
+    queue.pass_seconds(50)
+    queue.restart()
+    restarted = queue.instant
+    queue.ask(job)
+    queue.pass_seconds(100)
+    assert queue.sent[1][0] == restarted + (5 + 60) * SECOND
+
+
+def test_a_permit_is_used_within_five_seconds_or_not_at_all(snov: Harness) -> None:
+    job = snov.submit("a")
+    calls = [snov.ask(job) for _ in range(16)]
+    assert snov.scheduler.may_send(calls[0], later(snov, 0))
+    assert snov.scheduler.may_send(calls[0], later(snov, 5))
+    assert not snov.scheduler.may_send(calls[0], later(snov, 5.000001))
+    assert not snov.scheduler.may_send(calls[15], later(snov, 0)), "it has no permit"
+    assert not snov.scheduler.may_send(CallId(99), later(snov, 0))
+    snov.pause("provider", "snov")
+    assert not snov.scheduler.may_send(calls[0], later(snov, 0))
+
+
+def test_a_call_that_was_answered_has_left_whatever_is_said_of_it(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(1, 60))
+    job = queue.submit("a")
+    call = queue.ask(job)
+    queue.tell(
+        ev.ResponseBegan(call, queue.now.instant),
+        ev.CallEnded(call, queue.now.instant, ev.CallEnd(unsent=True)),
+    )
+    queue.ask(job)
+    assert len(queue.sent) == 1, "its charge stands"
+
+
 # -- Q7: waiting ------------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +331,18 @@ def test_a_paused_job_that_also_waited_for_a_provider_waits_for_the_person_alone
             snov.cancel(job)
     snov.pass_seconds(2 * HOUR)
     assert (job in snov.scheduler.jobs) == (gone_by == "time")
+
+
+def test_a_job_that_yielded_to_a_parked_account_comes_back_when_a_person_resumes_it(snov: Harness) -> None:
+    job, follower = snov.submit("a"), snov.submit("a")
+    tomorrow = later(snov, 20 * HOUR)
+    snov.answer(job, snov.ask(job), failed=True, parked=JobReason.DAILY_CAP, retry_after=tomorrow)
+    snov.ask(job)
+    assert snov.running == {follower}
+    assert snov.waits(job) == {JobReason.DAILY_CAP}
+    snov.finish(follower)
+    snov.resume("provider", "snov")
+    assert snov.running == {job}
 
 
 def test_a_long_hint_of_the_provider_makes_whoever_waits_yield_soon(snov: Harness) -> None:

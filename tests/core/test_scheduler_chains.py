@@ -331,6 +331,26 @@ def test_a_later_step_paused_alone_holds_the_chain_at_its_turn(queue: Harness) -
     assert queue.running == {second}
 
 
+def test_a_later_step_that_was_resumed_while_its_chain_was_paused_runs_in_its_turn(queue: Harness) -> None:
+    chain, first, second = queue.submit_chain("a", "enrich", "enrich")
+    queue.pause("job", second)
+    queue.pause("job", chain)
+    queue.resume("job", second)
+    queue.resume("job", chain)
+    queue.finish(first)
+    assert queue.running == {second}
+
+
+def test_a_paused_chain_whose_first_step_is_cancelled_before_it_is_due_stays_paused(queue: Harness) -> None:
+    chain, first, second = queue.submit_chain("a", "enrich", "enrich", delay=60, stop_on_failure=False)
+    queue.pause("job", chain)
+    queue.cancel(first)
+    queue.pass_seconds(61)
+    assert queue.running == set()
+    queue.resume("job", chain)
+    assert queue.running == {second}
+
+
 def test_a_paused_chain_that_becomes_due_waits(queue: Harness) -> None:
     chain, first, _ = queue.submit_chain("a", "enrich", "enrich", delay=60)
     queue.pause("job", chain)

@@ -255,6 +255,17 @@ def test_kills_and_the_leads_that_hung_are_remembered_over_a_restart(queue: Harn
     assert queue.state(other) is JobState.FAILED
 
 
+def test_leads_that_hang_in_turns_are_told_apart(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(15, 60))
+    job = queue.submit("a")
+    for lead in (7, 8, 7):
+        queue.settle(job, 0 if lead == 7 and queue.details(job).stall_kills else 1)
+        queue.ask(job, lead=lead)
+        kill_for_a_stall(queue, job)
+    assert queue.details(job).stall_kills == 2
+    assert queue.state(job) is JobState.RUNNING, "lead 7 was in flight at two stall kills, though not at two in a row"
+
+
 def test_a_row_of_dead_workers_fails_the_job_with_its_own_reason(queue: Harness) -> None:
     job = queue.submit("a")
     for _ in range(2):
@@ -309,6 +320,19 @@ def test_a_pause_that_the_shell_noticed_gives_fresh_time_even_where_no_deadline_
     assert not queue.stops
     queue.pass_seconds(0.1)
     assert queue.last_cause(job) is StopCause.WORKER_LOST
+
+
+def test_short_pauses_of_the_daemon_are_told_by_beats_that_come_late(queue: Harness) -> None:
+    job = queue.submit("a")
+    for _ in range(5):
+        queue.pass_seconds(30)
+        queue.sleep(25)
+        queue.tell(ev.Beat(job, 1))
+    assert queue.details(job).attempt.moved == queue.instant - (5 * 55 - 5 * 15) * SECOND  # type: ignore[union-attr]
+    queue.pass_seconds(99)
+    assert not queue.stops
+    queue.pass_seconds(1)
+    assert queue.last_cause(job) is StopCause.STALLED
 
 
 def test_a_stalled_jobs_clock_is_not_reset_by_a_loop_that_is_always_a_little_late(queue: Harness) -> None:

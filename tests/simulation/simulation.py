@@ -259,14 +259,14 @@ class Simulation:
             self._check_slots(reign, effects)
 
     def _check_slots(self, reign: Reign, effects: Effects) -> None:
-        for start in effects.starts:
-            limit = reign.scheduler.limits_of(start.teamspace).slots[start.family]
+        for slot in effects.records.slots_taken:
+            limit = reign.scheduler.limits_of(slot.teamspace).slots[slot.family]
             held = sum(
-                other.teamspace == start.teamspace and KINDS[other.kind].family is start.family
+                other.teamspace == slot.teamspace and KINDS[other.kind].family is slot.family
                 for other in reign.scheduler.running.values()
             )
             if limit is not None and held > limit:
-                raise Violation(f"{start} is number {held} of {limit}")
+                raise Violation(f"{slot} is number {held} of {limit}")
 
     def _trace(self, now: Now, events: Iterable[ev.Event], effects: Effects) -> None:
         parts = [f"{now.instant} {now.wall}"]

@@ -62,13 +62,12 @@ class Capacity:
     def wake(self, family: Family) -> JobId | None:
         """The first in line gets a share; None: there is nobody, or no share."""
         waking = self.waking[family]
-        while waking and self.room(family):
-            job, attempt = next(iter(waking.items()))
-            self.leave(family, job, attempt)
-            if wants_share(attempt):
-                self.take(family, attempt)
-                return job
-        return None
+        if not waking or not self.room(family):
+            return None
+        job, attempt = next(iter(waking.items()))
+        self.leave(family, job, attempt)
+        self.take(family, attempt)
+        return job
 
 
 def wants_share(attempt: Attempt) -> bool:

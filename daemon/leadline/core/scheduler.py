@@ -174,7 +174,6 @@ class Scheduler:
         if changed:
             self._unstored[job.id] = None
         details = job.details
-        waits = details.waits if details is not None else {}
         if job.state in _PENDING and (details is None or details.chain is None):
             self.teamspaces.count(job.teamspace, +1)
         if job.state is JobState.DELAYED:
@@ -184,12 +183,10 @@ class Scheduler:
         if chain is not None:
             self.chains[job.id] = chain
             return
-        if JobReason.PREVIOUS_STEP not in waits and self.pauses.hold(job):
-            details = job.details = details or Details()
-            details.waits[JobReason.PAUSED] = Wait(JobReason.PAUSED)
+        self._hold(job)
         if eligible(job):
             self.backlog.put(job, self.kinds[job.kind].family)
-        elif waits:
+        elif details is not None:
             self._rest(job)
 
     def begin(self, now: Now, slots: Sequence[SlotRow], cancelling: Sequence[JobId]) -> Effects:
@@ -587,8 +584,7 @@ class Scheduler:
         move(job, trigger)
         self._release(job, attempt)
         details.waits.update((wait.reason, wait) for wait in attempt.yielding_to)
-        if self.pauses.hold(job):
-            details.waits[JobReason.PAUSED] = Wait(JobReason.PAUSED)
+        self._hold(job)
         if details.chain is None:
             self.teamspaces.count(job.teamspace, +1)
         if eligible(job):
@@ -681,16 +677,20 @@ class Scheduler:
                 self._strike(self.jobs[later], Trigger.SKIP, JobReason.PREVIOUS_STEP_FAILED)
         if not chain.left:
             self._end_chain(chain, job)
-        elif had_turn and job.state is not JobState.DELAYED:
-            self._give_turn(self.jobs[chain.left[0]])
+        elif had_turn:
+            following = self.jobs[chain.left[0]]
+            if job.state is JobState.DELAYED:
+                self._hold(following)
+                self._change(following)
+            else:
+                self._give_turn(following)
 
     def _give_turn(self, step: Job) -> None:
         """The slot of the step before it passes on to it, unless it may not start now."""
         assert step.details is not None
         del step.details.waits[JobReason.PREVIOUS_STEP]
         self._change(step)
-        if self.pauses.hold(step):
-            step.details.waits[JobReason.PAUSED] = Wait(JobReason.PAUSED)
+        self._hold(step)
         if not eligible(step):
             return
         kind = self.kinds[step.kind]
@@ -923,11 +923,22 @@ class Scheduler:
         elif paused:
             if eligible(job):
                 self.backlog.withdraw(job, self.kinds[job.kind].family)
+            self._hold(job)
+            self._change(job)
+        elif job.details is not None and not self._is_held(job):
+            self._lift_waits(job, lambda wait: wait.reason in {JobReason.PAUSED, JobReason.APPROVAL})
+
+    def _hold(self, job: Job) -> None:
+        """If a pause of its own, or in its turn one of its chain, is in force: have a job that has no attempt wait."""
+        if self._is_held(job):
             details = job.details = job.details or Details()
             details.waits[JobReason.PAUSED] = Wait(JobReason.PAUSED)
-            self._change(job)
-        elif job.details is not None and not self.pauses.hold(job):
-            self._lift_waits(job, lambda wait: wait.reason in {JobReason.PAUSED, JobReason.APPROVAL})
+
+    def _is_held(self, job: Job) -> bool:
+        if not self.pauses.hold(job):
+            return False
+        chain = job.details.chain if job.details is not None else None
+        return chain is None or (Scope.JOB, str(job.id)) in self.pauses or self.chains[chain].left[0] == job.id
 
     def _stop_blocked(self) -> None:
         for job in list(self.running.values()):
@@ -1024,8 +1035,9 @@ class Scheduler:
             self.deadlines.forget(Alarm.FORCE, job_id, attempt.number)
             self._arm_force(job_id, attempt)
         instant = self._decision.now.instant
+        silence = instant - max(self._heard, attempt.beaten)  # none where a beat of this decision has told of it
         attempt.beaten = instant
-        attempt.moved = Instant(min(instant, attempt.moved + instant - self._heard))
+        attempt.moved = Instant(min(instant, attempt.moved + silence))
 
     # -- looking things up ------------------------------------------------------------------------------------------
 
