@@ -26,6 +26,7 @@ from leadline.core.effects import (
 )
 from leadline.core.events import KnownKey
 from leadline.core.model import ENDED, SECOND, Counts, Family, JobState
+from leadline.core.recovery import JobRow
 from leadline.ports.store import (
     LOOK_BACK_JOBS,
     THIS_JOB,
@@ -33,7 +34,6 @@ from leadline.ports.store import (
     Contradiction,
     Fenced,
     JobFilter,
-    LiveJob,
     OutcomeUnknown,
     OwnedByAnother,
     Recovered,
@@ -295,21 +295,20 @@ class FakeStore:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    async def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[LiveJob]]:
+    async def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[JobRow]]:
         """All live jobs; see the port."""
         await self._reach()
         live = [self._live_job(job) for _, job in sorted(self.disk.jobs.items()) if job.ended is None]
         for first in range(0, len(live), page):
             yield live[first : first + page]
 
-    def _live_job(self, job: Job) -> LiveJob:
+    def _live_job(self, job: Job) -> JobRow:
         row = job.new
-        attempt = self.disk.attempts.get(row.id)
-        return LiveJob(
+        return JobRow(
             row.id,
             row.order,
             row.teamspace,
-            job.kind,
+            self._kinds.index(job.kind) if job.kind in self._kinds else None,
             job.state,
             _run_at(row),
             row.chain,
@@ -317,7 +316,6 @@ class FakeStore:
             job.attempt,
             job.started,
             job.details,
-            attempt.counts if attempt else job.counts,
             row.new.stop_on_failure,
         )
 

@@ -30,7 +30,7 @@ from leadline.core.effects import Effects, Records, RefuseCall, SendCall, StartA
 from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, RulesSet, Ticked
 from leadline.core.model import Family, Kind, Limits, Rules
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, NextReset, WindowLimit
-from leadline.core.recovery import JobRow, PastCallRow, Recovery
+from leadline.core.recovery import PastCallRow, Recovery
 from leadline.core.scheduler import Scheduler
 from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient
@@ -191,25 +191,8 @@ class Supervisor:
             {row.account: row.state for row in recovered.accounts},
             [PastCallRow(call.id, call.account, call.cost, call.sent, call.began) for call in recovered.calls],
         )
-        numbers = {kind.name: kind.number for kind in self.kinds}
         async for page in self._store.live_jobs():
-            recovery.jobs(
-                JobRow(
-                    row.id,
-                    row.order,
-                    row.teamspace,
-                    numbers.get(row.kind),
-                    row.state,
-                    row.run_at,
-                    row.chain,
-                    row.step,
-                    row.attempt,
-                    row.started,
-                    row.details,
-                    row.stop_on_failure,
-                )
-                for row in page
-            )
+            recovery.jobs(page)
         first = recovery.finish(recovered.slots, recovered.last_job)
         async with anyio.create_task_group() as tasks:
             reign = Reign(self, scheduler, clock, tasks, recovered)

@@ -66,6 +66,8 @@ class Recovery:
         self._chains: dict[JobId, JobRow] = {}
         self._steps: dict[JobId, list[JobRow]] = {}
         self._cancelling: list[JobId] = []
+        self._order = 0
+        """That of the last job: those of one decision share the object, which is 32 bytes fewer for each."""
 
     def teamspaces(self, rows: Iterable[tuple[TeamspaceId, str]]) -> None:
         """Learn the teamspaces there are."""
@@ -120,7 +122,9 @@ class Recovery:
             state = JobState.QUEUED
             if stored.cancelling:
                 self._cancelling.append(row.id)
-        job = Job(row.order, row.id, row.teamspace, row.kind, state, details)
+        if row.order != self._order:
+            self._order = row.order
+        job = Job(self._order, row.id, row.teamspace, row.kind, state, details)
         self.scheduler.adopt(job, changed=state is not row.state)
 
     def _adopt_chain(self, row: JobRow, steps: Sequence[JobRow]) -> None:

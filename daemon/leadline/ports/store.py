@@ -13,6 +13,7 @@ from msgspec import Struct
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
 from leadline.core.events import KnownKey
 from leadline.core.model import Counts, Family, JobState
+from leadline.core.recovery import JobRow
 from leadline_protocol.errors import LeadlineError
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TableId, TeamspaceId
 
@@ -64,26 +65,6 @@ THIS_JOB: Final = Placeholder.THIS_JOB
 
 LOOK_BACK_JOBS: Final = 10_000
 """How far a listing looks back for what no index leads to: see `JobFilter`."""
-
-
-class LiveJob(Struct, frozen=True, gc=False):
-    """A row of the queue as recovery needs it; without its payload."""
-
-    id: JobId
-    order: int
-    teamspace: TeamspaceId
-    kind: str
-    state: JobState
-    run_at: Instant | None
-    chain: JobId | None
-    step: int | None
-    attempt: int
-    started: Instant | None
-    details: bytes
-    """JSON as in `JobChange.details`; empty where there is nothing beside the columns."""
-    counts: Counts
-    """As stored with its last attempt."""
-    stop_on_failure: bool
 
 
 class StoredCall(Struct, frozen=True, gc=False):
@@ -179,8 +160,11 @@ class Store(Protocol):
         """
         ...
 
-    def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[LiveJob]]:
-        """All jobs that have not ended, by id, in pages; a job of a kind that nobody knows is among them."""
+    def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[JobRow]]:
+        """All jobs that have not ended, by id, in pages, as recovery takes them.
+
+        A job's kind is its place among the kinds that `take_over` was told, None where it is not among them.
+        """
         ...
 
     async def commit(self, records: Records) -> None:

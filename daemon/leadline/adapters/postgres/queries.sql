@@ -99,18 +99,13 @@ SELECT
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
     ) AS instant
 
--- name: attempts
--- The counts of all live jobs that have started.
-SELECT job.id, coalesce(attempt.total, job.total, 0), done, failed, skipped, unknown
-FROM attempt JOIN job ON job.id = attempt.job
-
 -- name: attempted
 -- The live jobs that have started.
 SELECT job FROM attempt
 
 -- name: live_jobs
 -- A page of the queue in order of id, without what only the work itself reads.
-SELECT id, ord, teamspace, kind, state, run_at, chain, step, attempt, started, details, stop_on_failure, total
+SELECT id, ord, teamspace, kind, state, run_at, chain, step, attempt, started, details, stop_on_failure
 FROM job WHERE id > $1 ORDER BY id LIMIT $2
 
 -- name: partitions

@@ -28,13 +28,13 @@ from leadline.adapters.postgres.writer import NUMBER_OF, STATES, Row, Writer
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
 from leadline.core.events import KnownKey
 from leadline.core.model import SECOND, Counts, Family
+from leadline.core.recovery import JobRow
 from leadline.ports.store import (
     LOOK_BACK_JOBS,
     AttemptRetired,
     Contradiction,
     Fenced,
     JobFilter,
-    LiveJob,
     OwnedByAnother,
     Recovered,
     StoredCall,
@@ -170,10 +170,11 @@ class PostgresStore:
     ) -> "_Reign":
         stored = await session.fetch(QUERIES["kinds"].sql)
         numbers = {row["name"]: row["id"] for row in stored}
+        own = [numbers[name] for name in kinds]
         writer = Writer(
             await self._connections.dedicated(),
             epoch=fence.epoch,
-            kinds=[numbers[name] for name in kinds],
+            kinds=own,
             statements=self._statements,
             attempted=[row["job"] for row in await session.fetch(QUERIES["attempted"].sql)],
         )
@@ -184,6 +185,7 @@ class PostgresStore:
             askers=await self._connections.askers(),
             workers=await self._connections.workers(),
             teamspaces={name: number for number, name in teamspaces},
+            kinds={number: place for place, number in enumerate(own)},
             kind_names={row["id"]: row["name"] for row in stored},
             families={row["id"]: row["family"] for row in stored},
         )
@@ -291,19 +293,17 @@ class PostgresStore:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    async def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[LiveJob]]:
+    async def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[JobRow]]:
         """All live jobs; see the port. For the time before the first commit: pages are not of one moment."""
         reign = self._present()
         async with _lent(reign.readers) as connection:
             with translated(connection):
-                started = map(tuple, await connection.fetch(QUERIES["attempts"].sql))
-                counts = {JobId(job): Counts(*counted) for job, *counted in started}
                 statement = await connection.prepare(QUERIES["live_jobs"].sql)
                 coming = asyncio.ensure_future(statement.fetch(0, page))
                 try:
                     while rows := await coming:  # the server looks for the next page while this one is made use of
                         coming = asyncio.ensure_future(statement.fetch(rows[-1]["id"], page))
-                        yield [_live_job(tuple(row), reign.kind_names, counts) for row in rows]
+                        yield [_live_job(tuple(row), reign.kinds) for row in rows]
                 finally:
                     coming.cancel()
                     await asyncio.gather(coming, return_exceptions=True)
@@ -381,6 +381,8 @@ class _Reign(Struct):
     askers: Pool
     workers: Pool
     teamspaces: dict[str, TeamspaceId]
+    kinds: Mapping[int, int]
+    """The places of the kinds in the daemon's own order, by the database's numbers."""
     kind_names: Mapping[int, str]
     """By the database's numbers; also of kinds that only another version of the daemon knows."""
     families: Mapping[int, int]
@@ -413,12 +415,11 @@ async def _name_of_owner(session: Connection) -> str:
         return "a daemon that is just preparing it"
 
 
-def _live_job(row: Row, kinds: Mapping[int, str], counts: Mapping[JobId, Counts]) -> LiveJob:
-    job, order, teamspace, kind, state, run_at, chain, step, attempt, started, details, stops, total = row
-    counted = counts.get(job) or (Counts(total) if total else _NONE_COUNTED)
-    return LiveJob(
-        job, order, teamspace, kinds[kind], STATES[state], run_at, chain, step, attempt, started, details or b"",
-        counted, stops,
+def _live_job(row: Row, kinds: Mapping[int, int]) -> JobRow:
+    job, order, teamspace, kind, state, run_at, chain, step, attempts, started, details, stop_on_failure = row
+    return JobRow(
+        job, order, teamspace, kinds.get(kind), STATES[state], run_at, chain, step, attempts, started, details or b"",
+        stop_on_failure,
     )  # fmt: skip
 
 
