@@ -1,12 +1,13 @@
 """Q1 to Q3: one queue, one tables job per teamspace, and a capacity that only work in hand takes."""
 
+import pytest
 from msgspec.structs import replace
 
 from leadline.core import events as ev
+from leadline.core.admission import INSTANT_JOBS_PER_DECISION
 from leadline.core.effects import Receipt
 from leadline.core.model import SECOND, Family, JobState
 from leadline.core.rate_limit import Cost, Unit, WindowLimit
-from leadline.core.scheduler import INSTANT_JOBS_PER_DECISION
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import JobId
 from tests.core.harness import CAPACITY, RULES, START, Harness, new
@@ -177,6 +178,26 @@ def test_every_call_of_a_job_that_wakes_goes_out_together() -> None:
         queue.answer(one, call)
     queue.finish(one)
     assert set(queue.actors[other].out) == {calls[2]}
+
+
+def test_a_job_that_wakes_goes_ahead_of_a_step_that_takes_over_its_predecessors_slot() -> None:
+    queue = with_capacity(1)
+    sleeper = queue.submit("a")
+    queue.wait(sleeper, JobReason.BACKOFF, 5)
+    _, first, second = queue.submit_chain("b", "enrich", "enrich")
+    queue.wait_over(sleeper, JobReason.BACKOFF)
+    queue.finish(first)
+    assert queue.waits(sleeper) == set()
+    assert queue.waits(second) == {JobReason.CAPACITY}
+
+
+@pytest.mark.parametrize("how", ["pause", "cancel"])
+def test_a_lane_that_stood_ready_with_a_job_that_is_gone_goes_on_with_the_next(how: str) -> None:
+    queue = with_capacity(1)
+    running, gone, other = queue.submit("a"), queue.submit("b"), queue.submit("b")
+    queue.pause("job", gone) if how == "pause" else queue.cancel(gone)
+    queue.finish(running)
+    assert queue.running == {other}
 
 
 def test_a_job_whose_last_wait_closes_needs_its_share_again() -> None:

@@ -16,9 +16,10 @@ from msgspec import Struct
 from leadline.core.effects import Effects, SlotRow
 from leadline.core.events import AccountLearned
 from leadline.core.model import Chain, Details, Job, JobState, Now
+from leadline.core.places import StoredDetails
 from leadline.core.provider_account import Snapshot
 from leadline.core.rate_limit import Cost, PastCall
-from leadline.core.scheduler import Scheduler, StoredDetails
+from leadline.core.scheduler import Scheduler
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
 
 
