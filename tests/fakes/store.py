@@ -295,7 +295,7 @@ class FakeStore:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    async def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[JobRow]]:
+    async def live_jobs(self, page: int = 2_000) -> AsyncIterator[Sequence[JobRow]]:
         """All live jobs; see the port."""
         await self._reach()
         live = [self._live_job(job) for _, job in sorted(self.disk.jobs.items()) if job.ended is None]

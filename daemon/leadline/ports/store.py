@@ -160,7 +160,7 @@ class Store(Protocol):
         """
         ...
 
-    def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[JobRow]]:
+    def live_jobs(self, page: int = 2_000) -> AsyncIterator[Sequence[JobRow]]:
         """All jobs that have not ended, by id, in pages, as recovery takes them.
 
         A job's kind is its place among the kinds that `take_over` was told, None where it is not among them.

@@ -293,7 +293,7 @@ class PostgresStore:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    async def live_jobs(self, page: int = 10_000) -> AsyncIterator[Sequence[JobRow]]:
+    async def live_jobs(self, page: int = 2_000) -> AsyncIterator[Sequence[JobRow]]:
         """All live jobs; see the port. For the time before the first commit: pages are not of one moment."""
         reign = self._present()
         async with _lent(reign.readers) as connection:
