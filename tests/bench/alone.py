@@ -7,13 +7,15 @@ how much of a provider's limit is really used.
 import gc
 import time
 import tracemalloc
-from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+
+from msgspec.structs import replace
 
 from leadline.core.effects import StartAttempt
 from leadline.core.events import (
     AccountLearned,
+    AttemptFinished,
     CallAsked,
     CallEnd,
     CallEnded,
@@ -24,7 +26,7 @@ from leadline.core.events import (
     ResponseBegan,
     Submitted,
 )
-from leadline.core.model import SECOND, Family, Kind, Limits, Now, Rules
+from leadline.core.model import SECOND, Counts, Family, JobState, Kind, Limits, Now, Rules
 from leadline.core.rate_limit import Cost, WindowLimit
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.ids import AccountName, CallId, Instant, LeadId
@@ -79,35 +81,51 @@ def bytes_per_queued_job(length: int) -> float:
 
 def dispatch_cost(rounds: int, short: int, long: int) -> list[Round]:
     """Microseconds to admit, start and end a job behind a long queue, beside the same behind a short one."""
-    queues = [_letting_go(short), _letting_go(long)]
+    queues = [_Steady(short), _Steady(long)]
     measured = []
-    for number in range(rounds):
-        before = queues[0](number)
-        ours = queues[1](number)
-        after = queues[0](number)
+    for _ in range(rounds):
+        before = queues[0].microseconds()
+        ours = queues[1].microseconds()
+        after = queues[0].microseconds()
         measured.append(Round(ours, (before + after) / 2))
     return measured
 
 
-def _letting_go(length: int) -> Callable[[int], float]:
-    """A queue that keeps its length: for each job that ends one comes in."""
-    scheduler = _filled(length)
-    scheduler.handle([PauseSet("queue", "", paused=False)], _at(2 * SECOND))
-    decisions = 4
+class _Steady:
+    """A queue that keeps its length: for each job that ends the next one starts, and another one comes in."""
 
-    def measure(number: int) -> float:
-        ended = 0
-        arriving = min(BATCH, length)
-        batches = [_jobs(each * arriving, arriving, NOOP.number) for each in range(decisions)]
-        instant = (3 + number) * SECOND
-        started = time.perf_counter()
-        for each, batch in enumerate(batches):
-            ended += len(scheduler.handle([batch], _at(instant + each)).records.ended)
-        seconds = time.perf_counter() - started
-        assert ended, "nothing was dispatched"
-        return 1e6 * seconds / ended
+    RUNNING = 200
+    DECISIONS = 40
 
-    return measure
+    def __init__(self, length: int) -> None:
+        rules = replace(RULES, capacity={**RULES.capacity, ENRICH.family: self.RUNNING})
+        self._scheduler = Scheduler([NOOP, ENRICH], rules)
+        self._instant = SECOND
+        self._running = []
+        for first in range(0, length + self.RUNNING, BATCH):
+            jobs = _jobs(first, min(BATCH, length + self.RUNNING - first), ENRICH.number)
+            self._running += self._scheduler.handle([jobs], self._next_moment()).starts
+        assert len(self._running) == self.RUNNING
+
+    def microseconds(self) -> float:
+        """What a job takes on its way through, all three decisions about it together."""
+        seconds = 0.0
+        for _ in range(self.DECISIONS):
+            events: list[Event] = [
+                AttemptFinished(start.job, start.number, JobState.COMPLETED, Counts()) for start in self._running
+            ]
+            events.append(_jobs(self._instant % TEAMSPACES, self.RUNNING, ENRICH.number))
+            now = self._next_moment()
+            began = time.perf_counter()
+            effects = self._scheduler.handle(events, now)
+            seconds += time.perf_counter() - began
+            self._running = effects.starts
+            assert len(self._running) == self.RUNNING
+        return 1e6 * seconds / (self.DECISIONS * self.RUNNING)
+
+    def _next_moment(self) -> Now:
+        self._instant += 1_000
+        return _at(self._instant)
 
 
 def provider_at_its_limit(teamspaces: int, windows: int) -> Round:

@@ -89,13 +89,18 @@ async def single_insert_rate(url: str, jobs: Rows, connections: int) -> float:
             await connection.close()
 
 
-async def single_commit_seconds(connection: Connection, jobs: Rows, commits: int) -> list[float]:
-    """How long each of so many INSERTs of one row took, on an idle server."""
+async def single_commit_seconds(connection: Connection, jobs: Rows, commits: int, per_second: float) -> list[float]:
+    """How long each of so many INSERTs of one row took, at that pace.
+
+    The pace matters: one commit right after the other takes a quarter of the time of commits that find processor and
+    disk asleep, and a daemon with little to do meets them like that too.
+    """
     await connection.execute("TRUNCATE bench.job")
     places = ", ".join(f"${number}" for number in range(1, len(jobs.columns) + 1))
     statement = await connection.prepare(f"INSERT INTO bench.job ({', '.join(jobs.columns)}) VALUES ({places})")
     seconds = []
     for record in jobs.records[:commits]:
+        await asyncio.sleep(1 / per_second)
         started = time.perf_counter()
         await statement.fetch(*record)
         seconds.append(time.perf_counter() - started)

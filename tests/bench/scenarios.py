@@ -25,6 +25,9 @@ T = TypeVar("T")
 PAUSE = {"op": "pause", "scope": "queue"}
 RESUME = {"op": "resume", "scope": "queue"}
 
+CALM_PER_SECOND = 100
+BUSY_PER_SECOND = 2_000
+
 STALLED_SECONDS = 0.005
 """An fdatasync p99 above this says that the disk is somebody else's at the moment."""
 
@@ -34,7 +37,7 @@ class Sizes(Struct, frozen=True):
 
     jobs: int = 40_000
     client_jobs: int = 8_000
-    commits: int = 300
+    commits: int = 150
     seconds: float = 2.5
     queued: int = 200_000
     dispatched_short: int = 1_000
@@ -160,17 +163,17 @@ async def start_latency(place: Place, rounds: int, sizes: Sizes) -> Measured:
     """How long after its line was written a job's work begins."""
     measured: Measured = {"start_p50": [], "start_p99": [], "start_p99_2000": []}
     async with place.daemon("start_latency") as daemon, connected(daemon.url) as raw:
-        await _blocking(partial(_start_milliseconds, daemon, 2_000, sizes.seconds))
+        await _blocking(partial(_start_milliseconds, daemon, BUSY_PER_SECOND, sizes.seconds))
         daemon.tell(PAUSE)
         await _blocking(partial(one_at_a_time, daemon.socket, 50, sizes.commits))
         jobs = await limits.stored(raw, "add_jobs", limit=sizes.commits)
         daemon.tell(RESUME)
         for _ in range(rounds):
             synced = limits.fdatasync_seconds(place.folder)
-            commits = await limits.single_commit_seconds(raw, jobs, sizes.commits)
-            calm = await _blocking(partial(_start_milliseconds, daemon, 100, sizes.seconds))
-            busy = await _blocking(partial(_start_milliseconds, daemon, 2_000, sizes.seconds))
-            commits += await limits.single_commit_seconds(raw, jobs, sizes.commits)
+            commits = await limits.single_commit_seconds(raw, jobs, sizes.commits, CALM_PER_SECOND)
+            calm = await _blocking(partial(_start_milliseconds, daemon, CALM_PER_SECOND, sizes.seconds))
+            busy = await _blocking(partial(_start_milliseconds, daemon, BUSY_PER_SECOND, sizes.seconds))
+            commits += await limits.single_commit_seconds(raw, jobs, sizes.commits, CALM_PER_SECOND)
             synced += limits.fdatasync_seconds(place.folder)
             disk = limits.percentile(synced, 99)
             stalled = disk > STALLED_SECONDS
