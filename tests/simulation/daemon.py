@@ -235,7 +235,8 @@ class Reign:
         write()
 
     def freeze(self, until: int) -> None:
-        """The process stands still until then."""
+        """The process stands still until then, or for as long as it does already."""
+        until = max(until, self.process.frozen_until)
         self.process.frozen_until = until
         self.freezes.append((self.agenda.now, until))
 

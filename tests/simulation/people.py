@@ -78,16 +78,16 @@ class People:
 
         self._agenda.after(round(chance.expovariate(1 / seconds) * SECOND), WORLD, then)
 
-    def insist(self, event: ev.Event, heard: Callable[[Answer], None] | None = None) -> None:
-        """Say it until a daemon has heard it."""
+    def insist(self, say: Callable[[], ev.Event], heard: Callable[[Answer], None] | None = None) -> None:
+        """Say it until a daemon has heard it; what is said is what is wanted at that moment."""
 
         def again() -> None:
-            self._agenda.after(SECOND, WORLD, self.insist, event, heard)
+            self._agenda.after(SECOND, WORLD, self.insist, say, heard)
 
         if self._stage.reign is None:
             again()
         else:
-            self._stage.reign.post(event, heard, again)
+            self._stage.reign.post(say(), heard, again)
 
     # -- submitting -------------------------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class People:
             else:
                 assert answer.code is ErrorCode.QUEUE_FULL, f"a submission was refused: {answer}"
 
-        self.insist(ev.Submitted([new]), heard)
+        self.insist(lambda: ev.Submitted([new]), heard)
 
     def _new(self, chance: random.Random, key: str) -> ev.NewJob:
         teamspace = chance.choice(TEAMSPACES)
@@ -142,7 +142,8 @@ class People:
         job = self._live_job(chance)
         if job is not None:
             self._stage.struck(Fault.CANCEL)
-            self.insist(ev.CancelAsked(job, force=chance.random() < 0.3))
+            order = ev.CancelAsked(job, force=chance.random() < 0.3)
+            self.insist(lambda: order)
 
     def _pause(self) -> None:
         chance = self._dice[Fault.PAUSE]
@@ -162,18 +163,7 @@ class People:
 
     def _set_pause(self, scope: tuple[str, str], *, paused: bool) -> None:
         self._paused[scope] = paused
-        self._say_pause(scope)
-
-    def _say_pause(self, scope: tuple[str, str]) -> None:
-        """Say what is wanted now until it is heard: an earlier wish that comes through late is no wish any more."""
-
-        def again() -> None:
-            self._agenda.after(SECOND, WORLD, self._say_pause, scope)
-
-        if self._stage.reign is None:
-            again()
-        else:
-            self._stage.reign.post(ev.PauseSet(*scope, paused=self._paused[scope]), None, again)
+        self.insist(lambda: ev.PauseSet(*scope, paused=self._paused[scope]))
 
     def _set_limits(self) -> None:
         chance = self._dice[Fault.LIMITS]
@@ -184,13 +174,13 @@ class People:
 
     def limit(self, teamspace: str, tables: int) -> None:
         slots = {**self._stage.around.rules.default_limits.slots, Family.TABLES: tables}
-        event = self._stage.around.limits[teamspace] = ev.LimitsSet(teamspace, Limits(slots, max_queued=60))
-        self.insist(event)
+        self._stage.around.limits[teamspace] = ev.LimitsSet(teamspace, Limits(slots, max_queued=60))
+        self.insist(lambda: self._stage.around.limits[teamspace])
 
     def set_capacity(self, tables: int) -> None:
         rules = self._stage.around.rules
         self._stage.around.rules = replace(rules, capacity={**rules.capacity, Family.TABLES: tables})
-        self.insist(ev.RulesSet(self._stage.around.rules))
+        self.insist(lambda: ev.RulesSet(self._stage.around.rules))
 
     def calm_down(self) -> None:
         """Take back everything that holds jobs up."""
