@@ -236,9 +236,10 @@ class Reign:
 
     def freeze(self, until: int) -> None:
         """The process stands still until then, or for as long as it does already."""
-        until = max(until, self.process.frozen_until)
-        self.process.frozen_until = until
-        self.freezes.append((self.agenda.now, until))
+        since = max(self.agenda.now, self.process.frozen_until)
+        if since < until:
+            self.process.frozen_until = until
+            self.freezes.append((since, until))
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
