@@ -45,6 +45,7 @@ from tests.contracts.stores import (
     T,
     admission,
     end,
+    hashed,
     key,
     row,
     rule,
@@ -436,10 +437,12 @@ async def test_a_jobs_story_is_told_in_order(daemon: Daemon) -> None:
 async def test_a_key_stands_for_its_job_live_or_ended(daemon: Daemon) -> None:
     keyed = submission(key=key("order-17"))
     await daemon.store.commit(together(admission(row(1, keyed)), end(2, admitted=row(2, submission(key=key("done"))))))
-    known = await daemon.store.known_keys([("acme", b"order-17"), ("acme", b"done"), ("beta", b"done"), ("new", b"x")])
+    known = await daemon.store.known_keys(
+        [("acme", hashed("order-17")), ("acme", hashed("done")), ("beta", hashed("done")), ("new", hashed("x"))]
+    )
     assert known == {
-        ("acme", b"order-17"): KnownKey(JobId(1), b"body", JobState.QUEUED),
-        ("acme", b"done"): KnownKey(JobId(2), b"body", JobState.COMPLETED),
+        ("acme", hashed("order-17")): KnownKey(JobId(1), b"body", JobState.QUEUED),
+        ("acme", hashed("done")): KnownKey(JobId(2), b"body", JobState.COMPLETED),
     }
     assert await daemon.store.known_keys([]) == {}
 
@@ -447,15 +450,15 @@ async def test_a_key_stands_for_its_job_live_or_ended(daemon: Daemon) -> None:
 async def test_the_same_key_of_another_teamspace_is_another_key(daemon: Daemon) -> None:
     keyed = submission(key=key("order-17"))
     await daemon.store.commit(admission(row(1, keyed), row(2, keyed, teamspace=BETA)))
-    known = await daemon.store.known_keys([("beta", b"order-17")])
-    assert known["beta", b"order-17"].job == 2
+    known = await daemon.store.known_keys([("beta", hashed("order-17"))])
+    assert known["beta", hashed("order-17")].job == 2
 
 
 async def test_keys_of_a_teamspace_that_came_in_with_them_are_known(daemon: Daemon) -> None:
     newcomer = row(1, submission(key=key("first")), teamspace=ACME)
     await daemon.store.commit(admission(newcomer))
     await rule(daemon)
-    assert set(await daemon.store.known_keys([("acme", b"first")])) == {("acme", b"first")}
+    assert set(await daemon.store.known_keys([("acme", hashed("first"))])) == {("acme", hashed("first"))}
 
 
 @pytest.mark.parametrize("jobs", [1, 100])
@@ -473,7 +476,7 @@ async def test_a_key_that_has_expired_makes_room(place: Place, daemon: Daemon, j
     first = [row(number, submission(key=key(f"k{number}"))) for number in range(1, jobs + 1)]
     await daemon.store.commit(admission(*first))
     await place.expire_keys()
-    asked = [("acme", f"k{job.id}".encode()) for job in first]
+    asked = [("acme", hashed(f"k{job.id}")) for job in first]
     assert await daemon.store.known_keys(asked) == {}
     await daemon.store.commit(admission(*(row(1_000 + job.id, job.new) for job in first)))
     assert (await daemon.store.known_keys(asked))[asked[-1]].job == 1_000 + jobs

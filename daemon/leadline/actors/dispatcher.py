@@ -118,7 +118,7 @@ class Dispatcher:
         """What was taken out of the inbox and is not durable yet: two batches at most."""
         self._landing: asyncio.Task[None] | None = None
         """The last commit and what is done upon it."""
-        self._under_way: Records | None = None
+        self._under_way: Effects | None = None
         """What is being committed."""
 
     # -- what others call -------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class Dispatcher:
     async def _land(self, effects: Effects, batch: Sequence[_Posted]) -> None:
         """Make a decision durable, then carry it out."""
         if effects.records:
-            self._under_way = effects.records
+            self._under_way = effects
             began = self._clock.now().instant
             await self._store.commit(effects.records)
             self.pace.stored(began, self._clock.now().instant, len(effects.records.ended))
@@ -316,21 +316,18 @@ def unavailable() -> Refused:
     return Refused(ErrorCode.UNAVAILABLE, message, retry_after=RETRY_SECONDS)
 
 
-def _known_by(records: Records | None, wanted: Sequence[tuple[str, bytes]]) -> Mapping[tuple[str, bytes], KnownKey]:
+def _known_by(effects: Effects | None, wanted: Sequence[tuple[str, bytes]]) -> Mapping[tuple[str, bytes], KnownKey]:
     """Which of these keys are among what is being stored."""
-    if records is None:
+    if effects is None or effects.keys.keys().isdisjoint(wanted):
         return {}
-    rows = {(row.new.teamspace, row.new.key.key_hash): row for row in records.admitted if row.new.key is not None}
-    again = [key for key in wanted if key in rows]
-    if not again:
-        return {}
-    ended = {end.id: end.state for end in records.ended}
-    known = {}
-    for key in again:
-        row = rows[key]
-        assert row.new.key is not None
-        known[key] = KnownKey(row.id, row.new.key.body_hash, ended.get(row.id, row.state))
-    return known
+    states = {row.id: row.state for row in effects.records.admitted}
+    states.update((end.id, end.state) for end in effects.records.ended)
+    return {
+        key: KnownKey(job, body_hash, states[job])
+        for key in wanted
+        if key in effects.keys
+        for job, body_hash in [effects.keys[key]]
+    }
 
 
 def _told(event: Submitted, known: Mapping[tuple[str, bytes], KnownKey]) -> Submitted:

@@ -202,7 +202,8 @@ class Backlog:
     def ahead_at_most(self, lane: Lane, job: Job) -> int:
         """The same for receipts, which are written by the thousand: exact in short lanes, else no less than it is."""
         if job.order >= lane.latest or len(lane.heap) > _COUNTED_MAX:
-            return lane.in_the_way() + max(0, lane.queued - 1)
+            before = lane.queued - 1 if lane.queued else 0
+            return before + lane.in_the_way() if lane.held else before
         return self.ahead_of(job, lane.family)
 
     def lanes_before(self, job: Job, family: Family) -> int:

@@ -24,8 +24,6 @@ class Decision(Struct):
     """Attempts that are handed to their actors when the decision is complete."""
     admitted: dict[JobId, AdmittedJob] = field(default_factory=dict)
     """Jobs that came in with this decision and have not ended in it."""
-    keys: dict[tuple[str, bytes], tuple[JobId, bytes]] = field(default_factory=dict)
-    """(teamspace, key hash) to (job, body hash) of those: no look-up of the database knows them yet."""
     instant_jobs: int = 0
     """Jobs without work that it has started and ended."""
 

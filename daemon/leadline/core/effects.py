@@ -204,5 +204,8 @@ class Effects(Struct):
     sends: list[SendCall] = field(default_factory=list)
     refused_calls: list[RefuseCall] = field(default_factory=list)
     warnings: list[WarnStalled] = field(default_factory=list)
+    keys: dict[tuple[str, bytes], tuple[JobId, bytes]] = field(default_factory=dict)
+    """(teamspace, key hash) to (job, body hash) of the admitted jobs: the database knows them when it has the records.
+    """
     more: bool = False
     """True: there is more to do at once; call again without waiting for an event."""

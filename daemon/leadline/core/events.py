@@ -26,6 +26,7 @@ class Key(Struct, frozen=True, gc=False):
     """An idempotency key as submitted."""
 
     key_hash: bytes
+    """16 bytes."""
     body_hash: bytes
     known: KnownKey | None = None
 

@@ -169,14 +169,14 @@ FROM finished AS f JOIN job USING (id)
 
 -- name: add_keys
 -- Keys of admitted jobs.
-INSERT INTO submission_key (teamspace, key_hash, body_hash, job)
-VALUES ($1, $2, $3, $4)
+INSERT INTO submission_key (key, body_hash, job)
+VALUES ($1, $2, $3)
 
 -- name: replace_keys
 -- The same where some have expired and make room; one that has not stays, and the caller counts. Twice as slow.
-INSERT INTO submission_key (teamspace, key_hash, body_hash, job)
-SELECT * FROM unnest($1::integer[], $2::bytea[], $3::bytea[], $4::bigint[])
-ON CONFLICT (teamspace, key_hash) DO UPDATE
+INSERT INTO submission_key (key, body_hash, job)
+SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[])
+ON CONFLICT (key) DO UPDATE
 SET body_hash = excluded.body_hash, job = excluded.job, expires = excluded.expires
 WHERE submission_key.expires <= now()
 
@@ -244,11 +244,10 @@ VALUES ($1, $2, $3, $4, $5)
 SELECT job FROM attempt WHERE job = $1 AND number = $2 FOR NO KEY UPDATE
 
 -- name: known_keys
--- The jobs that stand under these keys, live or ended.
-SELECT known.teamspace, known.key_hash, known.job, known.body_hash, found.state
-FROM unnest($1::integer[], $2::bytea[]) AS asked (teamspace, key_hash)
-JOIN submission_key AS known
-    ON known.teamspace = asked.teamspace AND known.key_hash = asked.key_hash AND known.expires > now()
+-- The jobs that stand under these keys ($1, 20 bytes each), live or ended.
+SELECT known.key, known.job, known.body_hash, found.state
+FROM generate_series(1, length($1::bytea), 20) AS place
+JOIN submission_key AS known ON known.key = substring($1 FROM place FOR 20) AND known.expires > now()
 CROSS JOIN LATERAL (
     SELECT state FROM job WHERE id = known.job
     UNION ALL

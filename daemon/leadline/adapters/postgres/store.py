@@ -24,7 +24,7 @@ from leadline.adapters.postgres.migrate import migrate
 from leadline.adapters.postgres.partitions import IDS_PER_PARTITION, Partitions
 from leadline.adapters.postgres.pool import Connection, Connections, Pool, check_server, connecting, translated
 from leadline.adapters.postgres.queries import QUERIES
-from leadline.adapters.postgres.writer import NUMBER_OF, STATES, Row, Writer
+from leadline.adapters.postgres.writer import NUMBER_OF, STATES, Row, Writer, stored_key
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
 from leadline.core.events import KnownKey
 from leadline.core.model import SECOND, Counts, Family
@@ -311,13 +311,12 @@ class PostgresStore:
     async def known_keys(self, keys: Sequence[tuple[str, bytes]]) -> Mapping[tuple[str, bytes], KnownKey]:
         """What is stored under these keys; see the port."""
         numbers = self._present().teamspaces
-        asked = {(numbers[name], key_hash): name for name, key_hash in keys if name in numbers}
+        asked = {stored_key(numbers[name], key_hash): (name, key_hash) for name, key_hash in keys if name in numbers}
         if not asked:
             return {}
-        teamspaces, hashes = zip(*asked, strict=True)
         return {
-            (asked[teamspace, key_hash], key_hash): KnownKey(job, body_hash, STATES[state])
-            for teamspace, key_hash, job, body_hash, state in await self._fetch("known_keys", teamspaces, hashes)
+            asked[key]: KnownKey(job, body_hash, STATES[state])
+            for key, job, body_hash, state in await self._fetch("known_keys", b"".join(asked))
         }
 
     async def jobs_by_id(self, jobs: Sequence[JobId]) -> Mapping[JobId, StoredJob]:

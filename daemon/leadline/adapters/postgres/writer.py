@@ -113,7 +113,7 @@ class Writer:
 
     async def _keep_keys(self, statement: str, admitted: Iterable[AdmittedJob]) -> None:
         keys = [
-            (job.teamspace, job.new.key.key_hash, job.new.key.body_hash, job.id)
+            (stored_key(job.teamspace, job.new.key.key_hash), job.new.key.body_hash, job.id)
             for job in admitted
             if job.new.key is not None
         ]
@@ -242,6 +242,11 @@ class Writer:
         status = await self.connection.execute(QUERIES[name].sql, *zip(*rows, strict=True))
         if must_find:
             _check(name, status, rows)
+
+
+def stored_key(teamspace: int, key_hash: bytes) -> bytes:
+    """An idempotency key as the database holds it."""
+    return teamspace.to_bytes(4) + key_hash
 
 
 def _run_at(job: AdmittedJob) -> int | None:

@@ -123,14 +123,13 @@ CREATE TABLE running_slot (
     PRIMARY KEY (teamspace, family, slot)
 );
 
--- Idempotency keys and the jobs that they stand for.
+-- Idempotency keys and the jobs that they stand for. `key` is the teamspace's number in 4 bytes, the greatest first, and
+-- the key's hash in 16: so that any number of keys can be asked for as one run of bytes, a quarter of what arrays cost.
 CREATE TABLE submission_key (
-    teamspace integer NOT NULL,
-    key_hash bytea NOT NULL,
+    key bytea PRIMARY KEY CHECK (length(key) = 20),
     body_hash bytea NOT NULL,
     job bigint NOT NULL,
-    expires timestamptz NOT NULL DEFAULT now() + interval '30 days',
-    PRIMARY KEY (teamspace, key_hash)
+    expires timestamptz NOT NULL DEFAULT now() + interval '30 days'
 );
 
 -- Requests to providers: stored as `sent` before they go out; later done, failed, throttled, unknown or unsent.
