@@ -1,10 +1,12 @@
 """What may have reached a provider is told apart by how a request ended: nothing, perhaps all of it, surely all."""
 
+import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 
 import pytest
+import uvloop
 
 from leadline.adapters import provider_http
 from leadline.adapters.provider_http import ProviderHttp
@@ -62,6 +64,38 @@ async def test_nothing_leaves_where_the_last_look_says_no(client: ProviderHttp) 
         with pytest.raises(Withdrawn):
             await send(client, post(f"{served.url}/enrich"), Looks(may_send=False))
         assert served.calls == []
+
+
+@pytest.mark.parametrize("body", [b'{"email":"a@b.example"}', b""])
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_the_last_look_lets_go_has_left_before_anything_else_happens(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], body: bytes
+) -> None:
+    """A process that is stopped after its look must not send when it wakes, so there is nothing between the two."""
+    left: list[bytes] = []
+
+    async def look() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def may_send() -> bool:
+                loop.call_soon(peek)
+                return True
+
+            def peek() -> None:
+                peer, _ = server.accept()
+                with peer, suppress(BlockingIOError):
+                    left.append(peer.recv(10_000, socket.MSG_DONTWAIT))
+
+            async with provider_http.provider_http(flight_seconds=5.0) as client:
+                url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+                with pytest.raises(Ambiguous):
+                    await client.send(Request("POST", url, {}, body, 5.0), may_send=may_send, began=lambda: None)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(look())
+    assert left
+    assert left[0].endswith(b"\r\n\r\n" + body)
 
 
 async def test_a_refused_connection_is_unsent(client: ProviderHttp) -> None:

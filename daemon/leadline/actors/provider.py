@@ -3,7 +3,8 @@
 An attempt asks here. Even pacing, where the account is configured to have it, is acquired before the question is put
 to the scheduler, so that nobody holds a charge while he is being paced. The permit comes back through the dispatcher
 when the call is charged and stored as sent; between that and the first byte there is one look, without an await, at
-whether a stop, a cancel or a pause has come in the meantime.
+whether a stop, a cancel or a pause has come in the meantime, and whether the permit has grown too old: a daemon that
+stood still may have been replaced.
 """
 
 import asyncio
@@ -96,8 +97,7 @@ class ProviderActor:
 
         def may_send() -> bool:
             instant = self._clock.now().instant
-            account = self._dispatcher.scheduler.accounts.get(self.account)
-            if permit.stopping() or account is None or not account.may_send(call, instant):
+            if permit.stopping() or not self._dispatcher.scheduler.may_send(call, instant):
                 return False
             self._dispatcher.post(CallSent(call, instant))
             return True

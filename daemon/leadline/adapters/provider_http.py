@@ -5,8 +5,11 @@ retries, no cookies, no environment proxies. Three moments matter to the caller 
 first byte (`Unsent`: nothing can have happened), between the first byte and the response's headers (`Ambiguous`), and
 after the headers (`BrokenResponse`).
 
-The last look before the first byte sits in the one place that aiohttp calls right before it writes,
-`ClientRequest.send`, so that connecting, which takes its time, lies before it. The socket gets TCP_USER_TIMEOUT, so
+The last look before the first byte has to be where the bytes really go to the kernel, after connecting, which takes
+its time. aiohttp writes a request with a body in a task of its own, and uvloop gathers what is written until the end of
+the turn: a process that is stopped in between sends when it wakes, long after it has looked. So the look is in that
+task (where there is no body, right before the write), and connections are told to gather nothing; only TLS, which
+uvloop writes through a transport of its own, still waits for the end of the turn. The socket gets TCP_USER_TIMEOUT, so
 that what is not acknowledged within the flight time is given up by the kernel and cannot reach the provider later.
 """
 
@@ -18,14 +21,21 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 import aiohttp
-from aiohttp import ClientRequest, TCPConnector
+from aiohttp import ClientRequest, ClientResponse, TCPConnector
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 
+from leadline.core.permits import PERMIT_SECONDS
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent, Withdrawn
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 """The largest body that is read, after decompression."""
 
 CONNECTIONS_PER_HOST_MAX: Final = 100
+
+CONNECT_SECONDS: Final = PERMIT_SECONDS - 1.0
+"""How long a connection may take to come about. Leave to send does not last longer, so a provider that is this slow
+could be asked for ever and never sent to; as `Unsent` it is a failure that is counted."""
 
 
 class _LeaveWithdrawn(Exception):
@@ -36,8 +46,15 @@ class _Flight:
     """How far a request has got."""
 
     def __init__(self, may_send: Callable[[], bool]) -> None:
-        self.may_send: Final = may_send
+        self._may_send = may_send
         self.sent = False
+
+    def look(self) -> None:
+        """Take the last look; what follows without an await sends. Raises _LeaveWithdrawn."""
+        if not self.sent:
+            if not self._may_send():
+                raise _LeaveWithdrawn
+            self.sent = True
 
 
 _FLIGHT: ContextVar[_Flight] = ContextVar("flight")
@@ -46,12 +63,23 @@ _FLIGHT: ContextVar[_Flight] = ContextVar("flight")
 class _LookingRequest(ClientRequest):
     """A request that looks once more before its first byte."""
 
-    async def send(self, conn: Any) -> Any:
-        flight = _FLIGHT.get()
-        if not flight.may_send():
-            raise _LeaveWithdrawn
-        flight.sent = True
+    async def send(self, conn: Connection) -> ClientResponse:
+        assert conn.transport is not None, "it has just been connected"
+        conn.transport.set_write_buffer_limits(high=0)
+        if not self.body:
+            _FLIGHT.get().look()
         return await super().send(conn)
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        try:
+            _FLIGHT.get().look()
+        except _LeaveWithdrawn as withdrawn:
+            assert conn.protocol is not None
+            conn.protocol.set_exception(withdrawn)  # whoever waits for the answer is told
+        else:
+            await super().write_bytes(writer, conn, content_length)
 
 
 class ProviderHttp:
@@ -120,7 +148,7 @@ async def provider_http(flight_seconds: float) -> AsyncIterator[ProviderHttp]:
         connector=connector,
         request_class=_LookingRequest,
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         trust_env=False,
         auto_decompress=True,
     ) as session:

@@ -18,7 +18,7 @@ class Unsent(LeadlineError):
 
 
 class Withdrawn(Unsent):
-    """Leave to send was withdrawn at the last look: a stop or a pause has come."""
+    """Leave to send was withdrawn at the last look: a stop or a pause has come, or it is too old."""
 
 
 class Ambiguous(LeadlineError):
