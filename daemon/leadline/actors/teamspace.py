@@ -41,6 +41,9 @@ from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, Teamspace
 
 log = structlog.get_logger(__name__)
 
+_LOST: Final = (Unavailable, OutcomeUnknown, Fenced)
+"""What happens to the database, and is nobody's fault in a job's work."""
+
 FRAMES_MAX: Final = 12
 """So much of a stack says where something waits."""
 
@@ -274,13 +277,16 @@ class TeamspaceActor:
                 finished = await self._work(order)
             except (Stopped, AttemptRetired):
                 pass
-            except (Unavailable, OutcomeUnknown, Fenced) as error:
+            except _LOST as error:
                 evidence = f"the database was lost: {error}"
             except Refused as refused:  # what held at the submission does not any more, such as a column that is gone
                 finished = Finished(JobState.FAILED, self._counts(order.job), JobReason.ERROR, str(refused))
             except Exception as error:  # noqa: BLE001  a fault in a job's work is that job's end, not the daemon's
-                log.error("job_failed", job=order.job, attempt=order.number, error=traceback.format_exc())
-                finished = Finished(JobState.FAILED, self._counts(order.job), JobReason.ERROR, _sentence(error))
+                if (lost := _lost(error)) is not None:
+                    evidence = f"the database was lost: {lost}"
+                else:
+                    log.error("job_failed", job=order.job, attempt=order.number, error=traceback.format_exc())
+                    finished = Finished(JobState.FAILED, self._counts(order.job), JobReason.ERROR, _sentence(error))
         attempt = self._attempts.pop(order.job, None)
         del self._scopes[order.job]
         told = self._told.pop(order.job, None)
@@ -316,6 +322,13 @@ class TeamspaceActor:
 def _let_go(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _lost(error: BaseException) -> BaseException | None:
+    """The loss of the database among the faults of a task group: what else went wrong there may follow from it."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((lost for inner in error.exceptions if (lost := _lost(inner)) is not None), None)
+    return error if isinstance(error, _LOST) else None
 
 
 def _sentence(error: BaseException) -> str:
