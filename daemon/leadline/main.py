@@ -80,13 +80,20 @@ SUBMISSION_SECONDS_MAX: Final = SECONDS_PER_HOUR
 """Longer than it takes from the copy of an upload's file until its job is stored or refused."""
 
 
-def serve(config: Config, *, config_path: Path | None, state_dir: Path, runtime_dir: Path) -> int:
-    """Run the daemon until it is told to stop; the exit status: 0 stopped, 1 could not run."""
+def serve(
+    config: Config, *, config_path: Path | None, state_dir: Path, runtime_dir: Path, takeover: bool = False
+) -> int:
+    """Run the daemon until it is told to stop; the exit status: 0 stopped, 1 could not run, or was replaced.
+
+    `takeover`: in the place of one that is alive.
+    """
     _set_up_log(config)
     collect_garbage_seldom()
     status = 0
     try:
-        anyio.run(partial(_serve, config, config_path, state_dir, runtime_dir), backend_options={"use_uvloop": True})
+        anyio.run(
+            partial(_serve, config, config_path, state_dir, runtime_dir, takeover), backend_options={"use_uvloop": True}
+        )
     except* (StateInUse, OwnedByAnother, Fenced, EmbeddedPostgresError, LeadlineError, OSError) as faults:
         status = 1
         for fault in _flat(faults):
@@ -135,8 +142,10 @@ def collect_garbage_seldom() -> None:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
-async def _serve(config: Config, config_path: Path | None, state_dir: Path, runtime_dir: Path) -> None:
-    async with daemon(config, config_path=config_path, state_dir=state_dir, runtime_dir=runtime_dir) as running:
+async def _serve(config: Config, config_path: Path | None, state_dir: Path, runtime_dir: Path, takeover: bool) -> None:
+    async with daemon(
+        config, config_path=config_path, state_dir=state_dir, runtime_dir=runtime_dir, takeover=takeover
+    ) as running:
         await running.until_stopped()
 
 
@@ -393,13 +402,14 @@ async def daemon(
     config_path: Path | None,
     state_dir: Path,
     runtime_dir: Path,
+    takeover: bool = False,
     extra_kinds: Callable[[PostgresStore], Sequence[JobKind]] = lambda _: (),
     extra_submissions: Sequence[type[wire.Submission]] = (),
 ) -> AsyncIterator[Daemon]:
     """A daemon that runs as long as the context is open. The extra kinds are for tests."""
     async with AsyncExitStack() as stack:
         make_state(state_dir)
-        stack.enter_context(sole_owner(state_dir))
+        place = stack.enter_context(sole_owner(state_dir, takeover=takeover))
         announcer = Announcer()
         submissions = (*wire.SUBMISSION_TYPES, *extra_submissions)
         connected = Connections(announcer)
@@ -427,6 +437,8 @@ async def daemon(
         kinds = [*table_kinds(config, leads, uploads, state_dir, running.endpoints), *extra_kinds(store)]
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
+            place=place,
+            takeover=takeover,
             store=store,
             clock=_clock,
             kinds=kinds,

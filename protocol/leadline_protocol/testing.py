@@ -47,10 +47,12 @@ class CannotStart(LeadlineError):
 class LeadlineDaemon:
     """A running `leadline serve` with a state directory of its own."""
 
-    def __init__(self, configuration: str = "", *, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, configuration: str = "", *, command: Sequence[str] | None = None, options: Sequence[str] = ()
+    ) -> None:
         """Start a daemon and wait until it takes work; `configuration` is what its TOML file says.
 
-        Raises CannotStart.
+        `options` are for this first start. Raises CannotStart.
         """
         self._command: Final = [*(command or find_command())]
         self._folder: Final = Path(tempfile.mkdtemp(prefix="leadline-"))
@@ -66,17 +68,22 @@ class LeadlineDaemon:
         self._configuration.write_text(configuration, encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            self.start()
+            self.start(*options)
         except CannotStart:
             self.stop()
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
 
     @property
-    def pid(self) -> int:
-        """The daemon's process, for tests that kill it."""
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The daemon's process, while there is one."""
         assert self._process is not None
-        return self._process.pid
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """The number of its process, for tests that kill it."""
+        return self.process.pid
 
     def client(self, *, timeout_seconds: float = 30.0) -> AbstractAsyncContextManager[Client]:
         """An asyncio client of the control socket, which takes submissions too."""
@@ -86,7 +93,7 @@ class LeadlineDaemon:
         """The same without asyncio."""
         return BlockingClient.connect(self.control_socket, timeout_seconds=timeout_seconds)
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start it, again after `stop`, on the same state; return when it takes work. Raises CannotStart."""
         arguments = [
             *self._command,
@@ -94,6 +101,7 @@ class LeadlineDaemon:
             f"--config={self._configuration}",
             f"--state-dir={self.state_dir}",
             f"--runtime-dir={self.submit_socket.parent}",
+            *options,
         ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  our own command

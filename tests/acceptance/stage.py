@@ -46,8 +46,10 @@ class Stage(LeadlineDaemon):
     up: ClassVar[set["Stage"]] = set()
     """Those that run now, whose logs are worth reading when a test fails."""
 
-    def __init__(self, configuration: str = "") -> None:
-        super().__init__(configuration)
+    def __init__(
+        self, configuration: str = "", *, command: Sequence[str] | None = None, options: Sequence[str] = ()
+    ) -> None:
+        super().__init__(configuration, command=command, options=options)
         self.up.add(self)
 
     def remove(self) -> None:
@@ -64,6 +66,12 @@ class Stage(LeadlineDaemon):
         """End it as a service manager would, and start it on the same state."""
         self.stop()
         self.start()
+
+    def take_over(self) -> "subprocess.Popen[bytes]":
+        """Start another daemon over the one that runs, on the same state; returns the process of the one before."""
+        before = self.process
+        self.start("--takeover")
+        return before
 
     def reconfigure(self, configuration: str) -> None:
         """Write another configuration; it is in force after the next start or `reload`."""

@@ -12,7 +12,7 @@ from leadline.core.events import AccountLearned, NewJob
 from leadline.core.model import Counts, Family, JobState, Limits, Now, Rules
 from leadline.core.rate_limit import DailyLimit, WindowLimit
 from leadline.ports.provider_client import Request, Response
-from leadline.ports.store import Recovered
+from leadline.ports.store import Fenced, Recovered, Unavailable
 from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import AccountName, JobId
@@ -73,6 +73,7 @@ class Sleeper:
 async def supervised(store: FakeStore, kinds: Sequence[Sleeper]) -> AsyncIterator[Supervisor]:
     supervisor = Supervisor(
         owner="test",
+        place="here",
         store=store,
         clock=_clock,
         kinds=kinds,
@@ -138,6 +139,54 @@ async def test_after_a_commit_that_nobody_can_tell_of_memory_agrees_with_the_dat
         assert bool(stored) == (fault is Fault.UNKNOWN_STORED)
 
 
+async def test_permits_of_an_owner_that_may_have_survived_are_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leadline.actors.supervisor.SURVIVOR_SECONDS", 0.2)
+    disk = Disk()
+    await FakeStore(disk).take_over(owner="before", place="elsewhere", kinds={})
+    disk.owner = None
+    began = anyio.current_time()
+    async with supervised(FakeStore(disk), [Sleeper()]):
+        assert anyio.current_time() - began >= 0.2
+    disk.owner = None
+    began = anyio.current_time()
+    async with supervised(FakeStore(disk), [Sleeper()]):
+        assert anyio.current_time() - began < 0.2, "here is where the one before was"
+
+
+async def test_an_owner_that_is_replaced_ends_at_once() -> None:
+    disk = Disk()
+
+    async def reign_until_replaced() -> None:
+        async with supervised(FakeStore(disk), [Sleeper()]):
+            await FakeStore(disk).take_over(owner="another", kinds={}, force=True)
+            await anyio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await reign_until_replaced()
+    assert caught.group_contains(Fenced, match="replaced by another", depth=None)
+
+
+class Unlucky(Sleeper):
+    """Loses the database among its own tasks, the first time."""
+
+    async def run(self, attempt: Attempt) -> Finished:
+        if attempt.number == 1:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.lose)
+        return await super().run(attempt)
+
+    async def lose(self) -> None:
+        raise Unavailable("a connection was cut")
+
+
+async def test_a_job_whose_tasks_lose_the_database_is_interrupted_and_not_failed() -> None:
+    unlucky = Unlucky()
+    async with supervised(FakeStore(), [unlucky]) as supervisor:
+        await supervisor.dispatcher.submit([sleep()])
+        await unlucky.until_started(1)
+        assert unlucky.started == [(1, 2)]
+
+
 async def test_while_the_database_is_away_everybody_is_told_so_and_nothing_is_kept() -> None:
     disk = Disk()
     store, sleeper = FakeStore(disk), Sleeper()
@@ -164,6 +213,7 @@ def test_pacing_is_for_the_accounts_that_are_configured_to_have_it() -> None:
     setting = Setting(RULES, {}, (Account(learned[0], 2.0), Account(learned[1])))
     supervisor = Supervisor(
         owner="test",
+        place="here",
         store=FakeStore(),
         clock=_clock,
         kinds=(),

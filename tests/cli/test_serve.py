@@ -44,7 +44,8 @@ def test_a_state_directory_in_use_is_told_with_what_helps(script: str, tmp_path:
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         ended = served(script)
-    why = f"leadline: {tmp_path}/state is in use by pid 4711: stop that, or choose another --state-dir"
+    why = "in use by pid 4711: stop that, choose another --state-dir, or start with --takeover"
+    why = f"leadline: {tmp_path}/state is {why}"
     assert ended == (1, why)
 
 

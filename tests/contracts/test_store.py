@@ -1,5 +1,6 @@
 """What every store does: the sentences of `leadline.ports.store`, on the fake and on Postgres."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -123,6 +124,26 @@ async def test_after_a_take_over_no_commit_of_the_daemon_before_lands(place: Pla
     with pytest.raises(Fenced):
         await daemon.store.commit(admission(*(row(number) for number in range(1, 200))))
     assert await live(successor) == []
+
+
+async def test_an_owner_that_is_replaced_is_told_though_it_writes_nothing(place: Place, daemon: Daemon) -> None:
+    keeping = asyncio.create_task(daemon.store.keep())
+    await asyncio.sleep(0)
+    await rule(place.daemon(), "the successor", force=True)
+    with pytest.raises(Fenced, match="replaced by the successor"):
+        await asyncio.wait_for(keeping, 10)
+
+
+@pytest.mark.parametrize(("before", "after", "survivor"), [("a", "a", False), ("a", "b", True), ("", "", True)])
+async def test_only_an_owner_of_the_same_place_is_certainly_dead(
+    place: Place, before: str, after: str, survivor: bool
+) -> None:
+    first, second = place.daemon(), place.daemon()
+    found = await first.store.take_over(owner="first", place=before, kinds=KINDS)
+    assert not found.survivor, "there was none before"
+    await first.crash()
+    found = await second.store.take_over(owner="second", place=after, kinds=KINDS)
+    assert found.survivor is survivor
 
 
 async def test_a_store_that_is_not_owned_is_not_available(place: Place) -> None:

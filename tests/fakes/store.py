@@ -9,7 +9,9 @@ knowing whether it took place.
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from enum import Enum
+from typing import Never
 
+import anyio
 import anyio.lowlevel
 from msgspec import Struct, field
 
@@ -97,6 +99,7 @@ class Disk(Struct):
     owner: "FakeStore | None" = None
     """The living daemon that owns it."""
     owner_name: str = ""
+    place: str = ""
     kinds: dict[str, int] = field(default_factory=dict)
     teamspaces: dict[TeamspaceId, str] = field(default_factory=dict)
     jobs: dict[JobId, Job] = field(default_factory=dict)
@@ -132,18 +135,28 @@ class FakeStore:
         self._queries = frozenset(queries)
         self._kinds: tuple[str, ...] = ()
         self._epoch = 0
+        self._replaced = anyio.Event()
 
     # -- ownership --------------------------------------------------------------------------------------------------
 
     async def take_over(
-        self, *, owner: str, kinds: Mapping[str, int], charge_seconds: int = 90_000, force: bool = False
+        self,
+        *,
+        owner: str,
+        place: str = "",
+        kinds: Mapping[str, int],
+        charge_seconds: int = 90_000,
+        force: bool = False,
     ) -> Recovered:
         """Become the owner; see the port."""
         await self._reach()
         disk = self.disk
         if disk.owner not in {None, self} and not force:
-            raise OwnedByAnother(f"the database is owned by {disk.owner_name}")
-        disk.owner, disk.owner_name = self, owner
+            raise OwnedByAnother(disk.owner_name)
+        survivor = disk.epoch > 0 and not (place and disk.place == place)
+        if disk.owner not in {None, self}:
+            disk.owner._replaced.set()
+        disk.owner, disk.owner_name, disk.place = self, owner, place
         disk.epoch += 1
         self._epoch = disk.epoch
         disk.kinds |= kinds
@@ -156,6 +169,7 @@ class FakeStore:
         since = instant - charge_seconds * SECOND
         return Recovered(
             epoch=disk.epoch,
+            survivor=survivor,
             instant=Instant(instant),
             last_job=max(disk.jobs, default=JobId(0)),
             last_call=max(disk.calls, default=CallId(0)),
@@ -169,6 +183,11 @@ class FakeStore:
             accounts=[row for _, row in sorted(disk.accounts.items())],
             pauses=[PauseRow(scope, name, paused=True) for scope, name in sorted(disk.pauses)],
         )
+
+    async def keep(self) -> Never:
+        """Stay the owner; see the port."""
+        await self._replaced.wait()
+        raise Fenced(f"this daemon has been replaced by {self.disk.owner_name}")
 
     async def close(self) -> None:
         """Let go of the disk."""

@@ -6,6 +6,10 @@ cancelled at once, whatever it might still write is refused because of its epoch
 way, as soon as the database answers. The start of a daemon is simply its first reign, so the path that a crash takes
 is the path that every start takes.
 
+The owner before may still be about: it has been stopped, or cut off. It writes nothing any more, and what it does
+outside takes a write before; but the permits of its last commits may be in its hands. Unless it is proven dead, they
+are waited out before anything is built upon what it has done.
+
 Sockets outlive reigns; between two of them everybody is told `unavailable`.
 """
 
@@ -29,12 +33,13 @@ from leadline.actors.watchdog import Watchdog
 from leadline.core.effects import Effects, Records, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
 from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, RulesSet, Ticked
 from leadline.core.model import Family, Kind, Limits, Rules
+from leadline.core.permits import PERMIT_SECONDS
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, NextReset, WindowLimit
 from leadline.core.recovery import PastCallRow, Recovery
 from leadline.core.scheduler import Scheduler
 from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient
-from leadline.ports.store import OutcomeUnknown, Recovered, Store, Unavailable
+from leadline.ports.store import Fenced, OutcomeUnknown, OwnedByAnother, Recovered, Store, Unavailable
 from leadline.ports.work import JobKind
 from leadline_protocol.ids import AccountName, JobId, TeamspaceId
 
@@ -48,6 +53,10 @@ MARGIN_SECONDS: Final = 300
 
 DAY_SECONDS_MAX: Final = 25 * 3_600
 """A day on which clocks are set back."""
+
+SURVIVOR_SECONDS: Final = PERMIT_SECONDS + 1
+"""How long the owner before is given to use the permits in its hands, where nothing proves that it is dead. A second
+more than they last, because neither its last look nor our timer is of one moment with what follows."""
 
 NOOP: Final = Kind(0, "noop", Family.NOOP, instant=True)
 CHAIN: Final = Kind(1, "chain", Family.TABLES, chain=True)
@@ -77,6 +86,8 @@ class Supervisor:
         self,
         *,
         owner: str,
+        place: str,
+        takeover: bool = False,
         store: Store,
         clock: Callable[[Recovered], Clock],
         kinds: Sequence[JobKind],
@@ -86,8 +97,12 @@ class Supervisor:
         announcer: Announcer,
         refresh: Callable[[], Awaitable[Setting]] | None = None,
     ) -> None:
-        """`refresh` is asked for the setting as each reign begins, when the store can tell what was set live."""
+        """`owner` and `place` are what the store is told. `takeover`: the first reign begins though another daemon is
+        alive. `refresh` is asked for the setting as each reign begins, when the store can tell what was set live.
+        """
         self._owner = owner
+        self._place = place
+        self._force = takeover
         self._store = store
         self._clock = clock
         self._client = client
@@ -177,10 +192,21 @@ class Supervisor:
     async def _begun(self) -> AsyncIterator[tuple["Reign", Scheduler]]:
         kinds = {kind.name: int(kind.family) for kind in self.kinds}
         seconds = charge_seconds(account.learned for account in self.setting.accounts)
-        recovered = await self._store.take_over(owner=self._owner, kinds=kinds, charge_seconds=seconds)
+        try:
+            recovered = await self._store.take_over(
+                owner=self._owner, place=self._place, kinds=kinds, charge_seconds=seconds, force=self._force
+            )
+        except OwnedByAnother as error:
+            if self.has_reigned:
+                raise Fenced(f"this daemon has been replaced by {error.owner}") from error
+            raise
+        self._force = False
+        clock = self._clock(recovered)
+        if recovered.survivor:
+            log.info("waiting_out_permits", epoch=recovered.epoch, seconds=SURVIVOR_SECONDS)
+            await anyio.sleep(SURVIVOR_SECONDS)
         if self._refresh is not None:
             self.setting = await self._refresh()
-        clock = self._clock(recovered)
         scheduler = Scheduler(self.kinds, self.setting.rules, self._next_reset)
         recovery = Recovery(scheduler, clock.now())
         recovery.teamspaces(recovered.teamspaces)
@@ -197,6 +223,7 @@ class Supervisor:
         async with anyio.create_task_group() as tasks:
             reign = Reign(self, scheduler, clock, tasks, recovered)
             await reign.open(first)
+            tasks.start_soon(self._store.keep, name="owner")
             log.info("ready", epoch=recovered.epoch, jobs=len(scheduler.jobs), running=len(scheduler.running))
             yield reign, scheduler
             tasks.cancel_scope.cancel()

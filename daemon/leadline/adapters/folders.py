@@ -1,16 +1,21 @@
 """The daemon's places in the file system: whose they are, and that nobody else uses them.
 
 A state directory belongs to one daemon at a time: a lock that the kernel holds for its process, so that it is free
-again however the process ends, with the owner's name in the file for the one who is refused. Submitters reach two
-places only, by their group: a sticky folder to put files into and a folder to fetch exports from; and they reach the
+again however the process ends, with the owner's name in the file for the one who is refused. A daemon that takes over
+from one that hangs has it killed: both would be at the same files, sockets and Postgres, of which no epoch keeps the
+older one away, and a process that is merely stopped may go on in the middle of anything. Submitters reach two places
+only, by their group: a sticky folder to put files into and a folder to fetch exports from; and they reach the
 daemon by sockets that belong to a group.
 """
 
 import fcntl
 import grp
 import os
+import re
+import signal
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +26,14 @@ import structlog
 from leadline_protocol.errors import LeadlineError
 
 log = structlog.get_logger(__name__)
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+KILL_SECONDS: Final = 30.0
+"""How long a killed process may take to be gone; one that waits for a disk is not before that answers."""
+UNSEEN_SECONDS: Final = 2.0
+"""For how long the file may name nobody who has it open: its holder has just ended, or has not yet put its name in."""
+KILL_PAUSE_SECONDS: Final = 0.01
 
 SUBMIT_GROUP: Final = "leadline-submit"
 CONTROL_GROUP: Final = "leadline-admin"
@@ -49,20 +62,90 @@ def _make_common(folder: Path, mode: int) -> None:
 
 
 @contextmanager
-def sole_owner(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory: one daemon each, whose name stands in the lock file."""
+def sole_owner(state_dir: Path, *, takeover: bool = False) -> Iterator[str]:
+    """Hold the state directory: one daemon each, whose name stands in the lock file.
+
+    Yields a name for the lock that no other on any machine has while this one exists. With `takeover` whoever holds it
+    is killed first. Raises StateInUse.
+    """
     descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(descriptor, 200).decode(errors="replace").strip() or "another daemon"
-            raise StateInUse(f"{state_dir} is in use by {owner}: stop that, or choose another --state-dir") from None
+        if not _lock(descriptor):
+            if not takeover:
+                owner = _owner(descriptor)
+                raise StateInUse(
+                    f"{state_dir} is in use by {owner}: stop that, choose another --state-dir, or start with --takeover"
+                )
+            _take(descriptor, state_dir)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
+        found = os.fstat(descriptor)
+        yield f"{BOOT_ID.read_text().strip()} {found.st_dev} {found.st_ino}"
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file, unless somebody else has."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _owner(descriptor: int) -> str:
+    """Who says in the lock file that it is his."""
+    return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another daemon"
+
+
+def _take(descriptor: int, state_dir: Path) -> None:
+    """Lock a file as soon as its holder is dead, who is killed for it. Raises StateInUse where that cannot be done."""
+    began = seen = time.monotonic()
+    owner = _owner(descriptor)
+    while not _lock(descriptor):
+        owner = _owner(descriptor)
+        now = time.monotonic()
+        if _kill(owner, descriptor):
+            seen = now
+        elif now > seen + UNSEEN_SECONDS:
+            raise StateInUse(
+                f"{state_dir} is in use by {owner}, which cannot be killed from here: it is another user's, or runs on "
+                "another machine or in another container; end it there"
+            )
+        if now > began + KILL_SECONDS:
+            raise StateInUse(f"{state_dir} is in use by {owner}, which does not end though it was killed")
+        time.sleep(KILL_PAUSE_SECONDS)
+    log.warning("took_state_directory", state_dir=str(state_dir), owner_before=owner)
+
+
+def _kill(owner: str, descriptor: int) -> bool:
+    """Kill the process that is named in a lock file if it has this very file open; whether it has."""
+    named = re.match(r"pid (\d+)", owner)
+    if named is None:
+        return False
+    pid = int(named[1])
+    try:
+        process = os.pidfd_open(pid)  # from here on the number can mean nobody else
+    except ProcessLookupError:
+        return False
+    try:
+        with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
+            if _has_open(pid, os.fstat(descriptor)):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                return True
+        return False
+    finally:
+        os.close(process)
+
+
+def _has_open(pid: int, file: os.stat_result) -> bool:
+    """Whether a process has a file open. Raises what the kernel says of another user's process, or of one that ends."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if os.path.samestat(link.stat(), file):
+                return True
+    return False
 
 
 def listening_socket(path: Path, group: str) -> socket.socket:

@@ -4,6 +4,9 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from leadline import config as configuration
 from leadline.cli import terminal
@@ -11,7 +14,18 @@ from leadline.cli.daemon import Placed
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET
 
 
-def serve(*, place: Placed) -> int:
+def serve(
+    *,
+    takeover: Annotated[
+        bool,
+        Parameter(
+            help="Take the queue away from a daemon that holds it and does not answer or end: here it is killed, "
+            "elsewhere nothing that it still does is taken.",
+            negative="",
+        ),
+    ] = False,
+    place: Placed,
+) -> int:
     """Run the daemon in the foreground until it is told to stop; SIGTERM drains it, SIGHUP reads the TOML again."""
     config = configuration.load(place.config)
     state_dir = configuration.state_dir(place.state_dir)
@@ -23,7 +37,7 @@ def serve(*, place: Placed) -> int:
         for line in greeting(state_dir, runtime_dir):
             terminal.remark(line)
     main.endpoints_of(config)  # what is wrong with a provider's module is wrong with the configuration
-    return main.serve(config, config_path=place.config, state_dir=state_dir, runtime_dir=runtime_dir)
+    return main.serve(config, config_path=place.config, state_dir=state_dir, runtime_dir=runtime_dir, takeover=takeover)
 
 
 def greeting(state_dir: Path, runtime_dir: Path) -> Iterator[str]:

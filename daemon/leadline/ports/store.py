@@ -6,7 +6,7 @@ each is one transaction, and nothing that follows from a decision happens before
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Never, Protocol
 
 from msgspec import Struct
 
@@ -31,7 +31,12 @@ class Fenced(LeadlineError):
 
 
 class OwnedByAnother(LeadlineError):
-    """Another daemon owns this database; the message names it."""
+    """Another daemon owns this database."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(f"the database is owned by {owner}: end that daemon first, or start this one with --takeover")
+        self.owner: Final = owner
+        """As it named itself."""
 
 
 class UnfitDatabase(LeadlineError):
@@ -84,6 +89,8 @@ class Recovered(Struct, frozen=True):
     """What a new owner finds; jobs come separately, in pages."""
 
     epoch: int
+    survivor: bool
+    """Whether the owner before may still be about, so that permits which it was given may still be used."""
     instant: Instant
     """The latest instant that the store has seen, or the database's own clock where that is later."""
     last_job: JobId
@@ -148,16 +155,28 @@ class Store(Protocol):
     """
 
     async def take_over(
-        self, *, owner: str, kinds: Mapping[str, int], charge_seconds: int = 90_000, force: bool = False
+        self,
+        *,
+        owner: str,
+        place: str = "",
+        kinds: Mapping[str, int],
+        charge_seconds: int = 90_000,
+        force: bool = False,
     ) -> Recovered:
         """Become the owner under a new epoch, and say what is there; also the way back after a commit that failed.
 
-        `owner` is what a second daemon is told: host, pid, start. `kinds` maps the names of the kinds of job that this
-        daemon knows to their families' numbers; `NewJob.kind` counts them in the mapping's order. Calls found `sent`
-        are marked `unknown` with the cause `crash`; these are recovered, and all others sent in the last
-        `charge_seconds`, which has to be the longest time that a charge may count. Raises OwnedByAnother while another
-        daemon is alive on this database, unless `force` says to end its sessions; UnfitDatabase; Unavailable.
+        `owner` is what a second daemon is told: host, pid, start. `place` is what at most one living daemon can hold:
+        an owner before of the same place is dead; of another, or of none (""), it may have survived. `kinds` maps the
+        names of the kinds of job that this daemon knows to their families' numbers; `NewJob.kind` counts them in the
+        mapping's order. Calls found `sent` are marked `unknown` with the cause `crash`; these are recovered, and all
+        others sent in the last `charge_seconds`, which has to be the longest time that a charge may count. Raises
+        OwnedByAnother while another daemon is alive on this database, unless `force` says to end its sessions;
+        UnfitDatabase; Unavailable.
         """
+        ...
+
+    async def keep(self) -> Never:
+        """Stay the owner: a lock that was lost is taken again at once. Raises Fenced when another daemon has it."""
         ...
 
     def live_jobs(self, page: int = 2_000) -> AsyncIterator[Sequence[JobRow]]:

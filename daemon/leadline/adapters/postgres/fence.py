@@ -22,6 +22,7 @@ from typing import Final
 
 import anyio
 import asyncpg
+from msgspec import Struct
 
 from leadline.adapters.postgres.pool import ANY, Connection, give_up, translated
 from leadline.adapters.postgres.queries import QUERIES
@@ -122,14 +123,25 @@ async def _outcome(connection: Connection, transaction: str, seconds: float) -> 
         return "aborted"  # an id that the server has not given out yet: it has forgotten ours, with all it did
 
 
+class Turn(Struct, frozen=True):
+    """A change of owners."""
+
+    epoch: int
+    """That of the new owner."""
+    place_before: str | None
+    """Where the owner before lived; None: there was none."""
+
+
 @asynccontextmanager
-async def takeover_transaction(connection: Connection, owner: str) -> AsyncIterator[int]:
-    """The transaction that makes this daemon the owner; yields its epoch. To repeat it is always safe.
+async def takeover_transaction(connection: Connection, owner: str, place: str) -> AsyncIterator[Turn]:
+    """The transaction that makes this daemon the owner. To repeat it is always safe.
 
     Its first statement waits for the write transactions of the owner before, and fences what would come after.
     """
     async with _transaction(connection):
-        yield await connection.fetchval(QUERIES["bump_epoch"].sql, owner)
+        row = await connection.fetchrow(QUERIES["bump_epoch"].sql, owner, place)
+        assert row is not None, "the table `leader` has one row"
+        yield Turn(row["epoch"], row["place_before"])
     await _commit_or_repeat(connection, "take-over")
 
 

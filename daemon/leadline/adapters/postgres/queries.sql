@@ -8,12 +8,14 @@ SELECT pg_current_xact_id()::text FROM leader WHERE epoch = $1 FOR SHARE
 
 -- name: bump_epoch
 -- The first statement of a take-over. Waits for write transactions of the owner before; none of them can begin
--- afterwards.
-UPDATE leader SET epoch = epoch + 1, owner = $1, taken = clock_timestamp() RETURNING epoch
+-- afterwards. Tells where that owner lived, null where there was none.
+UPDATE leader SET epoch = before.epoch + 1, owner = $1, place = $2, taken = clock_timestamp()
+FROM (SELECT epoch, place FROM leader FOR UPDATE) AS before
+RETURNING leader.epoch, CASE WHEN before.epoch > 0 THEN before.place END AS place_before
 
 -- name: owner
--- Who took over last, for people.
-SELECT owner FROM leader
+-- Who took over last, for people; nobody as long as that was epoch $1, ours.
+SELECT owner FROM leader WHERE epoch <> $1
 
 -- name: try_own
 -- Takes the session lock that keeps a second daemon from starting.
@@ -36,10 +38,10 @@ WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
     AND (lock.classid::bigint << 32 | lock.objid::bigint) = $1
 
 -- name: end_holder
--- Ends the session that holds the lock.
+-- Ends the session that holds the lock, unless it is $2.
 SELECT pg_terminate_backend(lock.pid)
 FROM pg_locks AS lock
-WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
+WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1 AND lock.pid <> $2
     AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND (lock.classid::bigint << 32 | lock.objid::bigint) = $1
 
@@ -47,6 +49,11 @@ WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
 -- Ends all sessions of a daemon but this one, with whatever they still have open.
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()
+
+-- name: end_other_daemons
+-- Ends the sessions of every daemon but the one of this name, with whatever they still have open.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name ~ '^leadline [0-9a-f]{8}$' AND application_name <> $1
 
 -- name: outcome
 -- What became of a transaction: committed, aborted, in progress; null where it is too long ago to tell.

@@ -14,8 +14,9 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Final, Never
 
+import anyio
 import asyncpg
 from msgspec import Struct
 
@@ -46,6 +47,15 @@ from leadline_protocol.ids import AccountName, CallId, Instant, JobId, Teamspace
 OWNER_LOCK: Final = 0x6C65_6164_0001
 """Key of the advisory lock that the owner's session holds: `lead`, and a number that nothing else locks."""
 
+OUST_SECONDS: Final = 0.05
+"""Between two orders to end to whoever holds the owner's lock."""
+
+NAME_SECONDS: Final = 1.0
+"""How long who has the lock may take to say its name."""
+
+KEEP_SECONDS: Final = 1.0
+"""Between two tries of an idle owner to take its lock again from a database that is away."""
+
 _NOWHERE: Final = 2**63 - 1
 _NONE_COUNTED: Final = Counts()
 
@@ -64,13 +74,21 @@ class PostgresStore:
         self._connections = Connections(url, f"leadline {secrets.token_hex(4)}")
         self._owner: asyncpg.Connection[asyncpg.Record] | None = None
         self._reign: _Reign | None = None
+        self._epoch = 0
+        """Our own last one."""
         self._in_turn = asyncio.Lock()
         self._partitions = Partitions(ids_per_partition)
 
     # -- ownership --------------------------------------------------------------------------------------------------
 
     async def take_over(
-        self, *, owner: str, kinds: Mapping[str, int], charge_seconds: int = 90_000, force: bool = False
+        self,
+        *,
+        owner: str,
+        place: str = "",
+        kinds: Mapping[str, int],
+        charge_seconds: int = 90_000,
+        force: bool = False,
     ) -> Recovered:
         """Become the owner; see the port. Brings the schema up to date first.
 
@@ -82,7 +100,7 @@ class PostgresStore:
         with translated(session):
             await session.execute(QUERIES["end_sessions"].sql, self._connections.name)
             await migrate(session)
-            async with takeover_transaction(session, owner) as epoch:
+            async with takeover_transaction(session, owner, place) as turn:
                 await session.execute(QUERIES["register_kinds"].sql, list(kinds), list(kinds.values()))
                 cut_off = [row["id"] for row in await session.fetch(QUERIES["close_calls_of_a_crash"].sql)]
                 latest = await session.fetchrow(QUERIES["latest"].sql)
@@ -91,7 +109,8 @@ class PostgresStore:
                 made = await self._partitions.make(session, {latest["job"] + 1}, {latest["call"] + 1})
             self._partitions.note(made)
             recovered = Recovered(
-                epoch=epoch,
+                epoch=turn.epoch,
+                survivor=turn.place_before is not None and not (place and turn.place_before == place),
                 instant=Instant(latest["instant"]),
                 last_job=JobId(latest["job"]),
                 last_call=CallId(latest["call"]),
@@ -117,9 +136,21 @@ class PostgresStore:
                     for row in await session.fetch(QUERIES["pauses"].sql)
                 ],
             )
-            fence = Fence(epoch, session, self._connections.dedicated)
+            self._epoch = turn.epoch
+            fence = Fence(turn.epoch, session, self._connections.dedicated)
             self._reign = await self._begin_reign(fence, session, kinds, recovered.teamspaces)
         return recovered
+
+    async def keep(self) -> Never:
+        """Stay the owner; see the port. Without a database it tries again for as long as that takes."""
+        reign = self._present()
+        while True:
+            await _until_closed(reign.fence.witness)
+            try:
+                async with self._in_turn:
+                    await self._reconnect(reign)
+            except Unavailable:
+                await anyio.sleep(KEEP_SECONDS)
 
     async def close(self) -> None:
         """Let go of the database: another daemon may own it now."""
@@ -131,27 +162,44 @@ class PostgresStore:
     async def _own(self, *, force: bool) -> "asyncpg.Connection[asyncpg.Record]":
         """The session that holds the owner's lock: the one there is, or a new one.
 
-        A session of our own that the server still believes in, after a break in the network, is ended.
+        A session of our own that the server still believes in, after a break in the network, is ended. With `force`
+        those of every other daemon are, whoever has the lock: a transaction that one of them left open would hold up
+        the change of epochs. Raises OwnedByAnother.
         """
         if self._owner is not None and not self._owner.is_closed():
             return self._owner
         session = await self._connections.dedicated()
         try:
             with translated(session):
+                if force:
+                    await session.execute(QUERIES["end_other_daemons"].sql, self._connections.name)
                 if not await session.fetchval(QUERIES["try_own"].sql, OWNER_LOCK):
                     holder = await session.fetchval(QUERIES["holder"].sql, OWNER_LOCK)
-                    if holder == self._connections.name:
-                        await session.execute(QUERIES["end_holder"].sql, OWNER_LOCK)
-                    elif force and holder is not None:
-                        await session.execute(QUERIES["end_sessions"].sql, holder)
-                    elif holder is not None:
-                        raise OwnedByAnother(f"the database is owned by {await _name_of_owner(session)}")
-                    await session.execute(QUERIES["own"].sql, OWNER_LOCK)
+                    if holder not in {None, self._connections.name} and not force:
+                        raise OwnedByAnother(await _name_of_owner(session, self._epoch))
+                    await self._oust(session)
         except BaseException:
             session.terminate()
             raise
         self._owner = session
         return session
+
+    async def _oust(self, session: Connection) -> None:
+        """Have whoever holds the owner's lock end, and take it.
+
+        It is waited for first: a daemon that is alive takes it again at once, unless somebody stands in line.
+        """
+        ours = asyncio.ensure_future(session.execute(QUERIES["own"].sql, OWNER_LOCK))
+        ender = await self._connections.dedicated()
+        try:
+            with translated(ender):
+                while not ours.done():
+                    await ender.execute(QUERIES["end_holder"].sql, OWNER_LOCK, session.get_server_pid())
+                    await asyncio.wait({ours}, timeout=OUST_SECONDS)
+            await ours
+        finally:
+            ender.terminate()
+            ours.cancel()
 
     async def _resign(self) -> None:
         reign, self._reign = self._reign, None
@@ -226,7 +274,7 @@ class PostgresStore:
             try:
                 reign.fence.witness = await self._own(force=False)
             except OwnedByAnother as error:
-                raise Fenced(str(error)) from error
+                raise Fenced(f"this daemon has been replaced by {error.owner}") from error
         if reign.writer.connection.is_closed():
             reign.writer.connection = await self._connections.dedicated()
 
@@ -387,6 +435,19 @@ class _Reign(Struct):
     families: Mapping[int, int]
 
 
+async def _until_closed(connection: Connection) -> None:
+    """Wait until a session has ended, whoever ended it."""
+    closed = asyncio.Event()
+
+    def tell(_: object) -> None:
+        closed.set()
+
+    connection.add_termination_listener(tell)
+    if connection.is_closed():
+        return
+    await closed.wait()
+
+
 @asynccontextmanager
 async def _lent(pool: Pool) -> AsyncIterator[Connection]:
     with connecting():
@@ -406,12 +467,17 @@ def _contradicted() -> Iterator[None]:
         raise Contradiction(f"the database refuses the records: {error}") from error
 
 
-async def _name_of_owner(session: Connection) -> str:
-    """Who the owner said to be; nobody where it has not got as far as saying so."""
-    try:
-        return str(await session.fetchval(QUERIES["owner"].sql)) or "a daemon that has not said who it is"
-    except asyncpg.UndefinedTableError:
-        return "a daemon that is just preparing it"
+async def _name_of_owner(session: Connection, epoch: int) -> str:
+    """Who the owner said to be, which is not the one of our own last epoch; it may be about to say so."""
+    with anyio.move_on_after(NAME_SECONDS):
+        while True:
+            try:
+                if owner := await session.fetchval(QUERIES["owner"].sql, epoch):
+                    return str(owner)
+            except asyncpg.UndefinedTableError:
+                return "a daemon that is just preparing it"
+            await anyio.sleep(OUST_SECONDS)
+    return "a daemon that has not said who it is"
 
 
 def _live_job(row: Row, kinds: Mapping[int, int]) -> JobRow:
