@@ -80,6 +80,7 @@ BEHAVIOURS: Final[dict[str, Behaviour]] = {
 MODELS: Final[dict[str, Behaviour]] = {
     "repaired": Says("I would say eight", "8"),
     "hopeless": Says("I would say eight"),
+    "metered": behaviours.ChatCompletions(),
     "broke": behaviours.Exhausted(behaviours.ChatCompletions(), calls=3, plan=behaviours.OPENAI_QUOTA),
 }
 
@@ -222,6 +223,13 @@ def test_an_answer_that_stays_of_another_type_fails_its_lead(daemon: Stage, serv
     assert (view.state, view.counts.failed) == ("partial", 1)
     assert len(served["hopeless"].calls) == 2
     assert list(daemon.lead_reasons(job).values()) == ["bad_output"]
+
+
+def test_a_call_whose_answer_says_what_it_took_is_done_in_the_books(daemon: Stage, served: dict[str, Served]) -> None:
+    job = prompt(daemon, "metered", LEADS)
+    assert daemon.ended(job).state == "completed"
+    assert len(served["metered"].calls) == LEADS
+    assert daemon.query("SELECT state, count(*) FROM call WHERE job = $1 GROUP BY state", job) == [("done", LEADS)]
 
 
 def test_a_used_up_balance_parks_the_account_and_fails_nobody(

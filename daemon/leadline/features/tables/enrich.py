@@ -302,9 +302,14 @@ class _Enriching:
                     else:
                         yield lead, cells
 
-    async def _settle(self, lead: LeadId, end: Settle, call: Call | None = None, how: CallEnd | None = None) -> None:
-        """Hand a lead's end to the writer; `call` brought it, and counts as ended when it is stored."""
-        calls = (call.id,) if call is not None and how == _GOOD else ()
+    async def _settle(
+        self, lead: LeadId, end: Settle, call: Call | None = None, how: CallEnd | None = None, *, good: bool = False
+    ) -> None:
+        """Hand a lead's end to the writer; `call` brought it, and counts as ended when it is stored.
+
+        A good call is stored as done together with it, whatever its answer says that it took.
+        """
+        calls = (call.id,) if call is not None and good else ()
         result = Result(lead, end.state, end.reason, end.detail, end.cells, calls)
         await self._writer.put(Brought(result, call, how or _GOOD))
 
@@ -377,7 +382,7 @@ class _Enriching:
     async def _follow(self, lead: LeadId, turn: Turn, call: Call | None, end: CallEnd, *, good: bool = False) -> Turn:
         """End a call: with the result that it brought, or by itself where it brought none."""
         if isinstance(turn, Settle):
-            await self._settle(lead, turn, call, end)
+            await self._settle(lead, turn, call, end, good=good)
         elif call is not None:
             call.end(replace(end, done=True) if good else end)
         return turn
