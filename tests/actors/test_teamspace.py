@@ -1,15 +1,22 @@
-"""How fast an attempt goes is told of the attempt itself, whatever earlier ones have done."""
+"""What an attempt comes to, and how fast it goes: that is told of itself, whatever earlier ones have done."""
 
 from collections.abc import Callable
+from typing import Any, cast
+
+import anyio
+import pytest
 
 from leadline.actors.dispatcher import Dispatcher
 from leadline.actors.provider import Permit
-from leadline.actors.teamspace import RunningAttempt
-from leadline.core.events import CallAsked
+from leadline.actors.teamspace import RunningAttempt, TeamspaceActor
+from leadline.core.effects import StartAttempt
+from leadline.core.events import AttemptFinished, AttemptStopped, CallAsked, Event
 from leadline.core.model import SECOND, Counts, Family, JobState, Kind, Limits, Now, Rules
 from leadline.core.scheduler import Scheduler
-from leadline.ports.store import StoredJob
-from leadline_protocol.ids import Instant, JobId
+from leadline.ports.store import AttemptRetired, StoredJob, Unavailable
+from leadline.ports.work import Attempt, Finished, Stopped
+from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import Instant, JobId, TeamspaceId
 from tests.actors.test_dispatcher import Recorder
 from tests.fakes.store import FakeStore
 
@@ -56,3 +63,67 @@ def test_the_rate_counts_what_this_attempt_has_brought_to_an_end() -> None:
     assert attempt.leads_per_second() == 2.5
     clock.seconds = 8
     assert attempt.leads_per_second() == 1.25
+
+
+class Raising:
+    """A kind of job whose work raises something."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def run(self, attempt: Attempt) -> Finished:
+        raise self._error
+
+
+class Inbox(list[Event]):
+    """Hears what becomes of attempts."""
+
+    def post(self, event: Event) -> None:
+        self.append(event)
+
+
+class Shelf:
+    """Holds one job."""
+
+    async def job(self, job: JobId) -> StoredJob:
+        return stored(Counts())
+
+
+async def end_of(error: Exception) -> Event:
+    """What the scheduler is told of an attempt that raises an error."""
+    inbox = Inbox()
+    async with anyio.create_task_group() as tasks:
+        actor = TeamspaceActor(
+            TeamspaceId(1), tasks, cast("Any", inbox), cast("Any", Shelf()), SetClock(),
+            {0: cast("Any", Raising(error))}, no_permit, cast("Any", Nobody()), lambda _: None,
+        )  # fmt: skip
+        actor.start(StartAttempt(JobId(1), 1, 0, TeamspaceId(1), Family.TABLES))
+    (event,) = inbox
+    return event
+
+
+def grouped(error: Exception) -> Exception:
+    """As it comes out of tasks within tasks, beside what came of it."""
+    return ExceptionGroup("tasks", [ValueError("nothing there"), ExceptionGroup("inner", [error])])
+
+
+@pytest.mark.parametrize("wrapped", [lambda error: error, grouped])
+@pytest.mark.parametrize("error", [Unavailable("gone"), AttemptRetired("late"), Stopped("told to stop")], ids=repr)
+async def test_an_attempt_that_lost_its_database_or_its_turn_fails_no_job(
+    error: Exception, wrapped: Callable[[Exception], Exception]
+) -> None:
+    assert isinstance(await end_of(wrapped(error)), AttemptStopped)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), ExceptionGroup("tasks", [ValueError("a bug")])], ids=repr)
+async def test_a_fault_in_a_jobs_work_is_that_jobs_end(error: Exception) -> None:
+    event = await end_of(error)
+    assert isinstance(event, AttemptFinished)
+    assert (event.state, event.message) == (JobState.FAILED, "ValueError: a bug")
+
+
+async def test_what_does_not_hold_any_more_fails_the_job_in_its_own_words() -> None:
+    event = await end_of(ExceptionGroup("tasks", [Refused(ErrorCode.UNKNOWN_COLUMN, "no column score")]))
+    assert isinstance(event, AttemptFinished)
+    assert event.state is JobState.FAILED
+    assert "no column score" in event.message

@@ -9,7 +9,7 @@ really has ended, never before.
 import asyncio
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, Never, Protocol
 
 import anyio
@@ -40,9 +40,6 @@ from leadline_protocol.errors import JobReason, Refused
 from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TeamspaceId
 
 log = structlog.get_logger(__name__)
-
-_LOST: Final = (Unavailable, OutcomeUnknown, Fenced)
-"""What happens to the database, and is nobody's fault in a job's work."""
 
 FRAMES_MAX: Final = 12
 """So much of a stack says where something waits."""
@@ -275,18 +272,8 @@ class TeamspaceActor:
         with scope:
             try:
                 finished = await self._work(order)
-            except (Stopped, AttemptRetired):
-                pass
-            except _LOST as error:
-                evidence = f"the database was lost: {error}"
-            except Refused as refused:  # what held at the submission does not any more, such as a column that is gone
-                finished = Finished(JobState.FAILED, self._counts(order.job), JobReason.ERROR, str(refused))
             except Exception as error:  # noqa: BLE001  a fault in a job's work is that job's end, not the daemon's
-                if (lost := _lost(error)) is not None:
-                    evidence = f"the database was lost: {lost}"
-                else:
-                    log.error("job_failed", job=order.job, attempt=order.number, error=traceback.format_exc())
-                    finished = Finished(JobState.FAILED, self._counts(order.job), JobReason.ERROR, _sentence(error))
+                finished, evidence = self._end_by(order, error)
         attempt = self._attempts.pop(order.job, None)
         del self._scopes[order.job]
         told = self._told.pop(order.job, None)
@@ -303,6 +290,26 @@ class TeamspaceActor:
             event = AttemptStopped(order.job, order.number, counts, evidence)
         self._dispatcher.post(event)
         self._released(self.teamspace)
+
+    def _end_by(self, order: StartAttempt, error: Exception) -> tuple[Finished | None, str]:
+        """What an attempt comes to that raised something: the job's end, or none, with the evidence.
+
+        Tasks of an attempt bring what they raised in groups. Where the database was lost, or the attempt stopped, that
+        is what happened, and whatever else they raised may follow from it.
+        """
+        raised = list(_leaves(error))
+        for each in raised:
+            if isinstance(each, Unavailable | OutcomeUnknown | Fenced):
+                return None, f"the database was lost: {each}"
+        if any(isinstance(each, Stopped | AttemptRetired) for each in raised):
+            return None, ""
+        counts = self._counts(order.job)
+        for each in raised:
+            if isinstance(each, Refused):  # what held at the submission does not any more: a column is gone
+                return Finished(JobState.FAILED, counts, JobReason.ERROR, str(each)), ""
+        story = "".join(traceback.format_exception(error))
+        log.error("job_failed", job=order.job, attempt=order.number, error=story)
+        return Finished(JobState.FAILED, counts, JobReason.ERROR, _sentence(raised[0])), ""
 
     def _counts(self, job: JobId) -> Counts:
         attempt = self._attempts.get(job)
@@ -324,11 +331,13 @@ def _let_go(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-def _lost(error: BaseException) -> BaseException | None:
-    """The loss of the database among the faults of a task group: what else went wrong there may follow from it."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((lost for inner in error.exceptions if (lost := _lost(inner)) is not None), None)
-    return error if isinstance(error, _LOST) else None
+def _leaves(error: Exception) -> Iterator[Exception]:
+    """The errors of a group, whatever groups they are in."""
+    if isinstance(error, ExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _sentence(error: BaseException) -> str:
