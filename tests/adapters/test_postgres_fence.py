@@ -19,9 +19,9 @@ from leadline.core.effects import Records
 from leadline.core.model import Counts
 from leadline.ports.store import AttemptRetired, Fenced, OutcomeUnknown, OwnedByAnother, Unavailable
 from leadline_protocol.ids import JobId
-from tests.adapters.postgres_proxy import Cut, Proxy
 from tests.contracts.stores import ENRICH, KINDS, NAMES, admission, end, row, start, submission, together
 from tests.postgres import disarm, meddle
+from tests.postgres_proxy import Cut, Proxy
 
 ADAPTER = Path(leadline.adapters.postgres.__file__).parent
 

@@ -23,7 +23,6 @@ from leadline.core.model import Counts, Family, JobState
 from leadline.ports.store import JobFilter, OutcomeUnknown, Unavailable, UnfitDatabase
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
-from tests.adapters.postgres_proxy import Proxy
 from tests.contracts.stores import (
     ENRICH,
     KINDS,
@@ -38,6 +37,7 @@ from tests.contracts.stores import (
     together,
 )
 from tests.postgres import meddle
+from tests.postgres_proxy import Proxy
 
 LATER = Instant(T + 10_000_000)
 

@@ -1,8 +1,9 @@
-"""Stands between a client and its Postgres, counts the round trips, and cuts connections at their COMMIT.
+"""Stands between a client and its Postgres: counts the round trips, cuts or holds a COMMIT, spoils the network.
 
 It reads no more of the protocol than it must: the frontend's messages one by one (a type, a length, a body; the first
 of a connection has no type), to see a COMMIT pass and to count what waits for an answer. What the server says is passed
-on as it comes.
+on as it comes, or as badly as the network is said to be: not at all in a direction that does not flow, a few bytes at a
+time where it drips.
 """
 
 import asyncio
@@ -12,7 +13,10 @@ from enum import Enum
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
+from msgspec import Struct
+
 SOCKET_NAME = ".s.PGSQL.5432"
+PIECE_BYTES = 65536
 
 
 class Cut(Enum):
@@ -20,6 +24,13 @@ class Cut(Enum):
 
     REQUEST = "the server never sees the COMMIT"
     REPLY = "the server has carried it out, the client never hears of it"
+
+
+class Drip(Struct, frozen=True):
+    """So many bytes at a time, with a pause before each."""
+
+    size: int
+    seconds: float
 
 
 class Proxy:
@@ -38,8 +49,19 @@ class Proxy:
         self.may_tell = asyncio.Event()
         """Until it is set, as it is at first, the client does not find out that its connection is cut."""
         self.may_tell.set()
+        self.held = False
+        """Whether a COMMIT lies here that `let_go` will pass on."""
+        self._holds_next = False
+        self._may_pass = asyncio.Event()
         self.refuses = False
         """True: nobody gets through any more."""
+        self.to_server = asyncio.Event()
+        self.to_client = asyncio.Event()
+        """While one is not set nothing passes in that direction, and no end is told: a half-open connection."""
+        self.to_server.set()
+        self.to_client.set()
+        self.drip: Drip | None = None
+        """How slowly what the server says is passed on; None: as it comes."""
         self.round_trips = 0
         """Requests that waited for an answer."""
         self._writers: set[asyncio.StreamWriter] = set()
@@ -56,6 +78,16 @@ class Proxy:
             with suppress(TimeoutError):
                 await asyncio.wait_for(server.wait_closed(), 5)
 
+    def hold_next_commit(self) -> None:
+        """Keep the next COMMIT, as a slow network does, until `let_go`."""
+        self._holds_next = True
+
+    def let_go(self) -> None:
+        """Pass on what is held, to whatever has become of its connection meanwhile."""
+        self._holds_next = self.held = False
+        self._may_pass.set()
+        self._may_pass = asyncio.Event()
+
     def cut_all(self) -> None:
         """Cut every connection there is."""
         for writer in self._writers:
@@ -65,7 +97,11 @@ class Proxy:
         if self.refuses:
             to_client.transport.abort()
             return
-        server, to_server = await asyncio.open_unix_connection(self._target)
+        try:
+            server, to_server = await asyncio.open_unix_connection(self._target)
+        except OSError:  # no server at present
+            to_client.transport.abort()
+            return
         ends = {to_client, to_server}
         self._writers |= ends
         back = asyncio.create_task(self._pass_on(server, to_client))
@@ -84,12 +120,18 @@ class Proxy:
         back: "asyncio.Task[None]",
     ) -> None:
         length = await client.readexactly(4)
+        await self.to_server.wait()
         to_server.write(length + await client.readexactly(int.from_bytes(length) - 4))
         while True:
             head = await client.readexactly(5)
             body = await client.readexactly(int.from_bytes(head[1:]) - 4)
             self.round_trips += head[:1] in {b"Q", b"S"}
-            cut = self.cut if head[:1] == b"Q" and body == b"COMMIT\0" else None
+            await self.to_server.wait()
+            commits = head[:1] == b"Q" and body == b"COMMIT\0"
+            if commits and self._holds_next:
+                self._holds_next, self.held = False, True
+                await self._may_pass.wait()
+            cut = self.cut if commits else None
             if cut is not None:
                 self.cut = None
                 back.cancel()
@@ -104,6 +146,12 @@ class Proxy:
             to_server.write(head + body)
 
     async def _pass_on(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        while block := await server.read(65536):
-            to_client.write(block)
+        try:
+            while block := await server.read(self.drip.size if self.drip else PIECE_BYTES):
+                if self.drip:
+                    await asyncio.sleep(self.drip.seconds)
+                await self.to_client.wait()
+                to_client.write(block)
+        except ConnectionError:
+            to_client.transport.abort()
         to_client.close()
