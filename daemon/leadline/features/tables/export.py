@@ -109,7 +109,7 @@ class Export:
                 await work.save(counts, f"writing {final.name}", checkpoint)
                 await work.chunks_done(checkpoint.chunks)
             attempt.progressed(counts)
-        await anyio.to_thread.run_sync(os.replace, part, final)
+        await anyio.to_thread.run_sync(_publish, part, final)
         return msgspec.structs.replace(finished(counts), message=str(final.name))
 
 
@@ -143,6 +143,20 @@ def defused(value: object) -> str:
     if isinstance(value, str) and text.startswith(FORMULA_STARTS):
         return "'" + text
     return text
+
+
+def _publish(part: Path, final: Path) -> None:
+    """Give the file its name, durably; an attempt may have done so whose end was not stored."""
+    try:
+        part.replace(final)
+    except FileNotFoundError:
+        if not final.exists():
+            raise
+    folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _write_at(path: Path, offset: int, piece: bytes) -> int:

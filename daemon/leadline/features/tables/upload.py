@@ -4,10 +4,11 @@ The daemon reads its own copy of the file, so that whoever put it there cannot c
 counts the rows, so that progress has a whole; the second reads them, in a thread, a chunk at a time. Each chunk is
 one transaction with its leads, its keys, its refused rows, the counts and the number of its last row: after a crash
 the next attempt reads on behind that row. Rows are numbered by the file alone, so the second attempt sees the same
-numbers.
+numbers. That the file was read to its end is stored before the file goes, and the file goes before the end of the job
+is stored, after which nobody would think of it: so an attempt that a crash lets come in between needs no file.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -49,6 +50,10 @@ class Checkpoint(msgspec.Struct):
 
     row: int = 0
     """The last row that was stored or refused."""
+    ended: bool = False
+    """Whether there is nothing more to read."""
+    fault: str = ""
+    """Why it could not be read, or not any further."""
 
 
 class Upload:
@@ -91,18 +96,29 @@ class Upload:
         submission = _SUBMISSION.decode(attempt.job.payload)
         name, original = await self._leads.upload_file(attempt.job.id)
         path = self._incoming.path_of(name)
-        try:
-            ended = await self._read(attempt, submission, path)
-        except UnreadableFileError as error:
-            ended = Finished(JobState.FAILED, attempt.job.counts, JobReason.BAD_FILE, str(error))
+        checkpoint = msgspec.convert(await self._leads.checkpoint(attempt.job.id) or {}, Checkpoint)
+        counts = attempt.job.counts
+        if not checkpoint.ended:
+            try:
+                async for counts in self._read(attempt, submission, path, checkpoint):
+                    attempt.progressed(counts)
+            except UnreadableFileError as error:
+                checkpoint.fault = str(error)
+            checkpoint.ended = True
+            async with self._leads.work(attempt.job.id, attempt.number) as work:
+                await work.save(counts, "read to its end", checkpoint)
         await self._incoming.dispose(original, name)
-        return ended
+        if checkpoint.fault:
+            return Finished(JobState.FAILED, counts, JobReason.BAD_FILE, checkpoint.fault)
+        return finished(counts)
 
-    async def _read(self, attempt: Attempt, submission: wire.Upload, path: Path) -> Finished:
+    async def _read(
+        self, attempt: Attempt, submission: wire.Upload, path: Path, checkpoint: Checkpoint
+    ) -> AsyncIterator[Counts]:
+        """Read on behind the checkpoint; yields the counts whenever they have been stored."""
         leads, job = self._leads, attempt.job
         table = await leads.table(job.teamspace, submission.table)
         assert table is not None, "the admission of an upload makes its table"
-        checkpoint = msgspec.convert(await leads.checkpoint(job.id) or {}, Checkpoint)
         plan = await anyio.to_thread.run_sync(_plan, path, submission, table)
         key = tuple(column.name for column in plan.key)
         if table.key_columns and key != table.key_columns:
@@ -114,7 +130,7 @@ class Upload:
         async with leads.work(job.id, attempt.number) as work:
             table = await work.declare(table.id, plan.columns, key)
             await work.save(counts, "reading", checkpoint)
-        attempt.progressed(counts)
+        yield counts
         chunks = _chunks(path, submission, plan, checkpoint.row)
         while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
             if attempt.stopping:
@@ -132,8 +148,7 @@ class Upload:
                 counts = msgspec.structs.replace(counts, done=counts.done + done, failed=counts.failed + len(refused))
                 checkpoint.row = last
                 await work.save(counts, f"row {last:,} of {counts.total:,}", checkpoint)
-            attempt.progressed(counts)
-        return finished(counts)
+            yield counts
 
 
 def _check_key(table: Table | None, submission: wire.Upload) -> None:

@@ -1,0 +1,76 @@
+"""Between the last thing that a job does to a file and the end that is stored of it, the daemon may die."""
+
+from pathlib import Path
+
+import pytest
+
+from leadline.adapters.upload_folder import UploadFolder
+from leadline.features.tables import export
+from leadline.ports.store import Unavailable
+from leadline_protocol.client import Client
+from leadline_protocol.ids import JobId
+from leadline_protocol.messages import Export, JobView, Upload
+from tests.daemon.running import Place
+
+LOST = Unavailable("the daemon dies here")
+
+
+async def upload(place: Place, client: Client, text: str) -> JobId:
+    (place.state / "incoming" / "list.csv").write_text(text)
+    job = (await client.submit(Upload(teamspace="acme", table="prospects", path="list.csv"))).job
+    await client.wait(job)
+    return job
+
+
+async def view(client: Client, job: JobId) -> JobView:
+    found = await client.get(job)
+    assert found.attempt == 2, "nothing happened in between"
+    return found
+
+
+@pytest.fixture
+def dies_when_the_file_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    dispose = UploadFolder.dispose
+    times = []
+
+    async def once(self: UploadFolder, path: str, name: str) -> None:
+        await dispose(self, path, name)
+        times.append(name)
+        if len(times) == 1:
+            raise LOST
+
+    monkeypatch.setattr(UploadFolder, "dispose", once)
+
+
+@pytest.mark.usefixtures("dies_when_the_file_is_gone")
+async def test_an_upload_that_was_read_to_its_end_needs_its_file_no_more(place: Place) -> None:
+    async with place.daemon() as (_, client):
+        found = await view(client, await upload(place, client, "email,n\na@a.example,1\nno address,2\n"))
+        assert (found.state, found.counts.total, found.counts.done, found.counts.failed) == ("partial", 2, 1, 1)
+        assert list((place.state / "uploads").iterdir()) == []
+
+
+@pytest.mark.usefixtures("dies_when_the_file_is_gone")
+async def test_an_upload_that_cannot_be_read_says_so_also_when_the_file_is_gone(place: Place) -> None:
+    async with place.daemon() as (_, client):
+        found = await view(client, await upload(place, client, ""))
+        assert (found.state, found.reason, found.message) == ("failed", "bad_file", "the file is empty")
+
+
+async def test_an_export_that_has_its_name_is_not_given_it_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = export._publish
+    times = []
+
+    def once(part: Path, final: Path) -> None:
+        publish(part, final)
+        times.append(final)
+        if len(times) == 1:
+            raise LOST
+
+    monkeypatch.setattr(export, "_publish", once)
+    async with place.daemon() as (_, client):
+        await upload(place, client, "email\na@a.example\n")
+        job = (await client.submit(Export(teamspace="acme", table="prospects", path="out.csv"))).job
+        await client.wait(job)
+        assert (await view(client, job)).state == "completed"
+        assert (place.state / "exports" / "out.csv").read_text() == "email\na@a.example\n"
