@@ -8,41 +8,49 @@ All of it holds between two decisions, whatever has happened, except while `Effe
 short; then jobs without work may be left over that could start.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Mapping
+
+from msgspec import Struct, field
 
 from leadline.core import heartbeats
 from leadline.core.backlog import Lane, eligible
 from leadline.core.capacity import wants_share
 from leadline.core.deadlines import Alarm
-from leadline.core.model import ENDED, Attempt, Family, Job, JobState, Now, StopCause
+from leadline.core.model import Attempt, Family, Job, JobState, Now, StopCause, Wait
 from leadline.core.pauses import Scope
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import TeamspaceId
+from leadline_protocol.ids import Instant, JobId, TeamspaceId
 
-_RUNS = frozenset({JobState.RUNNING, JobState.STOPPING})
+_LIVE = frozenset({JobState.DELAYED, JobState.QUEUED, JobState.RUNNING, JobState.STOPPING})
+_PENDING = frozenset({JobState.DELAYED, JobState.QUEUED})
+_ENDING = frozenset({StopCause.CANCELLED, StopCause.STALLED, StopCause.WORKER_LOST})
+
+_LaneKey = tuple[TeamspaceId, Family]
+
+
+class _Tally(Struct):
+    """What the jobs themselves add up to: one pass over them, however many sentences there are to prove."""
+
+    queued: dict[_LaneKey, int] = field(default_factory=dict)
+    held: dict[_LaneKey, list[int]] = field(default_factory=dict)
+    delayed: list[tuple[Instant | None, JobId]] = field(default_factory=list)
+    pending: dict[TeamspaceId, int] = field(default_factory=dict)
+    attempts: dict[JobId, Attempt] = field(default_factory=dict)
+    steps: int = 0
 
 
 def check(scheduler: Scheduler, now: Now) -> None:
     """Assert every invariant; O(everything that is live). Raises AssertionError with what is wrong and where."""
-    for job_id, job in scheduler.jobs.items():
-        assert job.id == job_id, f"job {job.id} is kept as {job_id}"
-        _check_job(scheduler, job)
-    _check_collections(scheduler)
-    _check_lanes(scheduler)
-    _check_capacity(scheduler)
-    _check_pending(scheduler)
-    _check_chains(scheduler)
-    _check_pauses(scheduler)
-    _check_calls(scheduler, now)
-
-
-def _family(scheduler: Scheduler, job: Job) -> Family:
-    return scheduler.kinds[job.kind].family
-
-
-def _attempt_of(job: Job) -> Attempt | None:
-    return job.details.attempt if job.details is not None else None
+    tally = _Tally()
+    _check_jobs(scheduler, tally)
+    _check_collections(scheduler, tally)
+    _check_lanes(scheduler, tally)
+    _check_capacity(scheduler, tally)
+    _check_chains(scheduler, tally)
+    _check_calls(scheduler, tally)
+    _check_accounts(scheduler, now)
 
 
 def _story(job: Job) -> str:
@@ -55,96 +63,136 @@ def _story(job: Job) -> str:
 # -- jobs -----------------------------------------------------------------------------------------------------------
 
 
-def _check_job(scheduler: Scheduler, job: Job) -> None:
-    attempt = _attempt_of(job)
-    is_chain = scheduler.kinds[job.kind].chain
-    assert job.state not in ENDED, f"{_story(job)} has ended and is still here"
-    assert is_chain == (job.id in scheduler.chains), f"{_story(job)} is a chain or not"
-    assert job.teamspace in scheduler.teamspaces.names, f"{_story(job)} belongs to nobody"
-    if is_chain or job.state not in _RUNS:
-        assert attempt is None, f"{_story(job)} does not run itself"
-        assert job.id not in scheduler.running, f"{_story(job)} is among the running"
-    else:
-        assert attempt is not None, f"{_story(job)} runs without an attempt"
-        assert scheduler.running.get(job.id) is job, f"{_story(job)} is not among the running"
-        _check_attempt(scheduler, job, attempt)
-    if job.details is not None and attempt is None and not is_chain:
-        ends = [wait.until for wait in job.details.waits.values() if wait.until is not None]
-        assert bool(ends) == (job.id in scheduler.resting), f"{_story(job)} rests or not"
-        if ends:
-            assert (Alarm.WAIT, job.id, 0) in scheduler.deadlines, f"{_story(job)} is never looked at again"
-    if job.details is not None and attempt is not None:
-        assert not job.details.waits, f"{_story(job)} runs in spite of its waits"
-        assert job.details.attempts == attempt.number, f"{_story(job)} counts its attempts otherwise"
+def _check_jobs(scheduler: Scheduler, tally: _Tally) -> None:
+    kinds, names, deadlines = scheduler.kinds, scheduler.teamspaces.names, scheduler.deadlines
+    running, chains, resting = scheduler.running, scheduler.chains, scheduler.resting
+    paused = {JobId(int(name)) for scope, name in scheduler.pauses if scope == Scope.JOB}
+    assert paused <= scheduler.jobs.keys(), f"of jobs {paused} that are paused some have ended"
+    heads = {chain.left[0] for chain in chains.values() if chain.left}
+    queued, pending = tally.queued, tally.pending
+    for job_id, job in scheduler.jobs.items():
+        kind = kinds[job.kind]
+        state, details, teamspace = job.state, job.details, job.teamspace
+        assert job.id == job_id, f"job {job.id} is kept as {job_id}"
+        assert teamspace in names, f"{_story(job)} belongs to nobody"
+        assert kind.chain == (job_id in chains), f"{_story(job)} is a chain or not"
+        chain = None
+        waits: Mapping[JobReason, Wait] = {}
+        if details is not None:
+            chain, waits = details.chain, details.waits
+            tally.steps += chain is not None
+        if state is not JobState.QUEUED:
+            assert state in _LIVE, f"{_story(job)} has ended and is still here"
+            if state is JobState.DELAYED:
+                tally.delayed.append((details.run_at if details is not None else None, job_id))
+            elif not kind.chain:
+                _check_running(scheduler, job, (teamspace, kind.family), tally)
+                continue
+        if chain is None and (state is JobState.QUEUED or state is JobState.DELAYED):
+            pending[teamspace] = pending.get(teamspace, 0) + 1
+        assert job_id not in running, f"{_story(job)} is among the running"
+        assert details is None or details.attempt is None, f"{_story(job)} does not run"
+        if kind.chain:
+            continue
+        ends = False
+        for wait in waits.values():
+            ends = ends or wait.until is not None
+        assert ends == (job_id in resting), f"{_story(job)} rests or not"
+        assert not ends or (Alarm.WAIT, job_id, 0) in deadlines, f"{_story(job)} is never looked at again"
+        held = bool(paused) and (job_id in paused or (chain in paused and job_id in heads))
+        assert held == (JobReason.PAUSED in waits), f"{_story(job)} is paused or not"
+        if state is JobState.QUEUED and not waits:
+            lane = (teamspace, kind.family)
+            queued[lane] = queued.get(lane, 0) + 1
+    assert pending == scheduler.teamspaces.pending, f"pending are {pending}, counted {scheduler.teamspaces.pending}"
 
 
-def _check_attempt(scheduler: Scheduler, job: Job, attempt: Attempt) -> None:
-    lane = scheduler.backlog.lanes.get((job.teamspace, _family(scheduler, job)))
+def _check_running(scheduler: Scheduler, job: Job, lane: _LaneKey, tally: _Tally) -> None:
+    details = job.details
+    assert details is not None
+    attempt = details.attempt
+    assert attempt is not None, f"{_story(job)} runs without an attempt"
+    assert scheduler.running.get(job.id) is job, f"{_story(job)} is not among the running"
+    assert not details.waits, f"{_story(job)} runs in spite of its waits"
+    assert details.attempts == attempt.number, f"{_story(job)} counts its attempts otherwise"
+    tally.attempts[job.id] = attempt
+    tally.held.setdefault(lane, []).append(attempt.slot)
+    _check_attempt(scheduler, job, attempt, lane)
+
+
+def _check_attempt(scheduler: Scheduler, job: Job, attempt: Attempt, key: _LaneKey) -> None:
+    lane = scheduler.backlog.lanes.get(key)
     assert lane is not None, f"{_story(job)} has no lane"
     assert attempt.slot in lane.held, f"{_story(job)} runs without its slot"
-    cause = attempt.stopping.cause if attempt.stopping is not None else None
-    ending = cause in {StopCause.CANCELLED, StopCause.STALLED, StopCause.WORKER_LOST}
-    assert ending == (job.state is JobState.STOPPING), f"{_story(job)} is stopped for {cause}"
-    if attempt.stopping is not None:
+    stopping = attempt.stopping
+    ending = stopping is not None and stopping.cause in _ENDING
+    assert ending == (job.state is JobState.STOPPING), f"{_story(job)} is stopped for {stopping}"
+    if stopping is not None:
         assert attempt.launched, f"{_story(job)} is stopped and has not been started"
         assert not attempt.asking, f"{_story(job)} is stopped and still asks"
         assert not attempt.held, f"{_story(job)} is stopped and still holds calls"
-        if not attempt.stopping.forced:
+        if not stopping.forced:
             assert (Alarm.FORCE, job.id, attempt.number) in scheduler.deadlines, f"{_story(job)} may stop for ever"
     elif attempt.launched:
         assert (Alarm.CHECK, job.id, attempt.number) in scheduler.deadlines, f"{_story(job)} is never looked at again"
     assert attempt.waiting == heartbeats.waiting(attempt) or not attempt.launched, f"{_story(job)}: its clock is wrong"
 
 
-def _check_collections(scheduler: Scheduler) -> None:
+def _check_collections(scheduler: Scheduler, tally: _Tally) -> None:
+    jobs = scheduler.jobs
     for job_id, job in scheduler.running.items():
-        assert scheduler.jobs.get(job_id) is job, f"{_story(job)} runs and is not live"
+        assert jobs.get(job_id) is job, f"{_story(job)} runs and is not live"
     for job_id, job in scheduler.resting.items():
-        assert scheduler.jobs.get(job_id) is job, f"{_story(job)} rests and is not live"
+        assert jobs.get(job_id) is job, f"{_story(job)} rests and is not live"
+    heap = scheduler.delayed
+    if not heap and not tally.delayed:
+        return
     delayed = Counter(
-        job_id
-        for run_at, job_id in scheduler.delayed
-        if (sleeper := scheduler.jobs.get(job_id)) is not None
+        entry
+        for entry in heap
+        if (sleeper := jobs.get(entry[1])) is not None
         and sleeper.state is JobState.DELAYED
         and sleeper.details is not None
-        and sleeper.details.run_at == run_at
+        and sleeper.details.run_at == entry[0]
     )
-    expected = Counter(job.id for job in scheduler.jobs.values() if job.state is JobState.DELAYED)
-    assert delayed == expected, f"delayed are {expected}, the heap has {delayed}"
-    heap = scheduler.delayed
+    assert delayed == Counter(tally.delayed), f"delayed are {tally.delayed}, the heap has {delayed}"
     assert all(heap[(place - 1) // 2] <= heap[place] for place in range(1, len(heap))), "delayed is no heap"
 
 
 # -- lanes and capacity ---------------------------------------------------------------------------------------------
 
 
-def _check_lanes(scheduler: Scheduler) -> None:
-    queued: dict[tuple[TeamspaceId, Family], set[int]] = defaultdict(set)
-    held: dict[tuple[TeamspaceId, Family], list[int]] = defaultdict(list)
-    for job in scheduler.jobs.values():
-        key = (job.teamspace, _family(scheduler, job))
-        if eligible(job) and not scheduler.kinds[job.kind].chain:
-            queued[key].add(job.id)
-        if (attempt := _attempt_of(job)) is not None:
-            held[key].append(attempt.slot)
-    backlog = scheduler.backlog
+def _check_lanes(scheduler: Scheduler, tally: _Tally) -> None:
+    queued, held = tally.queued, tally.held
+    backlog, jobs = scheduler.backlog, scheduler.jobs
     backlog.check()
-    assert set(backlog.lanes) == {*queued, *held}, "a lane is there exactly while something of it is queued or runs"
-    totals = dict.fromkeys(Family, 0)
-    for key, lane in backlog.lanes.items():
-        name = f"lane {scheduler.teamspaces.names[lane.teamspace]}/{lane.family.word}"
-        assert (lane.teamspace, lane.family) == key, f"{name} is kept as {key}"
-        assert lane.limit == scheduler.limits_of(lane.teamspace).slots.get(lane.family), f"{name}: an old limit"
-        live = {job.id for job in lane.heap if eligible(job)}
-        assert live == queued[key], f"{name} has {sorted(live)}, queued are {sorted(queued[key])}"
-        assert lane.queued == len(live), f"{name} counts {lane.queued}, has {len(live)}"
-        assert sorted(held[key]) == sorted(lane.held), f"{name} holds {lane.held}, attempts hold {held[key]}"
-        totals[lane.family] += lane.queued
-        _check_idleness(scheduler, lane, name)
+    lanes = backlog.lanes
+    assert lanes.keys() == queued.keys() | held.keys(), f"lanes are {[*lanes]}, used are {[*queued]} and {[*held]}"
+    totals = dict.fromkeys(backlog.queued, 0)
+    for key, lane in lanes.items():
+        assert (lane.teamspace, lane.family) == key, f"{_name(scheduler, lane)} is kept as {key}"
+        limit = scheduler.limits_of(lane.teamspace).slots.get(lane.family)
+        assert lane.limit == limit, f"{_name(scheduler, lane)}: an old limit"
+        slots = sorted(held.get(key, ()))
+        assert slots == sorted(lane.held), f"{_name(scheduler, lane)} holds {lane.held}, attempts hold {slots}"
+        live = {job.id: job for job in lane.heap if eligible(job)}
+        for job in live.values():
+            assert jobs.get(job.id) is job, f"{_name(scheduler, lane)} has {job.id}, which is not live"
+            stranger = (job.teamspace, scheduler.kinds[job.kind].family) != key
+            assert not stranger, f"{_name(scheduler, lane)} has {_story(job)}"
+        there = queued.get(key, 0)
+        assert lane.queued == len(live) == there, f"{_name(scheduler, lane)}: {lane.queued}, {[*live]}, {there}"
+        if live:
+            totals[lane.family] += there
+            _check_idleness(scheduler, lane)
     assert totals == backlog.queued, f"queued are {totals}, counted {backlog.queued}"
 
 
-def _check_idleness(scheduler: Scheduler, lane: Lane, name: str) -> None:
+def _name(scheduler: Scheduler, lane: Lane) -> str:
+    return f"lane {scheduler.teamspaces.names[lane.teamspace]}/{lane.family.word}"
+
+
+def _check_idleness(scheduler: Scheduler, lane: Lane) -> None:
     """A lane that could start a job is known as ready, and is ready only because there is no capacity."""
     head = lane.head()
     full = lane.limit is not None and len(lane.held) >= lane.limit
@@ -152,6 +200,7 @@ def _check_idleness(scheduler: Scheduler, lane: Lane, name: str) -> None:
     if head is None or full or blocked:
         return
     offered = lane.offered
+    name = _name(scheduler, lane)
     assert offered is not None, f"{name} could start {head.id} and is not ready"
     assert offered is head or offered < head, f"{name} could start {head.id} and is ready only with {offered.id}"
     assert scheduler.kinds[head.kind].instant or not scheduler.capacity.room_for_new(lane.family), (
@@ -159,103 +208,86 @@ def _check_idleness(scheduler: Scheduler, lane: Lane, name: str) -> None:
     )
 
 
-def _check_capacity(scheduler: Scheduler) -> None:
-    busy = dict.fromkeys(Family, 0)
-    waking: dict[Family, set[int]] = {family: set() for family in Family}
-    for job in scheduler.running.values():
-        attempt = _attempt_of(job)
-        assert attempt is not None
-        busy[_family(scheduler, job)] += attempt.busy
+def _check_capacity(scheduler: Scheduler, tally: _Tally) -> None:
+    capacity = scheduler.capacity
+    busy = dict.fromkeys(capacity.busy, 0)
+    waiting: dict[Family, set[JobId]] = {family: set() for family in capacity.busy}
+    for job_id, attempt in tally.attempts.items():
+        job = scheduler.jobs[job_id]
+        family = scheduler.kinds[job.kind].family
+        busy[family] += attempt.busy
         if JobReason.CAPACITY in attempt.waits:
-            waking[_family(scheduler, job)].add(job.id)
+            waiting[family].add(job_id)
             assert not attempt.busy, f"{_story(job)} waits for what it has"
         elif not attempt.busy and attempt.stopping is None:
             assert not wants_share(attempt), f"{_story(job)} could go on and is not in line"
         assert attempt.busy or not attempt.flying, f"{_story(job)} has calls out without a share of the capacity"
         assert not (attempt.busy and attempt.held), f"{_story(job)} holds calls back for nothing"
-        only_waits = heartbeats.waiting(attempt) and not attempt.flying
+        only_waits = not attempt.flying and heartbeats.waiting(attempt)
         assert not (attempt.busy and only_waits), f"{_story(job)} only waits and keeps its share"
-    assert busy == scheduler.capacity.busy, f"busy are {busy}, counted {scheduler.capacity.busy}"
-    for family in Family:
-        line = scheduler.capacity.waking[family]
-        assert set(line) == waking[family], f"{family.word}: in line are {set(line)}, {waking[family]} wait"
+    assert busy == capacity.busy, f"busy are {busy}, counted {capacity.busy}"
+    for family, line in capacity.waking.items():
+        assert line.keys() == waiting[family], f"{family.word}: in line are {set(line)}, {waiting[family]} wait"
         if any(wants_share(attempt) for attempt in line.values()):
-            assert not scheduler.capacity.room(family), f"{family.word}: they stand in line before an open door"
-
-
-def _check_pending(scheduler: Scheduler) -> None:
-    pending = Counter(
-        job.teamspace
-        for job in scheduler.jobs.values()
-        if job.state in {JobState.DELAYED, JobState.QUEUED} and (job.details is None or job.details.chain is None)
-    )
-    assert pending == scheduler.teamspaces.pending, f"pending are {pending}, counted {scheduler.teamspaces.pending}"
+            assert not capacity.room(family), f"{family.word}: they stand in line before an open door"
 
 
 # -- chains and pauses ----------------------------------------------------------------------------------------------
 
 
-def _check_chains(scheduler: Scheduler) -> None:
-    for job in scheduler.jobs.values():
-        if job.details is not None and job.details.chain is not None:
-            chain = scheduler.chains.get(job.details.chain)
-            assert chain is not None, f"{_story(job)} is a step of nothing"
-            assert job.id in chain.left, f"{_story(job)} is not what is left of its chain"
+def _check_chains(scheduler: Scheduler, tally: _Tally) -> None:
+    steps = 0
     for chain in scheduler.chains.values():
         job = scheduler.jobs[chain.id]
         assert chain.left, f"chain {chain.id} has nothing left and has not ended"
         assert set(chain.left) <= set(chain.steps), f"chain {chain.id} has strangers among its steps"
+        steps += len(chain.left)
         first, *rest = (scheduler.jobs[step] for step in chain.left)
         for step in rest:
             assert step.state is JobState.QUEUED, f"{_story(step)} is not in its turn"
             assert step.details is not None
             assert JobReason.PREVIOUS_STEP in step.details.waits, f"{_story(step)} does not wait for its turn"
+            assert step.details.chain == chain.id, f"{_story(step)} is not of chain {chain.id}"
         assert first.details is not None
+        assert first.details.chain == chain.id, f"{_story(first)} is not of chain {chain.id}"
         waits = JobReason.PREVIOUS_STEP in first.details.waits
         assert waits == (job.state is JobState.DELAYED), f"{_story(first)} of {_story(job)} has its turn or not"
-        if job.state in {JobState.DELAYED, JobState.QUEUED}:
+        if job.state in _PENDING:
             assert first.state is JobState.QUEUED, f"{_story(first)} of {_story(job)} has started alone"
-
-
-def _check_pauses(scheduler: Scheduler) -> None:
-    for scope, name in scheduler.pauses:
-        if scope == Scope.JOB:
-            assert int(name) in scheduler.jobs, f"job {name} is paused and has ended"
-    heads = {chain.left[0] for chain in scheduler.chains.values()}
-    for job in scheduler.jobs.values():
-        if scheduler.kinds[job.kind].chain or _attempt_of(job) is not None:
-            continue
-        waits = job.details is not None and JobReason.PAUSED in job.details.waits
-        is_step = job.details is not None and job.details.chain is not None
-        paused = (Scope.JOB, str(job.id)) in scheduler.pauses
-        if is_step and job.id in heads:
-            paused = scheduler.pauses.hold(job)
-        assert waits == paused, f"{_story(job)} is paused or not"
+    assert steps == tally.steps, f"{tally.steps} jobs are steps, chains have {steps} left"
 
 
 # -- calls ----------------------------------------------------------------------------------------------------------
 
 
-def _check_calls(scheduler: Scheduler, now: Now) -> None:
-    asking: Counter[str] = Counter()
-    charged: Counter[str] = Counter()
+def _check_calls(scheduler: Scheduler, tally: _Tally) -> None:
+    asking: dict[str, int] = dict.fromkeys(scheduler.accounts, 0)
+    charged: dict[str, int] = dict.fromkeys(scheduler.accounts, 0)
+    attempts = tally.attempts
     for call in scheduler.calls.values():
-        (charged if call.granted else asking)[call.account] += 1
-        job = scheduler.running.get(call.job)
-        attempt = _attempt_of(job) if job is not None else None
+        attempt = attempts.get(call.job)
         assert attempt is not None, f"call {call.id} belongs to no attempt"
         assert attempt.number == call.attempt, f"call {call.id} belongs to an earlier attempt"
-        places = [call.id in attempt.asking, call.id in attempt.held, call.id in attempt.flying]
-        assert places == [not call.granted, call.granted and not call.out, call.out], f"call {call} is at {places}"
-    known = sum(
-        len(attempt.asking) + len(attempt.held) + len(attempt.flying)
-        for job in scheduler.running.values()
-        if (attempt := _attempt_of(job)) is not None
-    )
+        if call.out:
+            place = call.granted and call.id in attempt.flying
+        elif call.granted:
+            place = call.id in attempt.held
+        else:
+            place = call.id in attempt.asking
+        assert place, f"call {call} is not where it should be in {attempt}"
+        (charged if call.granted else asking)[call.account] += 1
+    known = sum([len(each.asking) + len(each.held) + len(each.flying) for each in attempts.values()])
     assert known == len(scheduler.calls), f"attempts know {known} calls, there are {len(scheduler.calls)}"
     for name, account in scheduler.accounts.items():
+        assert account.asking == asking[name], f"{name}: {account.asking} wait, {asking[name]} ask"
+        in_flight = account.in_flight
+        assert in_flight == charged[name], f"{name}: {in_flight} are charged, {charged[name]} are known"
+
+
+def _check_accounts(scheduler: Scheduler, now: Now) -> None:
+    for name, account in scheduler.accounts.items():
         account.check()
-        state = account.state(now.instant)
-        assert state.waiting == asking[name], f"{name}: {state.waiting} wait, {asking[name]} ask"
-        assert state.in_flight == charged[name], f"{name}: {state.in_flight} are charged, {charged[name]} are known"
-        assert state.paused == ((Scope.PROVIDER, name) in scheduler.pauses), f"{name} is paused or not"
+        assert account.is_paused == ((Scope.PROVIDER, name) in scheduler.pauses), f"{name} is paused or not"
+        if account.asking and (due := account.next_deadline(now.instant)) is not None:
+            assert due > now.instant, f"{name} could grant a call and does not"
+            assert (Alarm.ACCOUNT, name, 0) in scheduler.deadlines, f"{name} is never looked at again"

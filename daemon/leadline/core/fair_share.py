@@ -243,6 +243,10 @@ class FairShare(Generic[Key]):
 
     def check(self) -> None:
         """Assert every invariant; O(everything that waits)."""
+        if not self._calls:
+            nothing = not (self._flows or self._queues or self._lanes or self._remembered)
+            assert nothing, "nobody waits, and somebody is remembered"
+            return
         assert sum(flow.waiting for flow in self._flows.values()) == len(self._calls), "flows do not add up"
         assert sum(queue.waiting for queue in self._queues.values()) == len(self._calls), "queues do not add up"
         weights = [0.0, 0.0]
@@ -251,12 +255,15 @@ class FairShare(Generic[Key]):
             weights[flow.reserved] += flow.weight if flow.waiting else 0.0
         for is_, expected in zip(self._weights, weights, strict=True):
             assert abs(is_ - expected) <= 1e-6 * max(1.0, expected), f"weights {self._weights} are not {weights}"
-        queues = Counter(number for _, number in self._queues)
+        queues = Counter([number for _, number in self._queues])
+        firsts: dict[int, tuple[int, CallId]] = {}
         for (key, number), queue in self._queues.items():
             assert queue.flow is self._flows[key], f"{key} has a stranger's queue"
-            assert queue.waiting == sum(map(self._waits, queue.calls)) > 0, f"{key}, lane {number}: calls do not add up"
+            live = [item for item in queue.calls if self._waits(item)]
+            assert queue.waiting == len(live) > 0, f"{key}, lane {number}: calls do not add up"
+            firsts[queue.entry] = min(live)
         for number, lane in self._lanes.items():
-            live = [entry for entry in lane.heap if entry[3] == entry[4].entry]
-            assert len(live) == lane.queues == queues[number], f"lane {number} is torn"
-            for start, order, call, _, queue in live:
-                assert (start, order, call) <= (queue.flow.start, *min(filter(self._waits, queue.calls)))
+            live_entries = [entry for entry in lane.heap if entry[3] == entry[4].entry]
+            assert len(live_entries) == lane.queues == queues[number], f"lane {number} is torn"
+            for start, order, call, entry, queue in live_entries:
+                assert (start, order, call) <= (queue.flow.start, *firsts[entry]), f"call {call} comes too late"

@@ -222,7 +222,7 @@ class Window(Meter):
     def check(self, open_amount: int, calls: int) -> None:
         """Charged is what is open and in slots, never above the amount, slots in order and few."""
         del calls
-        closed = sum(slot.amount for slot in self._slots)
+        closed = sum([slot.amount for slot in self._slots])
         assert self.charged == closed + open_amount, f"{self.charged} is not {closed} + {open_amount}"
         assert self.charged <= self._ceiling, f"{self.charged} are charged of {self._ceiling}"
         expiries = [slot.expires for slot in self._slots]

@@ -44,6 +44,10 @@ class Family(IntEnum):
         return self.name.lower()
 
 
+FAMILIES: Final = tuple(Family)
+"""All of them, in order: every decision goes through them, and an enum is slow to be gone through."""
+
+
 class JobState(StrEnum):
     """Where a job is in its life; `lifecycle.TRANSITIONS` says how it may go on."""
 

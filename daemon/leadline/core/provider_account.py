@@ -349,6 +349,21 @@ class ProviderAccount:
         return self._standing
 
     @property
+    def asking(self) -> int:
+        """How many calls wait."""
+        return len(self._asks)
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are granted and not ended."""
+        return self._limiter.in_flight
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a person has stopped the account."""
+        return self._paused
+
+    @property
     def limits(self) -> tuple[Limit, ...]:
         """The limits in force."""
         return self._limiter.limits

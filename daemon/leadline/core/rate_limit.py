@@ -513,14 +513,19 @@ class RateLimiter:
 
     def check(self) -> None:
         """Assert every invariant; O(slots + calls in flight)."""
+        latest = 0
+        flights = list(self._flights.values())
         for call, flight in self._on_the_way.items():
             assert not flight.arrived, f"call {call} has arrived and is still on its way"
-        deadlines = [flight.deadline or 0 for flight in self._on_the_way.values()]
-        assert deadlines == sorted(deadlines), "calls on their way are out of order"
-        flights = {id(flight): flight for flight in (*self._flights.values(), *self._on_the_way.values())}.values()
+            assert flight.deadline is not None, f"call {call} is on its way and was not sent"
+            assert latest <= flight.deadline, "calls on their way are out of order"
+            latest = flight.deadline
+            if call not in self._flights:
+                flights.append(flight)
+        still_open = [flight for flight in flights if not flight.arrived]
+        calls = sum([not flight.ended for flight in flights])
         for index, bound in enumerate(self._bounds):
-            open_amount = sum(flight.charges[index].amount for flight in flights if not flight.arrived)
-            bound.meter.check(open_amount, sum(not flight.ended for flight in flights))
+            bound.meter.check(sum([flight.charges[index].amount for flight in still_open]), calls)
 
 
 def _one(_: Cost) -> int:

@@ -33,7 +33,20 @@ from leadline.core.decision import Decision
 from leadline.core.effects import Answer, Effects, HistoryRow, PauseRow, SlotRow, WarnStalled
 from leadline.core.lifecycle import Trigger, move
 from leadline.core.lives import Lives
-from leadline.core.model import SECOND, Attempt, Call, Chain, Family, Job, JobState, Now, StopCause, Stopping, Wait
+from leadline.core.model import (
+    FAMILIES,
+    SECOND,
+    Attempt,
+    Call,
+    Chain,
+    Family,
+    Job,
+    JobState,
+    Now,
+    StopCause,
+    Stopping,
+    Wait,
+)
 from leadline.core.pauses import Scope
 from leadline.core.places import attempt_of
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
@@ -195,7 +208,7 @@ class Scheduler(Admission, Lives):
 
     def _wake(self) -> None:
         """Give free capacity to the attempts that wait for it, oldest wish first."""
-        for family in Family:
+        for family in FAMILIES:
             while (job_id := self.capacity.wake(family)) is not None:
                 attempt = attempt_of(self.running[job_id])
                 if not attempt.launched:
@@ -207,7 +220,7 @@ class Scheduler(Admission, Lives):
 
     def _start_jobs(self) -> None:
         decision = self._decision
-        for family in Family:
+        for family in FAMILIES:
             while self.capacity.room_for_new(family):
                 if decision.instant_jobs >= INSTANT_JOBS_PER_DECISION:
                     decision.effects.more = True
