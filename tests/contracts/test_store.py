@@ -232,6 +232,18 @@ async def test_calls_that_were_in_flight_at_a_crash_are_unknown(place: Place, da
     assert found.last_call == 2
 
 
+async def test_what_a_call_has_come_to_is_recovered(place: Place, daemon: Daemon) -> None:
+    await daemon.store.commit(Records(calls_sent=[call(1), call(2)]))
+    settled = CallClosed(CallId(1), "done", "", Instant(T + 5), b'{"token":450}')
+    await daemon.store.commit(Records(calls_closed=[settled, CallClosed(CallId(2), "done", "", Instant(T + 6))]))
+    await daemon.crash()
+    found = await place.daemon().store.take_over(owner="next", kinds=KINDS, charge_seconds=10**9)
+    assert [(stored.began, stored.cost) for stored in found.calls] == [
+        (T + 5, b'{"token":450}'),
+        (T + 6, b'{"request":1}'),
+    ]
+
+
 async def test_only_calls_whose_charge_may_still_count_are_recovered(place: Place, daemon: Daemon) -> None:
     recovered = await rule(daemon)
     recent = recovered.instant - 5_000_000

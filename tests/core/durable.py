@@ -83,6 +83,7 @@ class Durable(Struct):
             stored = self.calls[closed.id]
             if stored.state == "sent":
                 stored.state, stored.cause, stored.began = closed.state, closed.cause, closed.began or stored.began
+                stored.row = replace(stored.row, cost=closed.cost or stored.row.cost)
         for account in records.accounts.values():
             self.accounts[account.account] = account.state
         for pause in records.pauses:

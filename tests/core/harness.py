@@ -7,7 +7,9 @@ an attempt does beside that is the test's business: ask for permits, settle lead
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from leadline.core import audit
 from leadline.core import events as ev
@@ -262,8 +264,8 @@ class Harness:
         self.limits[teamspace] = ev.LimitsSet(teamspace, Limits(families, max_queued, weight))
         self.tell(self.limits[teamspace])
 
-    def provider(self, name: str, *limits: Limit) -> None:
-        self.learned[AccountName(name)] = ev.AccountLearned(AccountName(name), limits)
+    def provider(self, name: str, *limits: Limit, failed_count: bool = True) -> None:
+        self.learned[AccountName(name)] = ev.AccountLearned(AccountName(name), limits, failed_count=failed_count)
         self.tell(self.learned[AccountName(name)])
 
     # -- what attempts do -------------------------------------------------------------------------------------------
@@ -283,8 +285,10 @@ class Harness:
         stored = self.database.calls.get(call)
         if stored is not None:
             self.database.note(call, began=instant)
-            if stored.state == "sent":
+            if stored.state == "sent" and not {"failed", "throttled", "lost"} & end.keys():
                 stored.state = "done"
+                if "cost" in end:
+                    stored.row = replace(stored.row, cost=msgspec.json.encode(end["cost"]))
         actor = self.actors.get(job)
         if actor is not None:
             actor.out.pop(call, None)

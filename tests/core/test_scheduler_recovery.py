@@ -1,12 +1,15 @@
 """What a new reign makes of what is stored: nothing acknowledged is lost, and nothing runs that nobody started."""
 
+import pytest
+
 from leadline.core import audit
 from leadline.core import events as ev
 from leadline.core.effects import HistoryRow
-from leadline.core.model import JobState
-from leadline.core.rate_limit import WindowLimit
+from leadline.core.model import SECOND, JobState
+from leadline.core.permits import PERMIT_SECONDS
+from leadline.core.rate_limit import FLIGHT_SECONDS, Cost, Unit, WindowLimit
 from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import JobId
+from leadline_protocol.ids import AccountName, JobId
 from tests.core.harness import KINDS, RULES, Harness, new
 
 
@@ -126,3 +129,40 @@ def test_the_first_decision_answers_nobody(queue: Harness) -> None:
     assert first.answers == []
     assert isinstance(first.records.history[0], HistoryRow)
     assert scheduler.next_job == 2
+
+
+def charged(queue: Harness, provider: str = "snov") -> list[int]:
+    return [limit.charged for limit in queue.scheduler.accounts[AccountName(provider)].state(queue.now.instant).limits]
+
+
+@pytest.mark.parametrize("tokens", [100, 450])
+def test_what_calls_have_come_to_outlives_a_restart(queue: Harness, tokens: int) -> None:
+    queue.provider("ai", WindowLimit(1_000, 60, Unit.TOKEN))
+    job = queue.submit("a")
+    call = queue.ask(job, "ai", cost=Cost(request=1, token=400))
+    queue.answer(job, call, cost=Cost(request=1, token=tokens), done=True)
+    assert charged(queue, "ai") == [tokens]
+    queue.restart(seconds=1)
+    assert charged(queue, "ai") == [tokens]
+
+
+@pytest.mark.parametrize("end", ["failed", "throttled"])
+def test_a_failed_call_that_cost_nothing_costs_nothing_after_a_restart(queue: Harness, end: str) -> None:
+    queue.provider("snov", WindowLimit(15, 60), failed_count=False)
+    job = queue.submit("a")
+    queue.answer(job, queue.ask(job), **{end: True})
+    assert charged(queue) == [0]
+    queue.restart(seconds=1)
+    assert charged(queue) == [0]
+
+
+def test_a_call_that_was_cut_off_counts_from_the_last_moment_at_which_it_can_have_left(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(15, 60))
+    queue.ask(queue.submit("a"))
+    sent = queue.now.instant
+    queue.restart(seconds=30)
+    last = sent + (PERMIT_SECONDS + FLIGHT_SECONDS + 60) * SECOND
+    queue.run_to(int(last) - 1)
+    assert charged(queue) == [1]
+    queue.run_to(int(last))
+    assert charged(queue) == [0]

@@ -14,6 +14,7 @@ from typing import Never
 import anyio
 import anyio.lowlevel
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from leadline.core.effects import (
     AccountRow,
@@ -287,6 +288,7 @@ class FakeStore:
         for closed in records.calls_closed:
             if call := disk.calls.get(closed.id):
                 call.state, call.cause, call.began = closed.state, closed.cause, closed.began or call.began
+                call.row = replace(call.row, cost=closed.cost or call.row.cost)
         disk.accounts |= records.accounts
         for pause in records.pauses:
             (disk.pauses.add if pause.paused else disk.pauses.discard)((pause.scope, pause.name))

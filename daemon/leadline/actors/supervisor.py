@@ -48,8 +48,8 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts to begin a reign; the last one repeats."""
 
-MARGIN_SECONDS: Final = 300
-"""Beyond a window: a call counts until its answer, and that takes a call timeout at most."""
+MARGIN_SECONDS: Final = 900
+"""Beyond a window: a call counts from its answer, or from when it cannot arrive any more, and that is later."""
 
 DAY_SECONDS_MAX: Final = 25 * 3_600
 """A day on which clocks are set back."""

@@ -113,6 +113,10 @@ class RunningAttempt:
         """The present instant."""
         return self._clock.now().instant
 
+    def wall(self) -> Instant:
+        """The present by the clock on the wall."""
+        return self._clock.now().wall
+
     def leads_per_second(self) -> float | None:
         """Leads that this attempt has brought to an end, over its whole time, waits included; None before the first."""
         leads = self.counts.settled - self._job.counts.settled

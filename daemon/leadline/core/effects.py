@@ -88,6 +88,9 @@ class CallClosed(Struct, frozen=True, gc=False):
     """done, throttled, failed, unknown or unsent."""
     cause: str
     began: Instant | None = None
+    """When it had been answered; None: it was not."""
+    cost: bytes | None = None
+    """What it has come to, JSON, where that is not what it was charged."""
 
 
 class AccountRow(Struct, frozen=True, gc=False):

@@ -20,7 +20,7 @@ from leadline.core.decision import Decision
 from leadline.core.effects import AccountRow, CallClosed, CallRow, RefuseCall, SendCall
 from leadline.core.model import SECOND, Attempt, Call, Job, Wait
 from leadline.core.provider_account import NeverFits, ProviderAccount
-from leadline.core.rate_limit import NextReset
+from leadline.core.rate_limit import Cost, NextReset
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant
 
@@ -175,23 +175,24 @@ class Permits:
         end = event.end
         before = account.standing
         state = ""
+        settled: Cost | None = None
         if end.unsent and not call.answered:
             account.withdraw(call.id)
             state = "unsent"
         elif end.throttled:
-            account.throttled(call.id, end.retry_after, event.at)
+            settled = account.throttled(call.id, end.retry_after, event.at)
             state = "throttled"
         else:
-            account.ended(call.id, event.at, actual=end.cost, failed=end.failed or end.lost)
+            settled = account.ended(call.id, event.at, actual=end.cost, failed=end.failed or end.lost)
             state = "unknown" if end.lost else "failed" if end.failed else "done" if end.done else ""
         if end.parked is not None:
             account.park(end.parked, end.retry_after)
         if account.standing is not before:
             self._describe(account, decision)
         if state and call.account not in self._unrecorded:
-            decision.effects.records.calls_closed.append(
-                CallClosed(call.id, state, "lost" if end.lost else "", None if end.lost else event.at)
-            )
+            cost = None if settled is None else msgspec.json.encode(settled)
+            cause, answered = ("lost", None) if end.lost else ("", event.at)
+            decision.effects.records.calls_closed.append(CallClosed(call.id, state, cause, answered, cost))
         self.touch(call.account)
         return call
 

@@ -216,18 +216,25 @@ class ProviderAccount:
         """Its answer's headers are here."""
         self._limiter.response_began(call, instant)
 
-    def ended(self, call: CallId, instant: Instant, *, actual: Cost | None = None, failed: bool = False) -> None:
-        """It is over and was not thrown back. `actual` settles an estimate; `failed`: no good answer, lost ones too."""
-        self._limiter.ended(call, instant, actual=actual, failed=failed)
+    def ended(self, call: CallId, instant: Instant, *, actual: Cost | None = None, failed: bool = False) -> Cost | None:
+        """It is over and was not thrown back. `actual` settles an estimate; `failed`: no good answer, lost ones too.
+
+        Returns what it has come to, where that is not what it was charged.
+        """
+        settled = self._limiter.ended(call, instant, actual=actual, failed=failed)
         if call == self._canary:
             self._canary = None
             if not failed:
                 self._standing = FLOWING
+        return settled
 
-    def throttled(self, call: CallId, until: Instant | None, instant: Instant) -> None:
-        """It was thrown back as too fast, and is over: everyone stops. `until` is the provider's hint, if any."""
+    def throttled(self, call: CallId, until: Instant | None, instant: Instant) -> Cost | None:
+        """It was thrown back as too fast, and is over: everyone stops. `until` is the provider's hint, if any.
+
+        Returns what it has come to, where that is not what it was charged.
+        """
         self._limiter.response_began(call, instant)
-        self._limiter.ended(call, instant, failed=True)
+        settled = self._limiter.ended(call, instant, failed=True)
         standing = self._standing
         again = call == self._canary
         if again:
@@ -236,7 +243,7 @@ class ProviderAccount:
         if standing.throttled_until is not None and not again:  # it was out when the stop began
             if hint > standing.throttled_until:
                 self._standing = replace(standing, throttled_until=Instant(hint), hinted=True)
-            return
+            return settled
         refusals = standing.refusals + 1
         backoff = instant + min(BACKOFF_SECONDS << min(refusals - 1, 16), BACKOFF_SECONDS_MAX) * SECOND
         if hint and refusals == 1:
@@ -247,6 +254,7 @@ class ProviderAccount:
             refusals=refusals,
             hinted=hint >= backoff,
         )
+        return settled
 
     def withdraw(self, call: CallId) -> None:
         """It will not be sent, and no byte of it has been: it waits no longer, or its charge is given back."""

@@ -125,8 +125,9 @@ NextReset: TypeAlias = Callable[[DailyLimit, Instant], Instant]
 class PastCall(Struct, frozen=True, gc=False):
     """A call of an earlier process, as its row tells it, for `restore`.
 
-    `sent` is the latest instant at which it can have been sent. Answered calls of one moment may be given as one, with
-    the sum of their costs and their last answer.
+    `cost` is what it has come to, `sent` the latest instant at which it can have been sent, `response_began` any moment
+    from its answer's headers to its end. Answered calls of one moment may be given as one, with the sum of their costs
+    and their last answer.
     """
 
     call: CallId
@@ -356,24 +357,27 @@ class RateLimiter:
         self._on_the_way.pop(call, None)
         self._arrived(flight, self._instant)
 
-    def ended(self, call: CallId, instant: Instant, *, actual: Cost | None = None, failed: bool = False) -> None:
+    def ended(self, call: CallId, instant: Instant, *, actual: Cost | None = None, failed: bool = False) -> Cost | None:
         """The call is over. An answered one is settled at its `actual` cost (None: as charged).
 
         A failed one costs nothing where failures do not count. One without an answer stays charged in full, until its
-        request can no longer arrive and W after that.
+        request can no longer arrive and W after that. Returns what it has come to, where that is not what it was
+        charged: a restart has to know.
         """
         self.sent(call, instant)
         flight = self._flights.pop(call)
         self._end(flight)
         if not flight.answered:
-            return
+            return None
         if failed and not self._failed_count:
             actual = _NOTHING
-        if actual is not None:
-            for bound, charge in zip(self._bounds, flight.charges, strict=True):
-                delta = bound.of(actual) - charge.amount
-                if delta:
-                    bound.meter.settle(charge, delta, self._instant)
+        if actual is None or actual == flight.cost:
+            return None
+        for bound, charge in zip(self._bounds, flight.charges, strict=True):
+            delta = bound.of(actual) - charge.amount
+            if delta:
+                bound.meter.settle(charge, delta, self._instant)
+        return actual
 
     def replace(self, limits: Sequence[Limit], instant: Instant) -> None:
         """Put other limits in force, from the next grant. ValueError: two of them differ in nothing but amounts.
@@ -420,7 +424,7 @@ class RateLimiter:
         for past in calls:
             arrival = past.sent + self._flight_microseconds
             if past.response_began is not None:
-                arrival = min(past.response_began, arrival, instant)
+                arrival = min(past.response_began, instant)
             arrivals.append((Instant(arrival), past))
         arrivals.sort(key=lambda pair: pair[0])
         for arrival, past in arrivals:

@@ -3,24 +3,29 @@
 Whatever ran is not running any more: attempts live in the daemon's process, and the epoch has changed, so nothing
 that may still be about can write. So a running job goes back to its old place in the queue, without its being
 anybody's fault; a job that was being cancelled has now been cancelled. Waits keep their end. Provider accounts get
-back every charge that may still count, from the rows of their calls; a call whose sending was stored and whose answer
-was not is taken to have been sent at the latest moment possible, which is now: whoever takes over from a daemon that
-may still be about waits until its permits are too old to be used (`permits.PERMIT_SECONDS`) before it builds its own.
+back every charge that may still count, from the rows of their calls. A call whose sending was stored and whose answer
+was not is taken to have been sent at the latest moment possible: when its permit was about to be too old to be used
+(`permits.PERMIT_SECONDS`), or now. Whoever takes over from a daemon that may still be about waits that long.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from leadline.core.effects import Effects, SlotRow
 from leadline.core.events import AccountLearned
-from leadline.core.model import Chain, Details, Job, JobState, Now
+from leadline.core.model import SECOND, Chain, Details, Job, JobState, Now
+from leadline.core.permits import PERMIT_SECONDS
 from leadline.core.places import StoredDetails
 from leadline.core.provider_account import Snapshot
 from leadline.core.rate_limit import Cost, PastCall
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
+
+CLOCK_DOUBT: Final = SECOND // 10
+"""By so much at most do the clocks of two lives disagree: each is set by one question to the database."""
 
 
 class JobRow(Struct, frozen=True, gc=False):
@@ -85,8 +90,9 @@ class Recovery:
         """Learn the provider accounts, with every charge that may still count."""
         past: dict[AccountName, list[PastCall]] = {}
         for row in calls:
-            sent = self._now.instant if row.began is None else row.sent
-            past.setdefault(row.account, []).append(PastCall(row.id, _COST.decode(row.cost), sent, row.began))
+            began = None if row.began is None else Instant(row.began + CLOCK_DOUBT)
+            sent = Instant(min(self._now.instant, row.sent + PERMIT_SECONDS * SECOND))
+            past.setdefault(row.account, []).append(PastCall(row.id, _COST.decode(row.cost), sent, began))
         self.scheduler.handle(learned, self._now)
         for name, account in self.scheduler.accounts.items():
             state = states.get(name)

@@ -108,6 +108,10 @@ class Attempt(Protocol):
         """The present instant."""
         ...
 
+    def wall(self) -> Instant:
+        """The present by the clock on the wall: for dates that others name."""
+        ...
+
     def doing(self, activity: str) -> None:
         """Say, for people, what it is at."""
         ...

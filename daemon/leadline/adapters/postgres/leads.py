@@ -29,6 +29,7 @@ from leadline.features.tables.ports import (
     ATTACH_LIST,
     DECLARE_COLUMNS,
     MAKE_TABLE,
+    AnsweredCall,
     CutOff,
     JobList,
     Order,
@@ -341,9 +342,9 @@ class PostgresWork:
         if written:
             leads, data = zip(*written, strict=True)
             await self._connection.execute(QUERIES["update_leads"].sql, table.id, leads, data)
-        calls = [call for result in results for call in result.calls]
+        calls = [result.call for result in results if result.call is not None]
         if calls:
-            await self._connection.execute(QUERIES["calls_are_done"].sql, calls)
+            await self._calls_are_done(calls)
             leads = tuple(result.lead for result in results)
             await self._connection.execute(QUERIES["orders_are_done"].sql, self._job, leads)
 
@@ -356,7 +357,15 @@ class PostgresWork:
             [order.provider_task for order in orders],
             [order.ordered for order in orders],
         )
-        await self._connection.execute(QUERIES["calls_are_done"].sql, [order.call for order in orders])
+        await self._calls_are_done([order.call for order in orders])
+
+    async def _calls_are_done(self, calls: Sequence[AnsweredCall]) -> None:
+        await self._connection.execute(
+            QUERIES["calls_are_done"].sql,
+            [call.id for call in calls],
+            [call.at for call in calls],
+            [None if call.cost is None else msgspec.json.encode(call.cost) for call in calls],
+        )
 
     async def _keep_results(self, results: Sequence[Result]) -> None:
         await self._connection.execute(

@@ -154,7 +154,10 @@ SELECT $1, lead, state, nullif(reason, ''), nullif(detail, ''), $2
 FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[]) AS given (lead, state, reason, detail)
 
 -- name: calls_are_done
-UPDATE call SET state = 'done' WHERE id = ANY ($1::bigint[])
+-- Calls that brought what is stored with this: when that was, and what they have come to where it is not as charged.
+UPDATE call SET state = 'done', began = ended.began, cost = coalesce(ended.cost, call.cost)
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS ended (id, began, cost)
+WHERE call.id = ended.id
 
 -- name: orders_are_done
 DELETE FROM lead_order WHERE job = $1 AND lead = ANY ($2::bigint[])

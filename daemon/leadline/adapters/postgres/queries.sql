@@ -106,6 +106,10 @@ SELECT
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
     ) AS instant
 
+-- name: clock
+-- The database's clock, in microseconds of Unix time.
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+
 -- name: attempted
 -- The live jobs that have started.
 SELECT job FROM attempt
@@ -225,8 +229,9 @@ INSERT INTO call (id, job, lead, sent, attempt, account, cost)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 
 -- name: close_calls
-UPDATE call SET state = closed.state, cause = closed.cause, began = coalesce(closed.began, call.began)
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS closed (id, state, cause, began)
+UPDATE call SET state = closed.state, cause = closed.cause, began = coalesce(closed.began, call.began),
+    cost = coalesce(closed.cost, call.cost)
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bytea[]) AS closed (id, state, cause, began, cost)
 WHERE call.id = closed.id
 
 -- name: keep_accounts

@@ -19,6 +19,7 @@ from typing import Final, Never
 import anyio
 import asyncpg
 from msgspec import Struct
+from msgspec.structs import replace
 
 from leadline.adapters.postgres.fence import Fence, takeover_transaction
 from leadline.adapters.postgres.migrate import migrate
@@ -139,7 +140,9 @@ class PostgresStore:
             self._epoch = turn.epoch
             fence = Fence(turn.epoch, session, self._connections.dedicated)
             self._reign = await self._begin_reign(fence, session, kinds, recovered.teamspaces)
-        return recovered
+            # Asked last, as our own clock goes on from there: what lies between is taken from every window's end.
+            at = await session.fetchval(QUERIES["clock"].sql)
+        return replace(recovered, instant=Instant(max(recovered.instant, at)))
 
     async def keep(self) -> Never:
         """Stay the owner; see the port. Without a database it tries again for as long as that takes."""

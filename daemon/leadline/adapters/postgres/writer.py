@@ -177,7 +177,7 @@ class Writer:
             ]
             await self._insert("send_calls", sent)
         if records.calls_closed:
-            closed = [(call.id, call.state, _text(call.cause), call.began) for call in records.calls_closed]
+            closed = [(call.id, call.state, _text(call.cause), call.began, call.cost) for call in records.calls_closed]
             await self._execute("close_calls", closed)
 
     async def _keep_pauses(self, pauses: Iterable[PauseRow]) -> None:

@@ -4,6 +4,7 @@ Both are the same to whoever drives a lead's course: a request for a turn, its c
 Everything here is a plain function of its arguments.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
@@ -11,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from leadline.core.events import CallEnd
-from leadline.core.model import SECOND
+from leadline.core.model import SECOND, Now
 from leadline.core.rate_limit import Cost
 from leadline.features.tables import responses
 from leadline.features.tables.columns import BadValueError, Cells, Column
@@ -63,8 +64,8 @@ class Asker(Protocol):
         """What that request takes of the account's limits."""
         ...
 
-    def hear(self, ask: Ask, response: Response, course: Course, wall: Instant, jitter: float) -> Heard:
-        """What an answer comes to. `wall` is Unix time in microseconds."""
+    def hear(self, ask: Ask, response: Response, course: Course, now: Now, jitter: float) -> Heard:
+        """What an answer comes to."""
         ...
 
 
@@ -101,17 +102,17 @@ class ModuleAsker:
             return module.poll.cost
         return module.cost
 
-    def hear(self, ask: Ask, response: Response, course: Course, wall: Instant, jitter: float) -> Heard:
+    def hear(self, ask: Ask, response: Response, course: Course, now: Now, jitter: float) -> Heard:
         """What an answer comes to."""
         phase: responses.Phase = "poll" if ask.what == "poll" else "start"
-        verdict = responses.read_response(self.endpoint.module, response, phase, wall)
+        verdict = responses.read_response(self.endpoint.module, response, phase, now.wall)
         if isinstance(verdict, responses.Done):
             try:
                 cells = responses.read_values(verdict.values, self._into, self._outputs)
             except BadValueError as fault:
                 return Heard(CallEnd(), course.failed(LeadReason.BAD_OUTPUT, str(fault)), good=True)
             return Heard(CallEnd(), course.done(cells), good=True)
-        return heard(verdict, course, wall, jitter)
+        return heard(verdict, course, now.instant, jitter)
 
 
 class PromptAsker:
@@ -136,11 +137,11 @@ class PromptAsker:
         cost = replace(self.endpoint.module.cost, token=tokens)
         return replace(cost, lead=0) if ask.what == "repair" else cost
 
-    def hear(self, ask: Ask, response: Response, course: Course, wall: Instant, jitter: float) -> Heard:
+    def hear(self, ask: Ask, response: Response, course: Course, now: Now, jitter: float) -> Heard:
         """What an answer comes to."""
-        verdict = responses.read_response(self.endpoint.module, response, "start", wall)
+        verdict = responses.read_response(self.endpoint.module, response, "start", now.wall)
         if not isinstance(verdict, responses.Done):
-            return heard(verdict, course, wall, jitter)
+            return heard(verdict, course, now.instant, jitter)
         end = CallEnd()
         if verdict.tokens is not None:
             end = CallEnd(cost=replace(self.cost(ask), token=verdict.tokens))
@@ -153,8 +154,8 @@ class PromptAsker:
             return Heard(end, turn, good=True)
 
 
-def heard(verdict: responses.Verdict, course: Course, wall: Instant, jitter: float) -> Heard:
-    """What every verdict but a result comes to, for the account and for the lead."""
+def heard(verdict: responses.Verdict, course: Course, instant: Instant, jitter: float) -> Heard:
+    """What every verdict but a result, read at an instant, comes to, for the account and for the lead."""
     match verdict:
         case responses.Started(task=task):
             return Heard(CallEnd(), course.pending(task), good=True)
@@ -163,10 +164,10 @@ def heard(verdict: responses.Verdict, course: Course, wall: Instant, jitter: flo
         case responses.NotFound():
             return Heard(CallEnd(), course.not_found(), good=True)
         case responses.Throttled(hint_seconds=hint):
-            return Heard(CallEnd(throttled=True, retry_after=_after(wall, hint)), course.thrown_back())
-        case responses.QuotaGone(until=until):
-            reason = JobReason.CREDITS if until is None else JobReason.DAILY_CAP
-            return Heard(CallEnd(failed=True, parked=reason, retry_after=until), course.thrown_back())
+            return Heard(CallEnd(throttled=True, retry_after=_after(instant, hint)), course.thrown_back())
+        case responses.QuotaGone(hint_seconds=hint):
+            reason = JobReason.CREDITS if hint is None else JobReason.DAILY_CAP
+            return Heard(CallEnd(failed=True, parked=reason, retry_after=_after(instant, hint)), course.thrown_back())
         case responses.InvalidKey():
             return Heard(CallEnd(failed=True, parked=JobReason.INVALID_KEY), None)
         case responses.ServerError(detail=detail):
@@ -177,8 +178,8 @@ def heard(verdict: responses.Verdict, course: Course, wall: Instant, jitter: flo
             raise AssertionError("a result is read by who asked for it")
 
 
-def _after(wall: Instant, seconds: float | None) -> Instant | None:
-    return None if seconds is None else Instant(wall + int(seconds * SECOND))
+def _after(instant: Instant, seconds: float | None) -> Instant | None:
+    return None if seconds is None else Instant(instant + math.ceil(seconds * SECOND))
 
 
 def inputs_of(module: ProviderModule, cells: Cells, columns: Mapping[str, str]) -> tuple[Cells, Sequence[str]]:

@@ -20,13 +20,13 @@ import msgspec
 from msgspec.structs import replace
 
 from leadline.core.events import CallEnd
-from leadline.core.model import Counts, Family, JobState
+from leadline.core.model import Counts, Family, JobState, Now
 from leadline.core.rate_limit import Cost
 from leadline.features.tables.asking import AI_PROMPT, Asker, Endpoint, ModuleAsker, PromptAsker, inputs_of
 from leadline.features.tables.columns import BadValueError, Cells, Column, declared_columns
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
-from leadline.features.tables.ports import JobList, LeadStore, Order, Result, Table
+from leadline.features.tables.ports import AnsweredCall, JobList, LeadStore, Order, Result, Table
 from leadline.features.tables.results import Brought, ResultWriter
 from leadline.features.tables.selection import (
     WHERE_PARAMETER,
@@ -52,6 +52,7 @@ LEADS_AT_ONCE: Final = 64
 PAGE_LEADS: Final = 64
 """Leads whose cells are read together, right before their turn."""
 
+_GOOD: Final = CallEnd()
 _PLACEHOLDER: Final = re.compile(r"\{\{([^{}]*)\}\}")
 _SUBMISSION = msgspec.json.Decoder(wire.Enrich)
 
@@ -303,15 +304,16 @@ class _Enriching:
                         yield lead, cells
 
     async def _settle(
-        self, lead: LeadId, end: Settle, call: Call | None = None, how: CallEnd | None = None, *, good: bool = False
+        self,
+        lead: LeadId,
+        end: Settle,
+        call: Call | None = None,
+        how: CallEnd = _GOOD,
+        answered: AnsweredCall | None = None,
     ) -> None:
-        """Hand a lead's end to the writer; `call` brought it, and counts as ended when it is stored.
-
-        A good call is stored as done together with it, whatever its answer says that it took.
-        """
-        calls = (call.id,) if call is not None and good else ()
-        result = Result(lead, end.state, end.reason, end.detail, end.cells, calls)
-        await self._writer.put(Brought(result, call, how or _GOOD))
+        """Hand a lead's end to the writer; `call` led to it, and counts as ended when it is stored."""
+        result = Result(lead, end.state, end.reason, end.detail, end.cells, answered)
+        await self._writer.put(Brought(result, call, how))
 
     # -- one lead ---------------------------------------------------------------------------------------------------
 
@@ -366,25 +368,29 @@ class _Enriching:
         except BrokenResponse as error:
             turn = course.broke(LeadReason.BAD_RESPONSE, str(error), jitter)
             return await self._follow(lead, turn, call, CallEnd(failed=True))
-        task = course.task
-        heard = asker.hear(ask, response, course, attempt.now(), jitter)
+        task, at = course.task, attempt.now()
+        heard = asker.hear(ask, response, course, Now(at, attempt.wall()), jitter)
+        answered = AnsweredCall(call.id, at, heard.end.cost) if heard.good else None
         if heard.turn is None:
             call.end(heard.end)
             raise AccountClosed(f"{asker.endpoint.account} refused the key")
         if course.task is not None and course.task != task:
-            order = Order(lead, course.task, attempt.now(), call.id)
+            assert answered is not None, "an order that was taken on is a good answer"
+            order = Order(lead, course.task, at, answered)
             await self._writer.put(Brought(order, call, heard.end))
             return heard.turn
         if ask.what == "poll" and isinstance(heard.turn, Pause) and heard.good:
             attempt.moved()
-        return await self._follow(lead, heard.turn, call, heard.end, good=heard.good)
+        return await self._follow(lead, heard.turn, call, heard.end, answered)
 
-    async def _follow(self, lead: LeadId, turn: Turn, call: Call | None, end: CallEnd, *, good: bool = False) -> Turn:
-        """End a call: with the result that it brought, or by itself where it brought none."""
+    async def _follow(
+        self, lead: LeadId, turn: Turn, call: Call | None, end: CallEnd, answered: AnsweredCall | None = None
+    ) -> Turn:
+        """End a call: with the result that it brought (`answered`), or by itself where it brought none."""
         if isinstance(turn, Settle):
-            await self._settle(lead, turn, call, end, good=good)
+            await self._settle(lead, turn, call, end, answered)
         elif call is not None:
-            call.end(replace(end, done=True) if good else end)
+            call.end(end if answered is None else replace(end, done=True))
         return turn
 
     async def _permit(self, lead: LeadId, cost: Cost) -> Call:
@@ -406,6 +412,3 @@ class _Enriching:
         self._refused_key = True
         for scope in self._waiting:
             scope.cancel()
-
-
-_GOOD: Final = CallEnd()

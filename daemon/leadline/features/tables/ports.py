@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from leadline.core.model import Counts
+from leadline.core.rate_limit import Cost
 from leadline.features.tables.columns import Cells, Column
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.ingest import NewRow, OnDuplicate
@@ -38,6 +39,16 @@ class Lead(Struct, frozen=True):
     data: Cells
 
 
+class AnsweredCall(Struct, frozen=True):
+    """A call that brought what it was made for; its end is stored with that."""
+
+    id: CallId
+    at: Instant
+    """When the answer was here."""
+    cost: Cost | None = None
+    """What it has come to, where that is not what it was charged."""
+
+
 class Result(Struct, frozen=True):
     """How a lead ended in a job."""
 
@@ -48,8 +59,8 @@ class Result(Struct, frozen=True):
     detail: str = ""
     cells: Cells = {}
     """What is written into the lead; an absent column is left as it is."""
-    calls: tuple[CallId, ...] = ()
-    """The calls that brought it, with their last one done."""
+    call: AnsweredCall | None = None
+    """The call that brought it."""
 
 
 class Order(Struct, frozen=True):
@@ -58,7 +69,8 @@ class Order(Struct, frozen=True):
     lead: LeadId
     provider_task: str
     ordered: Instant
-    call: CallId
+    call: AnsweredCall
+    """The call that ordered it."""
 
 
 DECLARE_COLUMNS: Final = "declare_columns"

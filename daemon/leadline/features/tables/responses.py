@@ -70,9 +70,9 @@ class Throttled(msgspec.Struct, frozen=True):
 
 
 class QuotaGone(msgspec.Struct, frozen=True):
-    """The account has nothing left, until then or until a person has paid."""
+    """The account has nothing left, for so long or until a person has paid."""
 
-    until: Instant | None
+    hint_seconds: float | None
 
 
 class InvalidKey(msgspec.Struct, frozen=True):
@@ -171,8 +171,7 @@ def _by_status(module: ProviderModule, response: Response, document: object, now
 
 
 def _quota_gone(module: ProviderModule, response: Response, document: object, now: Instant) -> QuotaGone:
-    seconds = _hint(module.quota_hints, response, document, now, QUOTA_HINT_SECONDS_MAX)
-    return QuotaGone(None if seconds is None else Instant(now + round(seconds * SECOND)))
+    return QuotaGone(_hint(module.quota_hints, response, document, now, QUOTA_HINT_SECONDS_MAX))
 
 
 def _started(task: JsonValue, body: bytes) -> Verdict:
