@@ -26,13 +26,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NewType, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct, field
 
 from leadline.core.model import Family, Limits, Rules
-from leadline.core.rate_limit import FLIGHT_SECONDS, DailyLimit, Limit, RateLimiter
+from leadline.core.rate_limit import DailyLimit, Limit, RateLimiter
 from leadline_protocol.errors import LeadlineError
 
 SYSTEM_CONFIG: Final = Path("/etc/leadline/leadline.toml")
@@ -275,6 +275,18 @@ class Files(Struct, frozen=True, gc=False, kw_only=True):
     ] = []
 
 
+class OwnKey(Struct, frozen=True, gc=False, kw_only=True):
+    """A teamspace's own credential at a provider: an account of its own, with limits of its own."""
+
+    secret: Annotated[Secret | None, _key("The teamspace's credential; better kept in a file, see `secret_file`.")] = (
+        None
+    )
+    secret_file: Annotated[File | None, _key("The file that holds the teamspace's credential.")] = None
+    limits: Annotated[
+        list[Limit] | None, _key("All limits of this credential. Absent: the same as those of the provider, once more.")
+    ] = None
+
+
 class Provider(Struct, frozen=True, gc=False, kw_only=True):
     """An outside service. What is absent is as its module says."""
 
@@ -308,11 +320,15 @@ class Provider(Struct, frozen=True, gc=False, kw_only=True):
         _key("A call is ended after so long. Absent: as its module says.", unit="s"),
     ] = None
     flight_seconds: Annotated[
-        float, Meta(gt=0, le=600), _key("So long after it was sent a request may still reach the provider.", unit="s")
-    ] = FLIGHT_SECONDS
+        float | None,
+        Meta(gt=0, le=600),
+        _key("So long after it was sent a request may still reach it. Absent: as its module says.", unit="s"),
+    ] = None
     settings: Annotated[
         dict[_Name, str], _key("What only its module knows the meaning of, such as the model of an AI endpoint.")
     ] = {}
+    own: dict[_Name, OwnKey] = {}
+    """By teamspace."""
 
 
 class Log(Struct, frozen=True, gc=False, kw_only=True):
@@ -428,7 +444,7 @@ def parse(text: str, path: Path) -> Config:
     given = frozenset(reading.given)
     values = {name: getattr(sections, name) for name in _Sections.__struct_fields__}
     values["plans"] = _complete_plans(sections.plans, given)
-    values["providers"] = {name: reading.reveal(name, each) for name, each in sections.providers.items()}
+    values["providers"] = {name: _revealed(reading, name, each) for name, each in sections.providers.items()}
     config = Config(**values, path=path, given=given)
     at_fault = {fault.path for fault in reading.faults}
     faults = [*reading.faults, *(fault for keys, fault in _contradictions(config) if at_fault.isdisjoint(keys))]
@@ -472,22 +488,19 @@ class _Reading:
             return self._shape(arguments, found, path)
         return self._leaf(bare, metas, found, path)
 
-    def reveal(self, name: str, provider: Provider) -> Provider:
-        """The provider with the secret that its file holds."""
-        if provider.secret_file is None or provider.secret is not None:
-            return provider
-        path = _join(_join("providers", name), "secret_file")
+    def secret(self, file: File, path: str) -> Secret | None:
+        """The secret that a file holds."""
         try:
-            text = provider.secret_file.read_bytes().decode().strip()
+            text = file.read_bytes().decode().strip()
         except OSError as error:
-            self._refuse(path, f"{provider.secret_file} cannot be read: {error.strerror}")
+            self._refuse(path, f"{file} cannot be read: {error.strerror}")
         except UnicodeDecodeError:
-            self._refuse(path, f"{provider.secret_file} is not a text in UTF-8")
+            self._refuse(path, f"{file} is not a text in UTF-8")
         else:
             if text:
-                return msgspec.structs.replace(provider, secret=Secret(text))
-            self._refuse(path, f"{provider.secret_file} is empty")
-        return provider
+                return Secret(text)
+            self._refuse(path, f"{file} is empty")
+        return None
 
     def _struct(self, wanted: type[Struct], found: Any, path: str, tag_field: str | None = None) -> Any:
         if not isinstance(found, dict):
@@ -583,6 +596,23 @@ class _Reading:
         return NODEFAULT
 
 
+_Keyed = TypeVar("_Keyed", Provider, OwnKey)
+
+
+def _revealed(reading: _Reading, name: str, provider: Provider) -> Provider:
+    """A provider with the secrets that its files hold."""
+
+    def with_secret(each: _Keyed, path: str) -> _Keyed:
+        if each.secret_file is None or each.secret is not None:
+            return each
+        secret = reading.secret(each.secret_file, _join(path, "secret_file"))
+        return msgspec.structs.replace(each, secret=secret)
+
+    path = _join("providers", name)
+    own = {teamspace: with_secret(key, _join(_join(path, "own"), teamspace)) for teamspace, key in provider.own.items()}
+    return msgspec.structs.replace(with_secret(provider, path), own=own)
+
+
 def _complete_plans(plans: Mapping[str, Plan], given: frozenset[str]) -> dict[str, Plan]:
     """Plans that say everything: what one does not is taken from `default`, which is there in any case."""
     default = plans.get(DEFAULT_PLAN, Plan())
@@ -626,17 +656,27 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], Fault]]:
 def _provider_contradictions(
     provider: Provider, path: str, given: frozenset[str]
 ) -> Iterator[tuple[tuple[str, ...], Fault]]:
-    module, preset, secret, secret_file, limits = (
-        f"{path}.{key}" for key in ("module", "preset", "secret", "secret_file", "limits")
-    )
+    module, preset = (f"{path}.{key}" for key in ("module", "preset"))
     if provider.module is None and provider.preset is None:
         yield (module, preset), Fault(path, "needs a module or a preset")
     if {module, preset} <= given:
         yield (), Fault(path, "may have a module or a preset, not both")
+    yield from _key_contradictions(provider, path, given)
+    for teamspace, key in provider.own.items():
+        place = _join(_join(path, "own"), teamspace)
+        if key.secret is None and key.secret_file is None:
+            yield (f"{place}.secret", f"{place}.secret_file"), Fault(place, "needs a secret or a secret_file")
+        yield from _key_contradictions(key, place, given)
+
+
+def _key_contradictions(
+    key: Provider | OwnKey, path: str, given: frozenset[str]
+) -> Iterator[tuple[tuple[str, ...], Fault]]:
+    secret, secret_file, limits = (f"{path}.{name}" for name in ("secret", "secret_file", "limits"))
     if {secret, secret_file} <= given:
         yield (), Fault(path, "may have a secret or a secret_file, not both")
     try:
-        RateLimiter(provider.limits or (), next_reset=lambda _, instant: instant)
+        RateLimiter(key.limits or (), next_reset=lambda _, instant: instant)
     except ValueError:
         yield (limits,), Fault(limits, "has two limits of the same shape, unit and period")
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import anyio
@@ -46,7 +46,7 @@ from leadline.adapters.upload_folder import UploadFolder
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
 from leadline.core.events import AccountLearned
 from leadline.core.model import SECOND
-from leadline.core.rate_limit import BucketLimit, DailyLimit, Unit
+from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit
 from leadline.features.tables.asking import Endpoint
 from leadline.features.tables.enrich import Endpoints, Enrich
 from leadline.features.tables.export import Export
@@ -223,25 +223,41 @@ class Daemon:
             for row in await self._leads.refused(job, after)
         ]
 
-    def plans(self, plan: str | None, teamspace: str | None) -> Sequence[wire.PlanView]:
-        """Limits in force."""
+    def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
+        """Limits in force. Raises Refused."""
         if teamspace is not None:
             return [self._plans.view_of_teamspace(teamspace)]
+        if provider is not None:
+            found = self._configured(provider)
+            return [self._plans.view_of_provider(provider, found.limits, found.source)]
         names = sorted(self.config.plans) if plan is None else [plan]
         return [self._plans.view_of_plan(name) for name in names]
 
     async def set_limit(self, wanted: wire.Plans, act: Act) -> None:
         """Set a limit live, or take back what was set; in force when this returns. Raises Refused."""
         assert wanted.key is not None
-        value = plans.checked(wanted.key, wanted.value)
-        scope: Scope = "teamspace" if wanted.plan is None else "plan"
-        name = wanted.plan or wanted.teamspace
-        assert name is not None
-        if scope == "plan":
+        value: float | None
+        scope: Scope
+        if wanted.provider is not None:
+            scope, name = "provider", wanted.provider
+            value = plans.checked_amount(self._configured(name).limits, wanted.key, wanted.value)
+        elif wanted.plan is not None:
+            scope, name = "plan", wanted.plan
             self._plans.check(name)
+            value = plans.checked(wanted.key, wanted.value)
+        else:
+            assert wanted.teamspace is not None
+            scope, name = "teamspace", wanted.teamspace
+            value = plans.checked(wanted.key, wanted.value)
         async with self._changing:
             await self._control.override(scope, name, wanted.key, value, act)
             await self.supervisor.reload(await self.setting())
+
+    def _configured(self, provider: str) -> "_Configured":
+        found = _configured_accounts(self.config, self._endpoints).get(AccountName(provider))
+        if found is None:
+            raise Refused(ErrorCode.UNKNOWN_PROVIDER, f"there is no provider {provider}", at="provider")
+        return found
 
     async def setting(self) -> Setting:
         """What binds the queue now: the configuration, and over it what was set live."""
@@ -433,7 +449,7 @@ async def daemon(
         leads = PostgresLeads(store)
         uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
         running = Daemon(config, config_path, store, leads, uploads, embedded=config.database.url is None)
-        client = await stack.enter_async_context(provider_http(flight_seconds=5.0))
+        client = await stack.enter_async_context(provider_http())
         kinds = [*table_kinds(config, leads, uploads, state_dir, running.endpoints), *extra_kinds(store)]
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
@@ -488,7 +504,7 @@ def _listening_sockets(runtime_dir: Path) -> Mapping[str, socket.socket]:
 def setting_of(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> Setting:
     """What a configuration says about the queue, with the limits in force."""
     rules = msgspec.structs.replace(config.rules(), default_limits=plans.default())
-    return Setting(rules, plans.named(), _accounts(config, endpoints))
+    return Setting(rules, plans.named(), _accounts(config, plans, endpoints))
 
 
 def table_kinds(
@@ -527,14 +543,21 @@ def _endpoint(name: str, provider: configuration.Provider) -> Endpoint:
         module = read_module(provider.module.read_text(encoding="utf-8"), file=str(provider.module))
     else:
         module = preset(provider.preset or name)
-    secret = provider.secret
-    access = Access(
-        provider.base_url or module.base_url,
-        None if secret is None else secret.reveal(),
-        {**module.settings, **provider.settings},
-        provider.call_timeout_seconds or module.call_timeout_seconds,
-    )
-    return Endpoint(AccountName(name), module, access)
+
+    def access(secret: configuration.Secret | None) -> Access:
+        return Access(
+            provider.base_url or module.base_url,
+            None if secret is None else secret.reveal(),
+            {**module.settings, **provider.settings},
+            provider.call_timeout_seconds or module.call_timeout_seconds,
+            provider.flight_seconds or module.flight_seconds,
+        )
+
+    own = {
+        teamspace: Endpoint(AccountName(f"{name}@{teamspace}"), module, access(key.secret))
+        for teamspace, key in provider.own.items()
+    }
+    return Endpoint(AccountName(name), module, access(provider.secret), own)
 
 
 def _table_view(table: Table, leads: int, jobs: int) -> wire.TableView:
@@ -561,17 +584,45 @@ def _database_account(config: Config) -> list[Account]:
     return [Account(AccountLearned(DATABASE, (limit,), interactive_share=share, recorded=False))]
 
 
-def _accounts(config: Config, endpoints: Mapping[str, Endpoint]) -> list[Account]:
+class _Configured(msgspec.Struct, frozen=True):
+    """A provider account as the configuration has it."""
+
+    endpoint: Endpoint
+    limits: Sequence[Limit]
+    source: Literal["toml", "built-in"]
+    """Who says so: the configuration, or the module."""
+    pace_per_second: float | None
+
+
+def _configured_accounts(config: Config, endpoints: Mapping[str, Endpoint]) -> Mapping[AccountName, _Configured]:
+    """Every provider account: the shared one of each provider, and those of teamspaces with a key of their own."""
+    accounts: dict[AccountName, _Configured] = {}
+    for name, provider in config.providers.items():
+        shared = endpoints[name]
+        given = [(shared, provider.limits), *((shared.own[each], key.limits) for each, key in provider.own.items())]
+        for endpoint, own in given:
+            limits = provider.limits if own is None else own
+            accounts[endpoint.account] = _Configured(
+                endpoint,
+                endpoint.module.limits if limits is None else limits,
+                "built-in" if limits is None else "toml",
+                provider.pace_per_second,
+            )
+    return accounts
+
+
+def _accounts(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> list[Account]:
     return _database_account(config) + [
         Account(
             AccountLearned(
-                AccountName(name),
-                tuple(endpoints[name].module.limits if provider.limits is None else provider.limits),
-                provider.flight_seconds,
+                account,
+                tuple(plans.limits_of(account, each.limits)),
+                flight_seconds=each.endpoint.access.flight_seconds,
+                failed_count=each.endpoint.module.failed_count,
             ),
-            provider.pace_per_second,
+            each.pace_per_second,
         )
-        for name, provider in config.providers.items()
+        for account, each in _configured_accounts(config, endpoints).items()
     ]
 
 

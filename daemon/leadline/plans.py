@@ -3,16 +3,20 @@
 Three layers, of which the highest that says something counts: what was set for the teamspace, what was set for its
 plan, and the plan as the configuration file has it (with the built-in values below). A reload replaces the lowest
 layer alone, so whatever somebody set in a hurry at night is still there when the file is next edited.
+
+Provider accounts are the same with two layers: what was set, and what the file or the module says. Only amounts are
+set live, one for each limit there is; such a change keeps every charge, so it is exact from the next call on.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 
 from leadline import config as configuration
 from leadline.config import Config, Plan
 from leadline.core.model import Limits
+from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, Limit, WindowLimit
 from leadline.ports.control import Override, Scope
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.messages import PlanLimit, PlanView
@@ -48,6 +52,25 @@ class Plans:
         plan = self._config.plan_of(teamspace)
         limits = self._limits(self._of_teamspace(teamspace), plan, teamspace)
         return PlanView(plan=plan, teamspace=teamspace, limits=limits)
+
+    def limits_of(self, account: str, limits: Iterable[Limit]) -> list[Limit]:
+        """A provider account's limits in force, over those that are configured."""
+        amounts = self._set.get(("provider", account), {})
+        return [
+            msgspec.structs.replace(limit, amount=int(amounts[key])) if (key := limit_key(limit)) in amounts else limit
+            for limit in limits
+        ]
+
+    def view_of_provider(self, account: str, limits: Iterable[Limit], source: Literal["toml", "built-in"]) -> PlanView:
+        """The limits of a provider account, and where each comes from; `source` says where what is not set does."""
+        amounts = self._set.get(("provider", account), {})
+        shown = [
+            PlanLimit(
+                key=limit_key(limit), value=limit.amount, source="override" if limit_key(limit) in amounts else source
+            )
+            for limit in self.limits_of(account, limits)
+        ]
+        return PlanView(provider=account, limits=shown)
 
     def check(self, plan: str) -> None:
         """Raises Refused with not_found where there is no such plan."""
@@ -90,6 +113,33 @@ def checked(key: str, value: Any) -> int | float | None:
         message = "; ".join(f"{fault.path} {fault.message}" for fault in error.faults)
         raise Refused(ErrorCode.BAD_REQUEST, message, at="value") from None
     return _value(plan, key)
+
+
+def checked_amount(limits: Sequence[Limit], key: str, value: Any) -> int | None:
+    """What the amount of one of a provider's limits may be set to, and None to take that back.
+
+    Raises Refused, at `key` where there is no such limit, else at `value`.
+    """
+    known = [limit_key(limit) for limit in limits]
+    if key not in known:
+        there = f"there are {', '.join(known)}" if known else "it has none"
+        raise Refused(ErrorCode.BAD_REQUEST, f"there is no limit {key}; {there}", at="key")
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise Refused(ErrorCode.BAD_REQUEST, "must be a whole number of at least 1", at="value")
+    return value
+
+
+def limit_key(limit: Limit) -> str:
+    """What a limit of a provider is called: `lead/60s`, `record/day`, `concurrent`; its amount is not part of it."""
+    match limit:
+        case ConcurrentLimit():
+            return "concurrent"
+        case DailyLimit():
+            return f"{limit.unit}/day"
+        case WindowLimit() | BucketLimit():
+            return f"{limit.unit}/{limit.per_seconds:g}s"
 
 
 def _tree(key: str, value: Any) -> dict[str, Any]:

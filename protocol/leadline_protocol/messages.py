@@ -683,10 +683,12 @@ class PlanLimit(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True)
 
 
 class PlanView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """The limits of a plan, or of a teamspace."""
+    """The limits of a plan, of a teamspace, or of a provider account."""
 
-    plan: str
+    plan: str | None = None
+    """Absent where they are a provider's."""
     teamspace: str | None = None
+    provider: str | None = None
     limits: list[PlanLimit]
 
 
@@ -881,21 +883,24 @@ class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=T
 class Plans(ControlOperation[PlansReply], tag="plans", frozen=True, kw_only=True):
     """The limits in force; with `key` and `value`, first set an override.
 
-    The limits are those of `teamspace`, or of the plan `plan`. The value null takes an override back.
+    The limits are those of `teamspace`, of the plan `plan`, or of the account `provider`. The value null takes an
+    override back.
     """
 
     plan: Name | None = None
     teamspace: Name | None = None
+    provider: Name | None = None
     key: Name | None = None
     value: bool | int | float | str | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
-        if self.plan is not None and self.teamspace is not None:
-            raise ValueError("give plan or teamspace, not both")
+        named = [each for each in (self.plan, self.teamspace, self.provider) if each is not None]
+        if len(named) > 1:
+            raise ValueError("give one of plan, teamspace and provider")
         if (self.key is None) != (self.value is UNSET):
             raise ValueError("to set a limit give key and value")
-        if self.key is not None and self.plan is None and self.teamspace is None:
-            raise ValueError("to set a limit name the plan or the teamspace")
+        if self.key is not None and not named:
+            raise ValueError("to set a limit name the plan, the teamspace or the provider")
 
 
 class Reload(ControlOperation[Done], tag="reload", frozen=True, kw_only=True):

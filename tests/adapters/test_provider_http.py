@@ -1,12 +1,15 @@
 """What may have reached a provider is told apart by how a request ended: nothing, perhaps all of it, surely all."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path
 
 import pytest
 import uvloop
+from msgspec.structs import replace
 
 from leadline.adapters import provider_http
 from leadline.adapters.provider_http import ProviderHttp
@@ -18,7 +21,7 @@ from tests.world.servers import Served, serving
 
 @pytest.fixture
 async def client() -> AsyncIterator[ProviderHttp]:
-    async with provider_http.provider_http(flight_seconds=5.0) as client:
+    async with provider_http.provider_http() as client:
         yield client
 
 
@@ -87,7 +90,7 @@ def test_what_the_last_look_lets_go_has_left_before_anything_else_happens(
                 with peer, suppress(BlockingIOError):
                     left.append(peer.recv(10_000, socket.MSG_DONTWAIT))
 
-            async with provider_http.provider_http(flight_seconds=5.0) as client:
+            async with provider_http.provider_http() as client:
                 url = f"http://127.0.0.1:{server.getsockname()[1]}/"
                 with pytest.raises(Ambiguous):
                     await client.send(Request("POST", url, {}, body, 5.0), may_send=may_send, began=lambda: None)
@@ -143,3 +146,31 @@ async def test_a_redirect_is_an_answer_and_is_not_followed(client: ProviderHttp)
 
 def redirecting_to(inside: Served) -> AbstractAsyncContextManager[Served]:
     return serving(faulty(behaviours.redirect(f"{inside.url}/enrich")))
+
+
+def user_timeout(port: int) -> int:
+    """TCP_USER_TIMEOUT of the connection to that port, as the kernel has it."""
+    for link in list(Path("/proc/self/fd").iterdir()):
+        try:
+            with socket.socket(fileno=os.dup(int(link.name))) as sock:
+                if sock.family == socket.AF_INET and sock.getpeername()[1] == port:
+                    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        except OSError:
+            continue
+    raise AssertionError(f"nobody is connected to port {port}")
+
+
+async def test_each_request_has_its_own_flight_time_on_a_connection_that_is_used_again(client: ProviderHttp) -> None:
+    """What is not acknowledged in that time is given up: the kernel has been told so before the first byte."""
+    async with serving(Enrichment()) as served:
+        port = int(served.url.rpartition(":")[2])
+        found = []
+
+        def may_send() -> bool:
+            found.append(user_timeout(port))
+            return True
+
+        for seconds in (5.0, 0.5):
+            request = replace(post(f"{served.url}/enrich"), flight_seconds=seconds)
+            await client.send(request, may_send=may_send, began=lambda: None)
+        assert found == [5_000, 500]

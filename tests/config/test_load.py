@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from leadline import config as configuration
-from leadline.config import Config, ConfigError, Secret, load, parse
+from leadline.config import Config, ConfigError, Secret, describe, load, parse
 from leadline.core.model import Family
 from leadline.core.rate_limit import ConcurrentLimit, Unit, WindowLimit
 
@@ -236,3 +236,15 @@ def test_secrets_are_never_printed() -> None:
 
 def test_a_faulty_secret_is_not_repeated() -> None:
     assert faults_of("[database]\nurl = ['canary']") == ["database.url: must be a text"]
+
+
+def test_a_teamspaces_own_key_is_read_and_judged_like_the_providers(tmp_path: Path) -> None:
+    (tmp_path / "acme").write_text("canary-3\n", encoding="utf-8")
+    text = "[providers.x]\npreset = 'x'\nflight_seconds = 2\n[providers.x.own.acme]\n"
+    config = parse(text + "secret_file = 'acme'", tmp_path / "leadline.toml")
+    assert config.providers["x"].own["acme"].secret == Secret("canary-3")
+    assert "canary" not in repr(config) + repr(describe(config))
+    assert faults_of(text) == ["providers.x.own.acme: needs a secret or a secret_file"]
+    assert faults_of(text + "secret = 's'\nlimits = [{shape = 'window', amount = 0, per_seconds = 1}]") == [
+        "providers.x.own.acme.limits[0].amount: must be a whole number of at least 1, not 0"
+    ]

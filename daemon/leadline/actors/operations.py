@@ -84,7 +84,7 @@ class Surroundings(Protocol):
         """A page of the rows of an upload that were not taken, from behind row number `after` on."""
         ...
 
-    def plans(self, plan: str | None, teamspace: str | None) -> Sequence[wire.PlanView]:
+    def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
         """Limits in force. Raises Refused."""
         ...
 
@@ -497,10 +497,14 @@ class Operations:
 
     async def _plans(self, operation: wire.Plans, peer: Peer, line: int) -> wire.Reply:
         if operation.key is not None:
-            whose = f"plan {operation.plan}" if operation.plan is not None else f"teamspace {operation.teamspace}"
+            (whose,) = (
+                f"{scope} {name}"
+                for scope in ("plan", "teamspace", "provider")
+                if (name := getattr(operation, scope)) is not None
+            )
             value = msgspec.json.encode(operation.value).decode()
             await self._around.set_limit(operation, _act(operation, peer, whose, f"{operation.key} = {value}"))
-        found = self._around.plans(operation.plan, operation.teamspace)
+        found = self._around.plans(operation.plan, operation.teamspace, operation.provider)
         return wire.PlansReply(line=line, plans=list(found), ref=operation.ref)
 
     async def _reload(self, operation: wire.Reload, peer: Peer, line: int) -> wire.Reply:

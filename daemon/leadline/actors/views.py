@@ -111,11 +111,11 @@ def sentence(core: Wait) -> str:
         case JobReason.LIMIT if "per_seconds" in numbers:
             unit = numbers.get("unit", "request")
             return (
-                f"Waiting for {name}: {numbers['amount']} {unit}s in any {_short(numbers['per_seconds'])} s are shared"
-                f" by everyone, {numbers.get('charged', 0)} of them are taken."
+                f"Waiting for {name}: {numbers['amount']} {unit}s in any {_short(numbers['per_seconds'])} s are"
+                f" {_whose(name)}, {numbers.get('charged', 0)} of them are taken."
             )
         case JobReason.LIMIT if "amount" in numbers:
-            return f"Waiting for {name}: {numbers['amount']} calls at a time are shared by everyone."
+            return f"Waiting for {name}: {numbers['amount']} calls at a time are {_whose(name)}."
         case JobReason.LIMIT:
             return f"Waiting for {name}: it is the turn of others."
         case JobReason.RETRY_AFTER:
@@ -149,6 +149,11 @@ def sentence(core: Wait) -> str:
             return "Its time has not come."
         case _:
             return JOB_REASONS[core.reason]
+
+
+def _whose(provider: object) -> str:
+    """Who shares an account's limits: everyone, or the teamspace whose own key it has."""
+    return "allowed to this teamspace's own key" if "@" in str(provider) else "shared by everyone"
 
 
 def _guarded(numbers: Mapping[str, int | float | str]) -> str:

@@ -10,7 +10,8 @@ its time. aiohttp writes a request with a body in a task of its own, and uvloop 
 the turn: a process that is stopped in between sends when it wakes, long after it has looked. So the look is in that
 task (where there is no body, right before the write), and connections are told to gather nothing; only TLS, which
 uvloop writes through a transport of its own, still waits for the end of the turn. The socket gets TCP_USER_TIMEOUT, so
-that what is not acknowledged within the flight time is given up by the kernel and cannot reach the provider later.
+that what is not acknowledged within the request's flight time is given up by the kernel and cannot reach the provider
+later.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, TCPConnector
@@ -45,8 +46,9 @@ class _LeaveWithdrawn(Exception):
 class _Flight:
     """How far a request has got."""
 
-    def __init__(self, may_send: Callable[[], bool]) -> None:
+    def __init__(self, may_send: Callable[[], bool], seconds: float) -> None:
         self._may_send = may_send
+        self.milliseconds: Final = int(seconds * 1000)
         self.sent = False
 
     def look(self) -> None:
@@ -65,9 +67,12 @@ class _LookingRequest(ClientRequest):
 
     async def send(self, conn: Connection) -> ClientResponse:
         assert conn.transport is not None, "it has just been connected"
+        flight = _FLIGHT.get()
+        sock = conn.transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, flight.milliseconds)
         conn.transport.set_write_buffer_limits(high=0)
         if not self.body:
-            _FLIGHT.get().look()
+            flight.look()
         return await super().send(conn)
 
     async def write_bytes(
@@ -90,7 +95,7 @@ class ProviderHttp:
 
     async def send(self, request: Request, *, may_send: Callable[[], bool], began: Callable[[], None]) -> Response:
         """Send the request and read the response. Raises Unsent, Ambiguous, BrokenResponse."""
-        flight = _Flight(may_send)
+        flight = _Flight(may_send, request.flight_seconds)
         _FLIGHT.set(flight)
         headers_came = False
         try:
@@ -132,18 +137,9 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 
 @asynccontextmanager
-async def provider_http(flight_seconds: float) -> AsyncIterator[ProviderHttp]:
-    """A client whose connections give up what is not acknowledged within the flight time."""
-
-    def make_socket(address: Any) -> socket.socket:
-        family, kind, protocol, _, _ = address
-        sock = socket.socket(family, kind, protocol)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(flight_seconds * 1000))
-        return sock
-
-    connector = TCPConnector(
-        limit=0, limit_per_host=CONNECTIONS_PER_HOST_MAX, socket_factory=make_socket, keepalive_timeout=30
-    )
+async def provider_http() -> AsyncIterator[ProviderHttp]:
+    """A client for as long as the context is open."""
+    connector = TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST_MAX, keepalive_timeout=30)
     async with aiohttp.ClientSession(
         connector=connector,
         request_class=_LookingRequest,

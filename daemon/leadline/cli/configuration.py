@@ -70,7 +70,7 @@ def _overrides(place: Place) -> dict[str, tuple[Any, str]]:
     except (NoDaemon, LeadlineError):
         return {}
     return {
-        configuration.key_of("plans", plan.plan, limit.key): (limit.value, limit.source)
+        configuration.key_of("plans", plan.plan or "", limit.key): (limit.value, limit.source)
         for plan in plans
         for limit in plan.limits
         if limit.source == "override"

@@ -25,7 +25,7 @@ from leadline.cli.daemon import Daemon, NoDaemon, Place, Placed, any_socket
 from leadline.cli.files import EXPORTS, INCOMING
 from leadline.cli.jobs import Json
 from leadline.cli.words import shown, size, span
-from leadline.config import Config, ConfigError
+from leadline.config import Config, ConfigError, OwnKey, Provider
 from leadline_protocol.errors import LeadlineError, Refused
 from leadline_protocol.messages import Ping, Status
 
@@ -124,9 +124,11 @@ def _configuration(place: Place) -> tuple[Config | None, list[Found]]:
 
 def _secrets(config: Config) -> Iterator[tuple[Finding, str]]:
     """Files with secrets are for their owner alone, or for a group."""
-    files = {provider.secret_file for provider in config.providers.values() if provider.secret_file is not None}
+    keys: list[Provider | OwnKey] = [*config.providers.values()]
+    keys += (key for provider in config.providers.values() for key in provider.own.values())
+    files = {key.secret_file for key in keys if key.secret_file is not None}
     holds_secrets = config.database.url is not None or any(
-        provider.secret is not None and provider.secret_file is None for provider in config.providers.values()
+        key.secret is not None and key.secret_file is None for key in keys
     )
     if config.path is not None and holds_secrets:
         files.add(configuration.File(config.path))

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from leadline.cli import terminal
 from leadline.cli.daemon import Misused, Placed, control
@@ -244,40 +245,45 @@ def plans(
     place: Placed,
     plan: Annotated[str | None, Parameter(help="The limits of this plan.")] = None,
     teamspace: Annotated[str | None, Parameter(help="The limits of this teamspace.")] = None,
+    provider: Annotated[str | None, Parameter(help="The limits of this provider, such as snov or snov@acme.")] = None,
     set_: Annotated[
-        str | None, Parameter(name="--set", help="Put another limit in force: KEY=VALUE, such as slots.tables=2.")
+        str | None,
+        Parameter(name="--set", help="Put another limit in force: KEY=VALUE, such as slots.tables=2 or lead/60s=60."),
     ] = None,
     unset: Annotated[str | None, Parameter(help="Take back what was set for this key.")] = None,
     json: Json = False,
 ) -> None:
     """Show the limits in force and where each comes from; or put one in force, at once and across restarts."""
-    if plan is not None and teamspace is not None:
-        raise Misused("Give --plan or --teamspace, not both")
+    named = [each for each in (plan, teamspace, provider) if each is not None]
+    if len(named) > 1:
+        raise Misused("Give one of --plan, --teamspace and --provider")
     if set_ is not None and unset is not None:
         raise Misused("Give --set or --unset, not both")
-    if (set_ is not None or unset is not None) and plan is None and teamspace is None:
-        raise Misused("Say with --plan or --teamspace whose limit to set")
-    asked = Plans(plan=plan, teamspace=teamspace)
+    if (set_ is not None or unset is not None) and not named:
+        raise Misused("Say with --plan, --teamspace or --provider whose limit to set")
+    asked = Plans(plan=plan, teamspace=teamspace, provider=provider)
     if set_ is not None:
         key, equals, value = set_.partition("=")
         if not key or not equals or not value:
             raise Misused("--set takes KEY=VALUE")
-        asked = Plans(plan=plan, teamspace=teamspace, key=key, value=_value(value))
+        asked = replace(asked, key=key, value=_value(value))
     elif unset is not None:
-        asked = Plans(plan=plan, teamspace=teamspace, key=unset, value=None)
+        asked = replace(asked, key=unset, value=None)
     with control(place) as daemon:
         views = daemon.client.call(asked).plans
     if json:
         for view in views:
             terminal.json_line(view)
         return
-    terminal.columns(("PLAN", "TEAMSPACE", "LIMIT", "VALUE", "FROM"), [row for view in views for row in _limits(view)])
+    whose = ("PLAN", "TEAMSPACE") if provider is None else ("PROVIDER",)
+    terminal.columns((*whose, "LIMIT", "VALUE", "FROM"), [row for view in views for row in _limits(view)])
 
 
-def _limits(view: PlanView) -> Iterator[tuple[str, str, str, str, str]]:
+def _limits(view: PlanView) -> Iterator[tuple[str, ...]]:
+    whose = (view.plan or "", view.teamspace or "") if view.provider is None else (view.provider,)
     for limit in view.limits:
         value = "no limit" if limit.value is None else _shown_value(limit.value)
-        yield shown(view.plan), shown(view.teamspace or ""), limit.key, value, limit.source
+        yield *map(shown, whose), limit.key, value, limit.source
 
 
 def _shown_value(value: bool | float | str) -> str:

@@ -58,6 +58,7 @@ class Permits:
             )
             account.pause(paused=paused)
             return []
+        account.judge(flight_seconds=event.flight_seconds, failed_count=event.failed_count)
         misfits = [self.calls.pop(call) for call in account.replace_limits(event.limits, decision.now.instant)]
         for call in misfits:
             decision.effects.refused_calls.append(RefuseCall(call.id, call.account, JobReason.LIMIT))

@@ -284,6 +284,10 @@ class ProviderAccount:
         if not paused and self._standing.parked is not None:
             self._standing = replace(self._standing, parked=None, parked_until=None)
 
+    def judge(self, *, flight_seconds: float, failed_count: bool) -> None:
+        """Reckon otherwise with what is sent, or ends, from now on."""
+        self._limiter.judge(flight_seconds=flight_seconds, failed_count=failed_count)
+
     def replace_limits(self, limits: Sequence[Limit], instant: Instant) -> list[CallId]:
         """Other limits bind from the next grant. Returns, and forgets, the waiting calls that can never fit them."""
         self._limiter.replace(limits, instant)

@@ -345,7 +345,9 @@ class RateLimiter:
         self.advance(instant)
         flight = self._flights[call]
         if flight.deadline is None:
-            flight.deadline = Instant(self._instant + self._flight_microseconds)
+            last = next(reversed(self._on_the_way.values()), None)
+            deadline = self._instant + self._flight_microseconds
+            flight.deadline = Instant(deadline if last is None else max(deadline, last.deadline or 0))
             if self._bounds and not flight.arrived:
                 self._on_the_way[call] = flight
 
@@ -378,6 +380,11 @@ class RateLimiter:
             if delta:
                 bound.meter.settle(charge, delta, self._instant)
         return actual
+
+    def judge(self, *, flight_seconds: float, failed_count: bool) -> None:
+        """Reckon otherwise with what is sent, or ends, from now on."""
+        self._flight_microseconds = round(flight_seconds * _MICROSECONDS)
+        self._failed_count = failed_count
 
     def replace(self, limits: Sequence[Limit], instant: Instant) -> None:
         """Put other limits in force, from the next grant. ValueError: two of them differ in nothing but amounts.

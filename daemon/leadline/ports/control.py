@@ -10,16 +10,16 @@ from msgspec import Struct
 
 from leadline_protocol.ids import Instant
 
-Scope = Literal["plan", "teamspace"]
+Scope = Literal["plan", "teamspace", "provider"]
 
 
 class Override(Struct, frozen=True, gc=False):
-    """A limit that was set live, for a plan or for one teamspace."""
+    """A limit that was set live, for a plan, for one teamspace or for one provider account."""
 
     scope: Scope
     name: str
     key: str
-    """As in the configuration, below the plan: `slots.tables`, `max_queued`."""
+    """As in the configuration, below the plan: `slots.tables`, `max_queued`; of a provider: see `plans.limit_key`."""
     value: int | float
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from leadline.core.rate_limit import FLIGHT_SECONDS
 from leadline_protocol.errors import LeadlineError
 
 
@@ -38,6 +39,8 @@ class Request(Struct, frozen=True):
     body: bytes = b""
     timeout_seconds: float = 60.0
     """From the first byte sent to the last byte of the response."""
+    flight_seconds: float = FLIGHT_SECONDS
+    """What has not been acknowledged so long after it was sent is given up, and cannot arrive later."""
 
 
 class Response(Struct, frozen=True):

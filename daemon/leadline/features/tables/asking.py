@@ -39,6 +39,12 @@ class Endpoint(Struct, frozen=True):
     account: AccountName
     module: ProviderModule
     access: Access
+    own: "Mapping[str, Endpoint]" = {}
+    """The accounts of teamspaces that have a key of their own, by teamspace."""
+
+    def of(self, teamspace: str) -> "Endpoint":
+        """The account that a teamspace's calls are made with."""
+        return self.own.get(teamspace, self)
 
 
 class Heard(Struct, frozen=True):
@@ -56,7 +62,7 @@ class Asker(Protocol):
 
     endpoint: Endpoint
 
-    def request(self, ask: Ask, call_id: str) -> Request:
+    def request(self, ask: Ask, access: Access, call_id: str) -> Request:
         """The request for a turn. Raises BadValueError where a value cannot stand in it."""
         ...
 
@@ -86,9 +92,9 @@ class ModuleAsker:
         self._outputs = dict(outputs)
         self._course = course
 
-    def request(self, ask: Ask, call_id: str) -> Request:
+    def request(self, ask: Ask, access: Access, call_id: str) -> Request:
         """The request for a turn. Raises BadValueError where a value cannot stand in it."""
-        module, access = self.endpoint.module, self.endpoint.access
+        module = self.endpoint.module
         if ask.what == "poll":
             assert self._course.task is not None, "only what was started is asked for"
             return poll_request(module, access, self._values, task=self._course.task, call_id=call_id)
@@ -126,9 +132,9 @@ class PromptAsker:
         assert chat is not None, "ai_prompt is given chat endpoints only"
         self._answer_tokens_max = chat.answer_tokens_max
 
-    def request(self, ask: Ask, call_id: str) -> Request:  # noqa: ARG002  the messages know whether it is a repair
+    def request(self, ask: Ask, access: Access, call_id: str) -> Request:  # noqa: ARG002  the messages know the turn
         """The request for a turn."""
-        module, access = self.endpoint.module, self.endpoint.access
+        module = self.endpoint.module
         return chat_request(module, access, self._messages, answer_tokens_max=self._answer_tokens_max, call_id=call_id)
 
     def cost(self, ask: Ask) -> Cost:

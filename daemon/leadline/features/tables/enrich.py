@@ -13,6 +13,7 @@ are on record as cut off.
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -27,6 +28,7 @@ from leadline.features.tables.columns import BadValueError, Cells, Column, decla
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
 from leadline.features.tables.ports import AnsweredCall, JobList, LeadStore, Order, Result, Table
+from leadline.features.tables.requests import Access
 from leadline.features.tables.results import Brought, ResultWriter
 from leadline.features.tables.selection import (
     WHERE_PARAMETER,
@@ -130,23 +132,26 @@ class Enrich:
         table = await self._leads.table(teamspace, submission.table)
         ahead = ahead_of(chain, submission.table)
         columns = {column.name: column for column in (table.columns if table else ())} | ahead.columns
-        plan_of(submission, columns, self._endpoints(), open_table=ahead.uploaded)
+        plan_of(teamspace, submission, columns, self._endpoints(), open_table=ahead.uploaded)
         return await prepare(self._leads, teamspace, submission, submission.into, chain, rerun, first=submission.first)
 
     async def run(self, attempt: Attempt) -> Finished:
         """Ask about every lead that has no result yet. Raises Stopped."""
         submission = _SUBMISSION.decode(attempt.job.payload)
         table = await table_of(self._leads, attempt, submission.table, declared_columns(submission.into))
-        plan = plan_of(submission, {column.name: column for column in table.columns}, self._endpoints())
+        columns = {column.name: column for column in table.columns}
+        plan = plan_of(attempt.job.teamspace, submission, columns, self._endpoints())
         frozen = await list_of(self._leads, attempt, table, submission, submission.first)
         if (skipped := skipped_by_guard(submission, frozen.total)) is not None:
             return skipped
         counts = attempt.job.counts if attempt.job.counts.total else Counts(total=frozen.total)
         attempt.doing(f"asking {plan.endpoint.account}")
-        return await _Enriching(self._leads, self._database, attempt, table, plan, frozen, counts).run()
+        access = partial(_access, self._endpoints, attempt.job.teamspace, plan.endpoint)
+        return await _Enriching(self._leads, self._database, attempt, table, plan, access, frozen, counts).run()
 
 
 def plan_of(
+    teamspace: str,
     submission: wire.Enrich,
     columns: Mapping[str, Column],
     endpoints: Mapping[str, Endpoint],
@@ -164,7 +169,7 @@ def plan_of(
         told = _params(submission.params, PromptParams)
         names = {*columns, *_placeholders(told.prompt)} if open_table else set(columns)
         prompt = parse_prompt(told.prompt, names, field="params.prompt")
-        return Plan(_chat_endpoint(told.provider, endpoints), into, ModuleParams(), prompt, run_if)
+        return Plan(_chat_endpoint(told.provider, endpoints).of(teamspace), into, ModuleParams(), prompt, run_if)
     endpoint = endpoints.get(submission.module)
     if endpoint is None or endpoint.module.chat is not None:
         known = ", ".join([AI_PROMPT, *sorted(name for name, each in endpoints.items() if each.module.chat is None)])
@@ -173,7 +178,7 @@ def plan_of(
         )
     params = _params(submission.params, ModuleParams)
     _check_names(endpoint, params, into, None if open_table else columns)
-    return Plan(endpoint, into, params, None, run_if)
+    return Plan(endpoint.of(teamspace), into, params, None, run_if)
 
 
 def _params(params: Mapping[str, Any], wanted: type[Any]) -> Any:
@@ -221,6 +226,13 @@ def _check_names(
             raise Refused(ErrorCode.BAD_REQUEST, message, at=f"into.{filled.name}")
 
 
+def _access(endpoints: Endpoints, teamspace: str, endpoint: Endpoint) -> Access:
+    """How an account is reached now: a key that was renewed counts from the next call, also of a job that runs."""
+    provider = endpoints().get(endpoint.account.partition("@")[0])
+    now = endpoint if provider is None else provider.of(teamspace)
+    return now.access if now.account == endpoint.account else endpoint.access
+
+
 class _Enriching:
     """One attempt at an enrichment."""
 
@@ -231,6 +243,7 @@ class _Enriching:
         attempt: Attempt,
         table: Table,
         plan: Plan,
+        access: Callable[[], Access],
         frozen: JobList,
         counts: Counts,
     ) -> None:
@@ -239,6 +252,7 @@ class _Enriching:
         self._attempt = attempt
         self._table = table
         self._plan = plan
+        self._access = access
         self._frozen = frozen
         self._writer = ResultWriter(leads, attempt, table, counts, self._records)
         self._places = anyio.Semaphore(LEADS_AT_ONCE)
@@ -348,7 +362,7 @@ class _Enriching:
             turn = course.failed(LeadReason.NEVER_FITS, str(error))
             return await self._follow(lead, turn, None, _GOOD)
         try:
-            request = asker.request(ask, str(call.id))
+            request = asker.request(ask, self._access(), str(call.id))
         except BadValueError as fault:
             call.end(CallEnd(unsent=True))
             turn = Settle("skipped", LeadReason.MISSING_INPUT, str(fault))

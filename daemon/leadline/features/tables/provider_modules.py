@@ -164,7 +164,9 @@ class ProviderModule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     credits_per_lead: Annotated[float, Meta(ge=0)] = 0.0
     charge_on: Literal["result", "request"] = "result"
     call_timeout_seconds: Seconds = 60.0
-    flight_seconds: Seconds = FLIGHT_SECONDS
+    flight_seconds: Annotated[float, Meta(gt=0, le=600)] = FLIGHT_SECONDS
+    failed_count: bool = True
+    """Whether calls that it answers with an error, or throws back, take from its limits."""
     throttled: list[Signal] = []
     """Beside the status 429, which always means it unless another signal claims it."""
     quota_gone: list[Signal] = []

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from leadline.core.rate_limit import FLIGHT_SECONDS
 from leadline.features.tables.columns import BadValueError, Cells, JsonValue, cell_text
 from leadline.features.tables.prompts import Message
 from leadline.features.tables.provider_modules import (
@@ -35,6 +36,7 @@ class Access(msgspec.Struct, frozen=True):
     key: str | None
     settings: Mapping[str, str]
     timeout_seconds: float
+    flight_seconds: float = FLIGHT_SECONDS
 
     def __repr__(self) -> str:
         return f"Access({self.base_url!r}, key={'***' if self.key else None})"
@@ -129,7 +131,7 @@ def _complete(
                 pass
     url = access.base_url.rstrip("/") + path + ("?" + urlencode(asked) if asked else "")
     payload = b"" if body is None else _ENCODER.encode(body)
-    return Request(method, url, sent, payload, access.timeout_seconds)
+    return Request(method, url, sent, payload, access.timeout_seconds, access.flight_seconds)
 
 
 def _with_settings(access: Access, values: Mapping[str, JsonValue]) -> Cells:
