@@ -86,3 +86,21 @@ def test_a_limit_that_makes_no_sense_is_refused(
         limited.ask(operation)
     assert (refused.value.code, refused.value.at) == (code, at)
     assert in_force(limited)["lead/60s"] == (5, "toml")
+
+
+def test_a_weight_set_in_the_middle_of_a_wait_counts_from_the_next_call(world: World) -> None:
+    served = world.serve(behaviours.Enrichment(), name="weighted")
+    limit = 'limits = [{ shape = "window", amount = 8, per_seconds = 1 }]\nflight_seconds = 0.1'
+    with stage(provider("x", served, settings=[limit])) as daemon:
+        daemon.ask(wire.Pause(scope="provider", name="x"))
+        jobs = [submit(daemon, 120, teamspace) for teamspace in ("heavy", "light")]
+        for job in jobs:
+            daemon.until(job, lambda view: bool(view.waits))
+        daemon.ask(wire.Plans(teamspace="heavy", key="weight", value=3))
+        daemon.ask(wire.Resume(scope="provider", name="x"))
+        world.until(served, lambda calls: len(calls) >= 80)
+        heavy = sum("heavy.example" in str(call.lead) for call in served.calls[:80])
+        assert abs(heavy / 3 - (80 - heavy)) <= 1 + 1 / 3 + 1, "a call each, and one whose order HTTP has changed"
+        assert worst_window((call.arrived_us for call in served.calls), 1) <= 8
+        for job in jobs:
+            daemon.ask(wire.Cancel(job=job))

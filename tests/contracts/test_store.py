@@ -229,6 +229,7 @@ async def test_calls_that_were_in_flight_at_a_crash_are_unknown(place: Place, da
         (2, "throttled", T + 5),
     ]
     assert found.calls[0].cost == b'{"request":1}'
+    assert found.calls[0].sent > T, "it may have left as late as now"
     assert found.last_call == 2
 
 

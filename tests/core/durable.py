@@ -142,7 +142,7 @@ class Durable(Struct):
         """A new reign, and its first decision, which is not stored yet."""
         for stored in self.calls.values():
             if stored.state == "sent":
-                stored.state, stored.cause = "unknown", "crash"
+                stored.state, stored.cause, stored.sent = "unknown", "crash", now.instant
         scheduler = scheduler_type(kinds, rules, next_reset)
         recovery = Recovery(scheduler, now)
         recovery.teamspaces(self.teamspaces.items())

@@ -1,10 +1,12 @@
 """One provider account as a whole: shares, turns, throttling, restarts, on virtual time against the provider's log."""
 
+from collections import Counter
 from itertools import accumulate
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from leadline.core.model import Wait
 from leadline.core.provider_account import FLOWING, NeverFits, ProviderAccount, Snapshot, Standing
@@ -15,6 +17,7 @@ from leadline.core.rate_limit import (
     DailyLimit,
     Limit,
     PastCall,
+    RateLimiter,
     Unit,
     WindowLimit,
 )
@@ -127,6 +130,100 @@ def test_while_calls_wait_the_rate_is_what_the_window_allows(
             assert total * period >= (amount - max(units)) * (after - START)
     assert last > START
     assert world.wakeups <= len(world.log), "woken for grants only"
+
+
+class HeldToTheEnd(RateLimiter):
+    """Lets a charge count from the end of its call on, and not from its arrival."""
+
+    def response_began(self, call: CallId, instant: Instant) -> None:
+        """Only the end counts."""
+
+    def sent(self, call: CallId, instant: Instant) -> None:
+        """Only the end counts."""
+
+    def ended(self, call: CallId, instant: Instant, *, actual: Cost | None = None, failed: bool = False) -> Cost | None:
+        super().sent(call, instant)
+        super().response_began(call, instant)
+        return super().ended(call, instant, actual=actual, failed=failed)
+
+
+def rate_of_bound(teamspaces: int, limiter: type[RateLimiter] = RateLimiter) -> float:
+    """Units in a second while that many wait throughout, as a part of (N - max cost) / (W + latency)."""
+    amount, seconds, costs, latency, body = 1_000, 10, (1, 2, 3, 8), 1, 3
+    limits = (WindowLimit(amount, seconds),)
+    busy = account(*limits)
+    busy._limiter = limiter(limits)
+    trip = Trip(to_answer=latency * SECOND, to_end=body * SECOND)
+    calls = max(4_000, 2 * teamspaces)
+    asked = [
+        Asked(0, number % teamspaces, Cost(request=costs[number // teamspaces % 4]), trip, weight=1.0 + number % 3)
+        for number in range(calls)
+    ]
+    world = World(busy, asked, audited=False).run()
+    units = [asked[call].cost.request for _, call in world.granted]
+    elapsed = (world.granted[-1][0] - START) / SECOND
+    return sum(units) / elapsed / ((amount - max(costs)) / (seconds + latency))
+
+
+@pytest.mark.parametrize("teamspaces", [1, 10, 100, 1_000, 10_000])
+def test_a_provider_at_its_limit_is_used_to_98_percent_and_more_however_many_wait(teamspaces: int) -> None:
+    assert rate_of_bound(teamspaces) >= 0.98
+
+
+def test_a_charge_that_is_held_to_the_end_of_its_call_would_cost_a_fifth_of_the_rate() -> None:
+    """The negative control."""
+    assert rate_of_bound(100, HeldToTheEnd) < 0.9
+
+
+class Stream(Struct, frozen=True):
+    """A teamspace that has leads, and perhaps polls, waiting throughout."""
+
+    weight: float
+    leads: tuple[int, ...]
+    """What its leads cost, over and over."""
+    polls: tuple[int, ...]
+
+
+streams = st.builds(
+    Stream,
+    weight=st.sampled_from([0.5, 1.0, 3.0]),
+    leads=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
+    polls=st.lists(st.integers(1, 3), max_size=2).map(tuple),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(playing=st.lists(streams, min_size=2, max_size=4), latency=st.sampled_from([0, 700_000, 4 * SECOND]))
+def test_leads_are_shared_by_weight_to_a_call_each_while_polls_pass_them(playing: list[Stream], latency: int) -> None:
+    """And polls are, too: at every instant, with mixed costs, in what each costs of its scarcest limit."""
+    trip = Trip(to_answer=latency)
+    asked = []
+    for teamspace, stream in enumerate(playing):
+        for lane in (stream.leads, stream.polls):
+            for turn in range(60 if lane else 0):
+                units = lane[turn % len(lane)]
+                cost = Cost(request=1, lead=units) if lane is stream.leads else Cost(request=units)
+                asked.append(Asked(0, teamspace, cost, trip, stream.weight))
+    world = World(account(WindowLimit(40, 10), WindowLimit(12, 10, Unit.LEAD)), asked).run()
+    left = Counter((ask.teamspace, ask.cost.lead > 0) for ask in asked)
+    done: Counter[tuple[int, bool]] = Counter()
+    together = {False: True, True: True}
+    for _, call in world.granted:
+        ask = asked[call]
+        lane = (ask.teamspace, ask.cost.lead > 0)
+        done[lane] += ask.cost.lead or ask.cost.request
+        left[lane] -= 1
+        for leads, all_wait in together.items():
+            if not all_wait:
+                continue
+            costs = [stream.leads if leads else stream.polls for stream in playing]
+            for a, first in enumerate(playing):
+                for b, second in enumerate(playing[:a]):
+                    if costs[a] and costs[b]:
+                        apart = abs(done[a, leads] / first.weight - done[b, leads] / second.weight)
+                        assert apart <= max(costs[a]) / first.weight + max(costs[b]) / second.weight + 1e-9
+        if not left[lane]:
+            together[lane[1]] = False
 
 
 # --- the head keeps its turn

@@ -165,6 +165,7 @@ class FakeStore:
         cut_off = [call for call in disk.calls.values() if call.state == "sent"]
         for call in cut_off:
             call.state, call.cause = "unknown", "crash"
+            call.row = replace(call.row, sent=Instant(max(call.row.sent, disk.wall())))
         instants = [max(call.row.sent, call.began or 0) for call in disk.calls.values()]
         instant = max([disk.wall(), *instants])
         since = instant - charge_seconds * SECOND

@@ -22,7 +22,7 @@ from leadline.core.model import SECOND, Attempt, Call, Job, Wait
 from leadline.core.provider_account import NeverFits, ProviderAccount
 from leadline.core.rate_limit import Cost, NextReset
 from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import AccountName, CallId, Instant
+from leadline_protocol.ids import AccountName, CallId, Instant, TeamspaceId
 
 PERMIT_SECONDS: Final = 5
 """A permit is used within this time or not at all: a daemon that stood still between grant and send may have been
@@ -58,7 +58,11 @@ class Permits:
             )
             account.pause(paused=paused)
             return []
-        account.judge(flight_seconds=event.flight_seconds, failed_count=event.failed_count)
+        account.judge(
+            flight_seconds=event.flight_seconds,
+            failed_count=event.failed_count,
+            interactive_share=event.interactive_share,
+        )
         misfits = [self.calls.pop(call) for call in account.replace_limits(event.limits, decision.now.instant)]
         for call in misfits:
             decision.effects.refused_calls.append(RefuseCall(call.id, call.account, JobReason.LIMIT))
@@ -70,6 +74,11 @@ class Permits:
         account.pause(paused=paused)
         self._describe(account, decision)
         self.touch(name)
+
+    def weigh(self, teamspace: TeamspaceId, weight: float) -> None:
+        """A teamspace has another weight at all accounts, from its next call on."""
+        for account in self.accounts.values():
+            account.weigh(teamspace, weight)
 
     def touch(self, name: AccountName) -> None:
         """Something has changed that may let calls of this account go."""

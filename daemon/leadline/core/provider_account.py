@@ -1,8 +1,8 @@
 """A provider account: the calls that wait for leave, whose turn it is, and whether anybody may go at all.
 
 Three questions stand before a call, and each has one owner. *May anyone go?* A person may have paused the account, a
-used up quota parked it, a throttled call stopped everyone. *Who is next?* `FairShare`, one key per teamspace. *Is
-there room?* `RateLimiter`. This module asks them in that order and charges what goes.
+used up quota parked it, a throttled call stopped everyone. *Who is next?* `Turns`, one key per teamspace. *Is there
+room?* `RateLimiter`. This module asks them in that order and charges what goes.
 
 **The head keeps its turn.** The fair order has one head. While it does not fit, another call passes only if in every
 limit that it charges there is room for both: then it takes nothing that the head waits for, however the answers come.
@@ -31,7 +31,6 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from leadline.core.fair_share import FairShare
 from leadline.core.model import SECOND, Wait
 from leadline.core.rate_limit import (
     FLIGHT_SECONDS,
@@ -48,6 +47,7 @@ from leadline.core.rate_limit import (
     Unit,
     WindowLimit,
 )
+from leadline.core.turns import Turn, Turns
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, TeamspaceId
 
@@ -56,7 +56,7 @@ BACKOFF_SECONDS_MAX: Final = 300
 HINT_SECONDS_MAX: Final = 86_400
 
 _LAG_MAX: Final = 1.0
-"""What a head that others passed may make up for: one whole limit."""
+"""What a kind of calls whose head others passed may make up for: one whole limit."""
 
 
 class NeverFits(Struct, frozen=True, gc=False):
@@ -100,6 +100,8 @@ class AccountState(Struct, frozen=True, gc=False):
     paused: bool
     standing: Standing
     canary: CallId | None
+    next: CallId | None
+    """The head: the call whose turn it is, whatever may pass it."""
 
 
 def _longest_first(wait: Wait) -> float:
@@ -121,10 +123,14 @@ def _wait(blocker: Blocker) -> Wait:
     return Wait(reason, blocker.until, numbers)
 
 
+_Key = tuple[TeamspaceId, bool]
+"""A teamspace, and which class of its calls: interactive or not."""
+
+
 class _Ask(Struct, gc=False):
     """One waiting call."""
 
-    key: tuple[TeamspaceId, bool]
+    key: _Key
     cost: Cost
 
 
@@ -151,8 +157,10 @@ class ProviderAccount:
         self._limiter = RateLimiter(
             limits, next_reset=next_reset, flight_seconds=flight_seconds, failed_count=failed_count
         )
-        self._fair: FairShare[tuple[TeamspaceId, bool]] = FairShare(lag_max=_LAG_MAX, reserve=interactive_share)
+        self._turns: Turns[_Key] = Turns(lag_max=_LAG_MAX, reserve=interactive_share)
         self._asks: dict[CallId, _Ask] = {}
+        self._taken: dict[CallId, Turn[_Key]] = {}
+        """Of the calls that were granted and are not over."""
         self._standing = FLOWING
         self._canary: CallId | None = None
         self._paused = False
@@ -177,7 +185,7 @@ class ProviderAccount:
         if limit is not None:
             return NeverFits(limit, cost)
         key = (teamspace, interactive)
-        self._fair.add(call, key, order=order, weight=weight, lane=cost.lane(), reserved=interactive)
+        self._turns.add(call, key, order=order, weight=weight, lane=cost.lane(), reserved=interactive)
         self._asks[call] = _Ask(key, cost)
         return None
 
@@ -190,7 +198,7 @@ class ProviderAccount:
         probing = self._standing.throttled_until is not None
         while self._asks and (call := self._next()) is not None:
             ask = self._asks.pop(call)
-            self._fair.take(call, self._limiter.share(ask.cost))
+            self._taken[call] = self._turns.take(call, ask.key, self._limiter.share(ask.cost))
             self._limiter.charge(call, ask.cost, instant)
             granted.append(call)
             if probing:
@@ -221,6 +229,7 @@ class ProviderAccount:
 
         Returns what it has come to, where that is not what it was charged.
         """
+        del self._taken[call]
         settled = self._limiter.ended(call, instant, actual=actual, failed=failed)
         if call == self._canary:
             self._canary = None
@@ -233,6 +242,7 @@ class ProviderAccount:
 
         Returns what it has come to, where that is not what it was charged.
         """
+        del self._taken[call]
         self._limiter.response_began(call, instant)
         settled = self._limiter.ended(call, instant, failed=True)
         standing = self._standing
@@ -259,8 +269,9 @@ class ProviderAccount:
     def withdraw(self, call: CallId) -> None:
         """It will not be sent, and no byte of it has been: it waits no longer, or its charge is given back."""
         if self._asks.pop(call, None) is not None:
-            self._fair.remove(call)
+            self._turns.remove(call)
             return
+        self._turns.give_back(self._taken.pop(call))
         self._limiter.withdraw(call)
         if call == self._canary:
             self._canary = None
@@ -284,9 +295,15 @@ class ProviderAccount:
         if not paused and self._standing.parked is not None:
             self._standing = replace(self._standing, parked=None, parked_until=None)
 
-    def judge(self, *, flight_seconds: float, failed_count: bool) -> None:
-        """Reckon otherwise with what is sent, or ends, from now on."""
+    def judge(self, *, flight_seconds: float, failed_count: bool, interactive_share: float) -> None:
+        """Reckon otherwise with what is granted, sent, or ends, from now on."""
         self._limiter.judge(flight_seconds=flight_seconds, failed_count=failed_count)
+        self._turns.keep_share(interactive_share)
+
+    def weigh(self, teamspace: TeamspaceId, weight: float) -> None:
+        """A teamspace has another weight from its next call on."""
+        for interactive in (False, True):
+            self._turns.weigh((teamspace, interactive), weight)
 
     def replace_limits(self, limits: Sequence[Limit], instant: Instant) -> list[CallId]:
         """Other limits bind from the next grant. Returns, and forgets, the waiting calls that can never fit them."""
@@ -314,7 +331,7 @@ class ProviderAccount:
             return stop.until
         soonest: Instant | None = None
         head: Cost | None = None
-        for call in self._fair.heads():
+        for call in self._turns.heads():
             cost = self._asks[call].cost
             at = self._limiter.earliest(cost, instant, beside=head)
             if at is not None and (soonest is None or at < soonest):
@@ -332,14 +349,14 @@ class ProviderAccount:
 
         A limit's `until` is the latest estimate for this call alone; those before it in line come on top.
         """
-        firsts = [first for class_ in (False, True) if (first := self._fair.first((teamspace, class_))) is not None]
+        firsts = [first for class_ in (False, True) if (first := self._turns.first((teamspace, class_))) is not None]
         if not firsts:
             return []
         cost = self._asks[min(firsts)[1]].cost
         waits = self._stops(instant)
         waits += [_wait(blocker) for blocker in self._limiter.blockers(cost, instant)]
         if not waits:  # it would fit, but it is not its turn
-            head = self._asks[self._fair.heads()[0]].cost
+            head = self._asks[self._turns.heads()[0]].cost
             waits = [_wait(blocker) for blocker in self._limiter.blockers(head, instant)]
         if not waits:
             waits = [Wait(JobReason.LIMIT, instant)]
@@ -348,7 +365,7 @@ class ProviderAccount:
 
     def waiting(self, teamspace: TeamspaceId) -> int:
         """How many calls of a teamspace wait."""
-        return self._fair.waiting((teamspace, False)) + self._fair.waiting((teamspace, True))
+        return self._turns.waiting((teamspace, False)) + self._turns.waiting((teamspace, True))
 
     def cost_of(self, call: CallId) -> Cost:
         """What a waiting or granted call was asked for."""
@@ -393,6 +410,7 @@ class ProviderAccount:
             self._paused,
             self._standing,
             self._canary,
+            self._turns.heads()[0] if self._asks else None,
         )
 
     # --- inside
@@ -400,7 +418,7 @@ class ProviderAccount:
     def _next(self) -> CallId | None:
         """The head if it fits, else the first that passes it without taking anything from it."""
         head: Cost | None = None
-        for call in self._fair.heads():
+        for call in self._turns.heads():
             cost = self._asks[call].cost
             if self._limiter.fits(cost, beside=head):
                 return call
@@ -433,10 +451,11 @@ class ProviderAccount:
     def check(self) -> None:
         """Assert every invariant; O(everything that waits or is charged)."""
         self._limiter.check()
-        self._fair.check()
-        assert len(self._fair) == len(self._asks), f"{len(self._asks)} ask, {len(self._fair)} are in line"
+        self._turns.check()
+        assert len(self._turns) == len(self._asks), f"{len(self._asks)} ask, {len(self._turns)} are in line"
+        assert len(self._taken) == self._limiter.in_flight, "each call that is granted has had a turn"
         for call in self._asks:
-            assert call in self._fair, f"call {call} asks and is not in line"
+            assert call in self._turns, f"call {call} asks and is not in line"
             assert call not in self._limiter, f"call {call} asks and is granted"
         if self._canary is not None:
             assert self._standing.throttled_until is not None, f"call {self._canary} is a canary of nothing"

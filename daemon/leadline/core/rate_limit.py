@@ -142,6 +142,8 @@ class LimitState(Struct, frozen=True, gc=False):
     limit: Limit
     charged: int
     free: int
+    frees_at: Instant | None = None
+    """When more of it is free, at the latest; None: all of it is, or nobody knows before some call ends."""
 
 
 class Blocker(Struct, frozen=True, gc=False):
@@ -290,7 +292,10 @@ class RateLimiter:
     def state(self, instant: Instant) -> tuple[LimitState, ...]:
         """What is charged of each limit; a bucket's level is what is `free` of its burst."""
         self.advance(instant)
-        return tuple(LimitState(bound.limit, bound.meter.charged, bound.meter.free) for bound in self._bounds)
+        return tuple(
+            LimitState(bound.limit, bound.meter.charged, bound.meter.free, self._frees_at(index))
+            for index, bound in enumerate(self._bounds)
+        )
 
     def cost_of(self, call: CallId) -> Cost:
         """What a granted call was charged."""
@@ -459,6 +464,12 @@ class RateLimiter:
             for flight in self._on_the_way.values()
             if flight.deadline is not None
         )
+
+    def _frees_at(self, index: int) -> Instant | None:
+        meter = self._bounds[index].meter
+        if not meter.charged:
+            return None
+        return meter.earliest(meter.free + 1, self._instant, self._pending(index))
 
     def _arrived(self, flight: _Flight, arrival: Instant) -> None:
         if not flight.arrived:

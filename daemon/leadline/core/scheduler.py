@@ -143,6 +143,9 @@ class Scheduler(Admission, Lives):
             case ev.LimitsSet():
                 self.teamspaces.limits[event.teamspace] = event.limits
                 self.backlog.reconsider()
+                number = self.teamspaces.numbers.get(event.teamspace)
+                if number is not None:
+                    self.permits.weigh(number, event.limits.weight)
             case ev.RulesSet():
                 self.rules = event.rules
                 self.backlog.reconsider()

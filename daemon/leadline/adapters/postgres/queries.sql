@@ -70,8 +70,10 @@ INSERT INTO kind (name, family) SELECT * FROM unnest($1::text[], $2::smallint[])
 ON CONFLICT (name) DO UPDATE SET family = excluded.family WHERE kind.family <> excluded.family
 
 -- name: close_calls_of_a_crash
--- At a take-over nobody knows how the calls in flight ended.
-UPDATE call SET state = 'unknown', cause = 'crash' WHERE state = 'sent' RETURNING id
+-- At a take-over nobody knows how the calls in flight ended, nor that they left any earlier than now.
+UPDATE call SET state = 'unknown', cause = 'crash',
+    sent = greatest(sent, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+WHERE state = 'sent' RETURNING id
 
 -- name: kinds
 SELECT id, name, family FROM kind
