@@ -621,7 +621,7 @@ class LimitView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True)
     charged: float
     """Units that count against it now."""
     frees_at: datetime | None = None
-    """When the next of them stops counting."""
+    """When there is room for more, at the latest; absent where there is room for all, or nobody knows."""
 
 
 class ProviderView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
@@ -632,12 +632,23 @@ class ProviderView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=Tr
     state: Literal["open", "throttled", "trying", "parked", "paused"]
     """`trying`: one call is out to see whether work can go on. `parked`: no credits or a refused key; a person acts."""
     reason: JobReason | None = None
+    """`retry_after`: it named the time; `circuit`: it named none, so each refusal doubles the wait."""
     limits: list[LimitView] = field(default_factory=list)
     in_flight: int = 0
     waiting: int = 0
     """Calls that wait for a permit."""
     waiting_teamspaces: int = 0
+    waiting_by: dict[str, int] = field(default_factory=dict)
+    """The same by teamspace; of many those with the most."""
+    next: str | None = None
+    """The teamspace whose turn it is."""
     throttled_until: datetime | None = None
+    parked_until: datetime | None = None
+    """Absent where a person has to resume it."""
+    refusals: int = 0
+    """So many times in a row it was throttled, though its limits were kept."""
+    canary: int | None = None
+    """The call that is out to see whether work can go on."""
     message: str | None = None
 
 

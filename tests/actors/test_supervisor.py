@@ -7,15 +7,15 @@ import anyio
 import pytest
 
 from leadline.actors.announcer import Announcer
-from leadline.actors.supervisor import Account, Setting, Supervisor, charge_seconds
+from leadline.actors.supervisor import Account, Setting, Supervisor, charge_seconds, resets_by_wall
 from leadline.core.events import AccountLearned, NewJob
-from leadline.core.model import Counts, Family, JobState, Limits, Now, Rules
+from leadline.core.model import SECOND, Counts, Family, JobState, Limits, Now, Rules
 from leadline.core.rate_limit import DailyLimit, WindowLimit
 from leadline.ports.provider_client import Request, Response
 from leadline.ports.store import Fenced, Recovered, Unavailable
 from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.ids import AccountName, JobId
+from leadline_protocol.ids import AccountName, Instant, JobId
 from leadline_protocol.messages import Submission
 from tests.fakes.store import Disk, FakeStore, Fault, wall
 
@@ -222,3 +222,15 @@ def test_pacing_is_for_the_accounts_that_are_configured_to_have_it() -> None:
         announcer=Announcer(),
     )
     assert set(supervisor.make_pacers()) == {"paced"}
+
+
+def test_a_day_ends_by_the_wall_also_where_its_clock_was_set_back() -> None:
+    hour = 3_600 * SECOND
+    midnight = 1_800_000_000 * SECOND // (24 * hour) * 24 * hour
+
+    def next_midnight(_: DailyLimit, after: Instant) -> Instant:
+        return Instant((after // (24 * hour) + 1) * 24 * hour)
+
+    now = Now(instant=Instant(midnight + 2 * hour), wall=Instant(midnight - hour))
+    resets = resets_by_wall(next_midnight, now)
+    assert resets(DailyLimit(1), now.instant) == now.instant + hour

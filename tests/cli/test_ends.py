@@ -44,7 +44,7 @@ def test_a_refusal_for_now_says_when_to_try_again(leadline: Leadline, daemon: Fa
         (["resume", "queue", "snov"], "The queue has no name (see `leadline resume --help`)"),
         (
             ["plans", "--set", "max_queued=3"],
-            "Say with --plan or --teamspace whose limit to set (see `leadline plans --help`)",
+            "Say with --plan, --teamspace or --provider whose limit to set (see `leadline plans --help`)",
         ),
         (
             ["submit", "--wiat"],

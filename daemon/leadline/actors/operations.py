@@ -7,6 +7,7 @@ decided: refusals come from preparing a submission, from the scheduler, or from 
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -612,17 +613,21 @@ def _families(scheduler: Scheduler) -> list[wire.FamilyStatus]:
 
 
 def _providers(scheduler: Scheduler, now: Now, *, in_use: bool) -> list[wire.ProviderView]:
-    waiting: dict[str, set[int]] = {}
+    waiting: dict[str, Counter[str]] = {}
     for call in scheduler.calls.values():
         if not call.granted and call.job in scheduler.jobs:
-            waiting.setdefault(call.account, set()).add(scheduler.jobs[call.job].teamspace)
+            teamspace = scheduler.teamspaces.names[scheduler.jobs[call.job].teamspace]
+            waiting.setdefault(call.account, Counter())[teamspace] += 1
     found = []
     for name, account in sorted(scheduler.accounts.items()):
         state = account.state(now.instant)
         used = state.waiting or state.in_flight or state.standing.throttled_until or state.standing.parked
         if in_use and not (used or any(limit.charged for limit in state.limits)):
             continue
-        found.append(views.provider_view(name, state, len(waiting.get(name, ())), now.instant))
+        turn = None
+        if state.next is not None:
+            turn = scheduler.teamspaces.names[scheduler.jobs[scheduler.calls[state.next].job].teamspace]
+        found.append(views.provider_view(name, state, waiting.get(name, {}), turn, now.instant))
     return found
 
 

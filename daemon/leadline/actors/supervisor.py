@@ -32,7 +32,7 @@ from leadline.actors.teamspace import TeamspaceActor
 from leadline.actors.watchdog import Watchdog
 from leadline.core.effects import Effects, Records, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
 from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, RulesSet, Ticked
-from leadline.core.model import Family, Kind, Limits, Rules
+from leadline.core.model import Family, Kind, Limits, Now, Rules
 from leadline.core.permits import PERMIT_SECONDS
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, NextReset, WindowLimit
 from leadline.core.recovery import PastCallRow, Recovery
@@ -41,7 +41,7 @@ from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient
 from leadline.ports.store import Fenced, OutcomeUnknown, OwnedByAnother, Recovered, Store, Unavailable
 from leadline.ports.work import JobKind
-from leadline_protocol.ids import AccountName, JobId, TeamspaceId
+from leadline_protocol.ids import AccountName, Instant, JobId, TeamspaceId
 
 log = structlog.get_logger(__name__)
 
@@ -207,7 +207,8 @@ class Supervisor:
             await anyio.sleep(SURVIVOR_SECONDS)
         if self._refresh is not None:
             self.setting = await self._refresh()
-        scheduler = Scheduler(self.kinds, self.setting.rules, self._next_reset)
+        next_reset = None if self._next_reset is None else resets_by_wall(self._next_reset, clock.now())
+        scheduler = Scheduler(self.kinds, self.setting.rules, next_reset)
         recovery = Recovery(scheduler, clock.now())
         recovery.teamspaces(recovered.teamspaces)
         scheduler.handle(self._limits(), clock.now())
@@ -245,6 +246,12 @@ class Supervisor:
     def client(self) -> ProviderClient:
         """How requests get to providers."""
         return self._client
+
+
+def resets_by_wall(next_reset: NextReset, now: Now) -> NextReset:
+    """Resets as instants: days end by the wall's clock, and instants run ahead of that where it was set back."""
+    ahead = now.instant - now.wall
+    return lambda limit, instant: Instant(next_reset(limit, Instant(instant - ahead)) + ahead)
 
 
 def charge_seconds(accounts: Iterable[AccountLearned]) -> int:

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from leadline.core import heartbeats
 from leadline.core.model import ENDED, SECOND, Counts, Job, JobState, Now, Wait
-from leadline.core.provider_account import AccountState
+from leadline.core.provider_account import AccountState, Standing
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, LimitState, WindowLimit
 from leadline.core.scheduler import Scheduler
 from leadline.ports.control import Act
@@ -121,7 +121,9 @@ def sentence(core: Wait) -> str:
         case JobReason.RETRY_AFTER:
             return f"{name} asked everyone to wait."
         case JobReason.CIRCUIT:
-            return f"{name} turned calls away; one trial call decides when work goes on."
+            refusals = numbers.get("refusals", 1)
+            again = f" {refusals} times in a row though its limits were kept" if refusals != 1 else ""
+            return f"{name} turned calls away{again}; one trial call decides when work goes on."
         case JobReason.DAILY_CAP:
             return f"The allowance of {name} for today is used up."
         case JobReason.CREDITS:
@@ -222,8 +224,17 @@ def act_entry(act: Act) -> wire.HistoryEntry:
     return wire.HistoryEntry(at=certain_moment(act.at), event=f"{act.op} asked", detail=who)
 
 
-def provider_view(name: str, state: AccountState, waiting_teamspaces: int, instant: Instant) -> wire.ProviderView:
-    """A provider account as it is shown at an instant."""
+REFUSALS_EXPLAINED: Final = 3
+"""So many throttles in a row are no accident any more."""
+
+WAITING_NAMED_MAX: Final = 100
+"""Teamspaces that are named as waiting at a provider; there may be any number."""
+
+
+def provider_view(
+    name: str, state: AccountState, waiting: Mapping[str, int], turn: str | None, instant: Instant
+) -> wire.ProviderView:
+    """A provider account as it is shown at an instant; calls `waiting` by teamspace, of which one has its `turn`."""
     standing = state.standing
     until = standing.throttled_until
     throttled = until is not None and until > instant  # afterwards one call goes, to see whether the others may
@@ -239,12 +250,35 @@ def provider_view(name: str, state: AccountState, waiting_teamspaces: int, insta
     return wire.ProviderView(
         provider=name,
         state=word,  # type: ignore[arg-type]  # the words above are the literal's
-        reason=standing.parked,
+        reason=standing.parked or _of_throttle(standing),
         limits=[_limit_view(each) for each in state.limits],
         in_flight=state.in_flight,
         waiting=state.waiting,
-        waiting_teamspaces=waiting_teamspaces,
+        waiting_teamspaces=len(waiting),
+        waiting_by=dict(sorted(waiting.items(), key=lambda pair: (-pair[1], pair[0]))[:WAITING_NAMED_MAX]),
+        next=turn,
         throttled_until=moment(until) if throttled else None,
+        parked_until=moment(standing.parked_until),
+        refusals=standing.refusals,
+        canary=state.canary,
+        message=_unexplained(standing.refusals),
+    )
+
+
+def _of_throttle(standing: Standing) -> JobReason | None:
+    """Whether the provider has named the time of its throttle, or we take it upon us."""
+    if not standing.refusals:
+        return None
+    return JobReason.RETRY_AFTER if standing.hinted else JobReason.CIRCUIT
+
+
+def _unexplained(refusals: int) -> str | None:
+    """What to make of a provider that throttles again and again."""
+    if refusals < REFUSALS_EXPLAINED:
+        return None
+    return (
+        f"it throttled {refusals} times in a row though its limits were kept: they are lower than configured, or"
+        " somebody else uses the key"
     )
 
 
@@ -258,11 +292,18 @@ def _limit_view(state: LimitState) -> wire.LimitView:
                 amount=limit.amount,
                 per_seconds=limit.per_seconds,
                 charged=state.charged,
+                frees_at=moment(state.frees_at),
             )
         case ConcurrentLimit():
             return wire.LimitView(shape="concurrent", unit="request", amount=limit.amount, charged=state.charged)
         case DailyLimit():
-            return wire.LimitView(shape="daily", unit=limit.unit, amount=limit.amount, charged=state.charged)
+            return wire.LimitView(
+                shape="daily",
+                unit=limit.unit,
+                amount=limit.amount,
+                charged=state.charged,
+                frees_at=moment(state.frees_at),
+            )
         case BucketLimit():
             return wire.LimitView(
                 shape="bucket",

@@ -169,17 +169,20 @@ def provider_list(views: list[ProviderView], now: datetime) -> None:
 def _waiting(view: ProviderView) -> str:
     if not view.waiting:
         return "none"
-    return f"{counted(view.waiting, 'call')} of {counted(view.waiting_teamspaces, 'teamspace')}"
+    turn = f", next {shown(view.next)}" if view.next is not None and view.waiting_teamspaces > 1 else ""
+    return f"{counted(view.waiting, 'call')} of {counted(view.waiting_teamspaces, 'teamspace')}{turn}"
 
 
 def provider_trouble(view: ProviderView, now: datetime) -> str:
     """Why a provider is not simply open, and what helps; empty where it is."""
     parts = [shown(view.message)] if view.message else []
-    if view.throttled_until is not None:
-        parts.append(f"goes on {ago(view.throttled_until, now)} ({clock(view.throttled_until, now)})")
     if view.reason is not None and not view.message:
         parts.append(view.reason.replace("_", " "))
-    if view.state in ("parked", "paused"):
+    ends = (view.throttled_until, view.parked_until)
+    parts += [f"goes on {ago(until, now)} ({clock(until, now)})" for until in ends if until is not None]
+    if view.canary is not None:
+        parts.append(f"call {view.canary} is out to see")
+    if view.state == "paused" or (view.state == "parked" and view.parked_until is None):
         parts.append(f"`leadline resume provider {shown(view.provider)}` lets it go on")
     return "; ".join(parts)
 
