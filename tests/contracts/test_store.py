@@ -18,6 +18,7 @@ from leadline.core.effects import (
 )
 from leadline.core.events import KnownKey, Statement
 from leadline.core.model import Counts, Family, JobState
+from leadline.core.quarantine import Crashed
 from leadline.ports.store import (
     LOOK_BACK_JOBS,
     THIS_JOB,
@@ -144,6 +145,33 @@ async def test_only_an_owner_of_the_same_place_is_certainly_dead(
     await first.crash()
     found = await second.store.take_over(owner="second", place=after, kinds=KINDS)
     assert found.survivor is survivor
+
+
+async def test_after_a_crash_it_is_known_who_ran_and_how_far_they_had_come(place: Place, daemon: Daemon) -> None:
+    await daemon.store.commit(
+        together(
+            admission(row(1, submission(ENRICH)), row(2, submission(ENRICH), teamspace=BETA), row(3)),
+            start(1),
+            start(2, teamspace=BETA),
+            Records(calls_sent=[CallRow(CallId(7), JobId(2), 1, LeadId(5), AccountName("snov"), b"{}", Instant(T))]),
+        )
+    )
+    await daemon.progress(1, 1, Counts(9, 2, 1))
+    await daemon.crash()
+    found = await rule(place.daemon())
+    assert found.crashed == {1: Crashed(3, in_flight=False), 2: Crashed(0, in_flight=True)}
+
+
+async def test_an_orderly_end_a_take_over_and_a_new_reign_are_no_crash(place: Place, daemon: Daemon) -> None:
+    await daemon.store.commit(together(admission(row(1, submission(ENRICH))), start(1)))
+    assert not (await rule(daemon)).crashed, "it is the same process"
+    second, third, fourth = place.daemon(), place.daemon(), place.daemon()
+    assert not (await rule(second, force=True)).crashed
+    await second.store.end_in_order()
+    await second.crash()
+    assert not (await rule(third)).crashed
+    await third.crash()
+    assert (await rule(fourth)).crashed, "the mark is for one end"
 
 
 async def test_a_store_that_is_not_owned_is_not_available(place: Place) -> None:

@@ -5,7 +5,7 @@ would have failed the decision's transaction.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from leadline.core.effects import AdmittedJob, CallRow, Effects, EndedJob, HistoryRow, Records, SlotRow
 from leadline.core.events import AccountLearned, Event, Key, KnownKey, NewJob
 from leadline.core.model import ENDED, JobState, Kind, Now, Rules
+from leadline.core.quarantine import Crashed
 from leadline.core.rate_limit import NextReset
 from leadline.core.recovery import JobRow, PastCallRow, Recovery
 from leadline.core.scheduler import Scheduler
@@ -138,6 +139,7 @@ class Durable(Struct):
         limits: Sequence[Event] = (),
         next_reset: NextReset | None = None,
         scheduler_type: type[Scheduler] = Scheduler,
+        crashed: Mapping[JobId, Crashed] = {},
     ) -> tuple[Scheduler, Effects]:
         """A new reign, and its first decision, which is not stored yet."""
         for stored in self.calls.values():
@@ -149,6 +151,7 @@ class Durable(Struct):
         scheduler.handle(limits, now)
         recovery.pauses(self.pauses)
         recovery.accounts(accounts, self.accounts, [_past(call) for call in self.calls.values() if _counts(call)])
+        recovery.crashed(crashed)
         recovery.jobs(_job_row(row, len(kinds)) for row in self.live.values())
         slots = [SlotRow(*key, job) for key, job in self.slots.items()]  # type: ignore[arg-type]  # key is flat
         return scheduler, recovery.finish(slots, self.last_job)

@@ -37,6 +37,7 @@ from leadline.core.model import (
     StopCause,
     Wait,
 )
+from leadline.core.quarantine import Crashed
 from leadline.core.rate_limit import Cost, Limit
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.errors import JobReason, Refused
@@ -209,11 +210,24 @@ class Harness:
     def restart(self, *, seconds: float = 0) -> None:
         """The daemon dies and a new one begins from what is stored."""
         self._advance(self.instant + round(seconds * SECOND))
+        self._begin({})
+
+    def crash(self) -> None:
+        """The daemon dies by itself, and a new one begins and is told who ran."""
+        cut_off = {call.row.job for call in self.database.calls.values() if call.state == "sent"}
+        self._begin({job: Crashed(actor.counts.settled, job in cut_off) for job, actor in self.actors.items()})
+
+    def _begin(self, crashed: Mapping[JobId, Crashed]) -> None:
         self.actors.clear()
         self.wants.clear()
         self.last_pulse = self.instant
         self.scheduler, first = self.database.recover(
-            self.kinds, self.rules, self.now, list(self.learned.values()), list(self.limits.values())
+            self.kinds,
+            self.rules,
+            self.now,
+            list(self.learned.values()),
+            list(self.limits.values()),
+            crashed=crashed,
         )
         assert not first.answers
         self.carry_out(first)

@@ -29,6 +29,7 @@ from leadline.core.effects import (
 )
 from leadline.core.events import KnownKey
 from leadline.core.model import ENDED, SECOND, Counts, Family, JobState
+from leadline.core.quarantine import Crashed
 from leadline.core.recovery import JobRow
 from leadline.ports.store import (
     LOOK_BACK_JOBS,
@@ -101,6 +102,7 @@ class Disk(Struct):
     """The living daemon that owns it."""
     owner_name: str = ""
     place: str = ""
+    orderly: bool = True
     kinds: dict[str, int] = field(default_factory=dict)
     teamspaces: dict[TeamspaceId, str] = field(default_factory=dict)
     jobs: dict[JobId, Job] = field(default_factory=dict)
@@ -154,15 +156,18 @@ class FakeStore:
         disk = self.disk
         if disk.owner not in {None, self} and not force:
             raise OwnedByAnother(disk.owner_name)
+        died = not disk.orderly and not force and self._epoch == 0
         survivor = disk.epoch > 0 and not (place and disk.place == place)
         if disk.owner not in {None, self}:
             disk.owner._replaced.set()
         disk.owner, disk.owner_name, disk.place = self, owner, place
         disk.epoch += 1
         self._epoch = disk.epoch
+        disk.orderly = False
         disk.kinds |= kinds
         self._kinds = tuple(kinds)
         cut_off = [call for call in disk.calls.values() if call.state == "sent"]
+        out = {call.row.job for call in cut_off}
         for call in cut_off:
             call.state, call.cause = "unknown", "crash"
             call.row = replace(call.row, sent=Instant(max(call.row.sent, disk.wall())))
@@ -172,6 +177,9 @@ class FakeStore:
         return Recovered(
             epoch=disk.epoch,
             survivor=survivor,
+            crashed={
+                job: Crashed(disk.attempts[job].counts.settled, job in out) for job in disk.slots.values() if died
+            },
             instant=Instant(instant),
             last_job=max(disk.jobs, default=JobId(0)),
             last_call=max(disk.calls, default=CallId(0)),
@@ -185,6 +193,12 @@ class FakeStore:
             accounts=[row for _, row in sorted(disk.accounts.items())],
             pauses=[PauseRow(scope, name, paused=True) for scope, name in sorted(disk.pauses)],
         )
+
+    async def end_in_order(self) -> None:
+        """Note an orderly end; see the port."""
+        await self._reach()
+        self._fence()
+        self.disk.orderly = True
 
     async def keep(self) -> Never:
         """Stay the owner; see the port."""

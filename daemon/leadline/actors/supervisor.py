@@ -14,7 +14,7 @@ Sockets outlive reigns; between two of them everybody is told `unavailable`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import anyio
@@ -174,7 +174,7 @@ class Supervisor:
                 await dispatcher.tell(event)
 
     async def drain(self, seconds: float) -> None:
-        """Start nothing more, and wait until what runs has come to a stop, for so long at most."""
+        """Start nothing more, wait until what runs has stopped, for so long at most, and note the orderly end."""
         if self.reign is None:
             return
         reign = self.reign
@@ -182,6 +182,8 @@ class Supervisor:
             await reign.dispatcher.tell(DrainBegan())
             await reign.until_quiet()
             await reign.dispatcher.tell(Ticked())  # an event is answered when all before it are stored
+        with suppress(Unavailable, OutcomeUnknown, Fenced):
+            await self._store.end_in_order()
 
     def _limits(self) -> list[Event]:
         setting = self.setting
@@ -218,6 +220,7 @@ class Supervisor:
             {row.account: row.state for row in recovered.accounts},
             [PastCallRow(call.id, call.account, call.cost, call.sent, call.began) for call in recovered.calls],
         )
+        recovery.crashed(recovered.crashed)
         async for page in self._store.live_jobs():
             recovery.jobs(page)
         first = recovery.finish(recovered.slots, recovered.last_job)

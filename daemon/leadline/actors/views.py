@@ -130,6 +130,11 @@ def sentence(core: Wait) -> str:
             return f"The account at {name} has no credits left; somebody must fill it up and resume the provider."
         case JobReason.POLL:
             return f"{name} is working on it; its result is asked for at intervals."
+        case JobReason.QUARANTINED:
+            often = f"{numbers['crashes']} times" if "crashes" in numbers else "again and again"
+            return f"The daemon went down {often} while it was at work; it waits until a person resumes or cancels it."
+        case JobReason.BACKOFF if "crashes" in numbers:
+            return "The daemon went down while it ran; it runs when no other such job does."
         case JobReason.BACKOFF:
             return "Something failed that may work in a moment; trying again soon."
         case JobReason.PAUSED:

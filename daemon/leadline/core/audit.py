@@ -19,6 +19,8 @@ from leadline.core.capacity import wants_share
 from leadline.core.deadlines import Alarm
 from leadline.core.model import Attempt, Family, Job, JobState, Now, StopCause, Wait
 from leadline.core.pauses import Scope
+from leadline.core.places import suspicion_of
+from leadline.core.quarantine import alone
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import Instant, JobId, TeamspaceId
@@ -39,6 +41,7 @@ class _Tally(Struct):
     pending: dict[TeamspaceId, int] = field(default_factory=dict)
     attempts: dict[JobId, Attempt] = field(default_factory=dict)
     steps: int = 0
+    suspects: int = 0
 
 
 def check(scheduler: Scheduler, now: Now) -> None:
@@ -81,6 +84,9 @@ def _check_jobs(scheduler: Scheduler, tally: _Tally) -> None:
         if details is not None:
             chain, waits = details.chain, details.waits
             tally.steps += chain is not None
+            if details.suspicion is not None:
+                tally.suspects += 1
+                assert scheduler.suspects.get(job_id) is job, f"{_story(job)} is suspected and not watched"
         if state is not JobState.QUEUED:
             assert state in _LIVE, f"{_story(job)} has ended and is still here"
             if state is JobState.DELAYED:
@@ -142,6 +148,9 @@ def _check_collections(scheduler: Scheduler, tally: _Tally) -> None:
     jobs = scheduler.jobs
     for job_id, job in scheduler.running.items():
         assert jobs.get(job_id) is job, f"{_story(job)} runs and is not live"
+    assert len(scheduler.suspects) == tally.suspects, f"{tally.suspects} are suspected, watched {scheduler.suspects}"
+    running = [suspicion_of(job) for job in scheduler.suspects.values() if job.id in scheduler.running]
+    assert len(running) < 2 or not any(map(alone, running)), f"suspects run together: {running}"
     for job_id, job in scheduler.resting.items():
         assert jobs.get(job_id) is job, f"{_story(job)} rests and is not live"
     heap = scheduler.delayed

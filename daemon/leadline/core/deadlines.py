@@ -23,6 +23,8 @@ class Alarm(IntEnum):
     """A wait of a queued job is over."""
     ACCOUNT = 3
     """A provider account may have permits."""
+    LIVED = 4
+    """An attempt of a suspect has lived on for long enough."""
 
 
 Due = tuple[Alarm, int | str, int]

@@ -10,6 +10,8 @@ gone at once.
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from leadline.core import chains, heartbeats
 from leadline.core.backlog import Lane, eligible
 from leadline.core.deadlines import Alarm
@@ -17,6 +19,7 @@ from leadline.core.effects import AttemptRow, EndedJob, SlotRow, StartAttempt, S
 from leadline.core.lifecycle import Trigger, move, start_and_complete
 from leadline.core.model import SECOND, Attempt, Chain, Details, Job, JobState, StopCause, Stopping, Wait
 from leadline.core.places import NO_LEADS, Places, attempt_of
+from leadline.core.quarantine import LIVED_SECONDS
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import Instant, JobId, LeadId
 
@@ -46,6 +49,8 @@ class Lives(Places):
         details.attempts += 1
         if details.started is None:
             details.started = Instant(decision.now.wall)
+        if details.suspicion is not None:
+            details.suspicion = replace(details.suspicion, outside=False)
         attempt = Attempt(details.attempts, slot, decision.now.instant, decision.now.instant)
         details.attempt = attempt
         self.running[job.id] = job
@@ -89,6 +94,9 @@ class Lives(Places):
             family = self.kinds[job.kind].family
             self._decision.effects.starts.append(StartAttempt(job_id, attempt.number, job.kind, job.teamspace, family))
             self._arm_check(job, attempt)
+            if job_id in self.suspects:
+                lived = Instant(attempt.beaten + LIVED_SECONDS * SECOND)
+                self.deadlines.arm(lived, Alarm.LIVED, job_id, attempt.number)
 
     def _arm_check(self, job: Job, attempt: Attempt) -> None:
         """Make sure that the attempt is looked at when it could be overdue."""
@@ -237,6 +245,8 @@ class Lives(Places):
         lane = self.backlog.lane(step.teamspace, kind.family)
         if kind.instant or lane.free_slot() is None or self._is_blocked(step.teamspace, kind.family):
             self.backlog.put(step, kind.family)
+        elif self._must_keep_away(step):
+            self._keep_away(step)
         else:
             self._start(step, lane)
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
+from leadline.core.quarantine import Suspicion
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TeamspaceId
 
@@ -187,6 +188,8 @@ class Details(Struct, gc=False):
     """Leads in a final state when that row of kills began."""
     hung: frozenset[LeadId] = frozenset()
     """Leads that were in flight at one stall kill so far."""
+    suspicion: Suspicion | None = None
+    """It ran when the daemon died, and is watched; the job is in `Scheduler.suspects`."""
     attempt: Attempt | None = None
 
 

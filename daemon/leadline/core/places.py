@@ -4,6 +4,7 @@
     queued, no waits        its lane in `backlog`
     queued, with waits      `jobs` alone; a deadline or an event takes the wait away
     running, stopping       `running`; its slot number is in its lane's `held`
+    a suspect, in any state `suspects` as well
     a chain, in any state   `chains`; the step whose turn it is is the first of its `left`
 
 A move takes a job out of one place, puts it into the next, and notes what must be stored; nothing here decides that a
@@ -40,6 +41,7 @@ from leadline.core.model import (
 )
 from leadline.core.pauses import Pauses, Scope
 from leadline.core.permits import Permits
+from leadline.core.quarantine import Suspicion, alone
 from leadline.core.rate_limit import NextReset
 from leadline.core.teamspaces import Teamspaces
 from leadline_protocol.errors import JobReason
@@ -56,6 +58,7 @@ class StoredDetails(Struct, frozen=True, gc=False, omit_defaults=True):
     stall_kills: int = 0
     settled_at_kill: int = 0
     hung: tuple[LeadId, ...] = ()
+    suspicion: Suspicion | None = None
     cancelling: bool = False
     steps: int = 0
     """Of a chain: how many it was submitted with."""
@@ -81,6 +84,8 @@ class Places:
         self.running: dict[JobId, Job] = {}
         self.resting: dict[JobId, Job] = {}
         """Queued jobs with waits that end by themselves: those that gave their slot back for a long wait."""
+        self.suspects: dict[JobId, Job] = {}
+        """Live jobs that ran when the daemon died and are watched; those that are quarantined too."""
         self.chains: dict[JobId, Chain] = {}
         self.capacity = Capacity(self._capacity_of)
         self.deadlines = Deadlines()
@@ -178,6 +183,38 @@ class Places:
         chain = job.details.chain if job.details is not None else None
         return chain is None or (Scope.JOB, str(job.id)) in self.pauses or self.chains[chain].left[0] == job.id
 
+    # -- suspects -----------------------------------------------------------------------------------------------------
+
+    def _must_keep_away(self, job: Job) -> bool:
+        """Whether it is a suspect that may not start beside one that runs: either of them has to be alone."""
+        if job.id not in self.suspects:
+            return False
+        others = [other for other in self.suspects if other in self.running]
+        return bool(others) and (alone(suspicion_of(job)) or any(alone(suspicion_of(self.jobs[o])) for o in others))
+
+    def _keep_away(self, job: Job) -> None:
+        """Have a suspect that is in no lane wait until `_let_suspects_on`."""
+        details = job.details
+        assert details is not None
+        details.waits[JobReason.BACKOFF] = Wait(JobReason.BACKOFF, None, {"crashes": suspicion_of(job).strikes})
+        self._change(job)
+
+    def _let_suspects_on(self) -> None:
+        """A suspect runs no more, or is none any more: those that keep away may ask again."""
+        for job in self.suspects.values():
+            if job.id not in self.running:
+                self._lift_waits(job, kept_away)
+
+    def _clear(self, job: Job) -> None:
+        """It is suspected no more. That need not be stored at once: its leads show it as well."""
+        details = job.details
+        assert details is not None
+        details.suspicion = None
+        del self.suspects[job.id]
+        if details.attempt is not None:
+            self.deadlines.forget(Alarm.LIVED, job.id, details.attempt.number)
+        self._let_suspects_on()
+
     # -- leaving a place ----------------------------------------------------------------------------------------------
 
     def _strike(self, job: Job, trigger: Trigger, reason: JobReason) -> None:
@@ -205,6 +242,9 @@ class Places:
         self.permits.withdraw(attempt, decision)
         self.deadlines.forget(Alarm.CHECK, job.id, attempt.number)
         self.deadlines.forget(Alarm.FORCE, job.id, attempt.number)
+        if job.id in self.suspects:
+            self.deadlines.forget(Alarm.LIVED, job.id, attempt.number)
+            self._let_suspects_on()
         self.backlog.release(self.backlog.lane(job.teamspace, family), attempt.slot)
 
     def _leave(self, job: Job, reason: JobReason | None, message: str) -> None:
@@ -214,6 +254,7 @@ class Places:
         decision.changed.pop(job.id, None)
         if self.resting.pop(job.id, None) is not None:
             self.deadlines.forget(Alarm.WAIT, job.id)
+        self.suspects.pop(job.id, None)
         pause = (Scope.JOB, str(job.id))
         if pause in self.pauses:
             self.pauses.set(pause, paused=False)
@@ -243,6 +284,8 @@ class Places:
             self.chains[job.id] = chain
             return
         self._hold(job)
+        if details is not None and details.suspicion is not None:
+            self.suspects[job.id] = job
         if eligible(job):
             self.backlog.put(job, self.kinds[job.kind].family)
         elif details is not None:
@@ -269,7 +312,7 @@ class Places:
         if details is None:
             return b""
         chain = self.chains.get(job.id)
-        plain = not (details.waits or details.stall_kills or details.hung)
+        plain = not (details.waits or details.stall_kills or details.hung or details.suspicion)
         if plain and chain is None and job.state is not JobState.STOPPING:
             return b""
         stored = StoredDetails(
@@ -277,6 +320,7 @@ class Places:
             stall_kills=details.stall_kills,
             settled_at_kill=details.settled_at_kill,
             hung=tuple(sorted(details.hung)),
+            suspicion=details.suspicion,
             cancelling=job.state is JobState.STOPPING and (chain is not None or _is_being_cancelled(job)),
             steps=len(chain.steps) if chain is not None else 0,
             worst=chain.worst if chain is not None else JobState.COMPLETED,
@@ -289,6 +333,18 @@ def attempt_of(job: Job) -> Attempt:
     assert job.details is not None
     assert job.details.attempt is not None
     return job.details.attempt
+
+
+def kept_away(wait: Wait) -> bool:
+    """Whether it is the wait of a suspect for others to run no more."""
+    return wait.reason is JobReason.BACKOFF and "crashes" in wait.numbers
+
+
+def suspicion_of(job: Job) -> Suspicion:
+    """The suspicion of a job that is in `suspects`."""
+    assert job.details is not None
+    assert job.details.suspicion is not None
+    return job.details.suspicion
 
 
 def _is_being_cancelled(job: Job) -> bool:

@@ -2,11 +2,12 @@
 
 Whatever ran is not running any more: attempts live in the daemon's process, and the epoch has changed, so nothing
 that may still be about can write. So a running job goes back to its old place in the queue, without its being
-anybody's fault; a job that was being cancelled has now been cancelled. Waits keep their end. Provider accounts get
-back every charge that may still count, from the rows of their calls. A call whose sending was stored and whose answer
-was not is taken to have been sent at the latest moment possible. Of those that the take-over has found in flight that
-is now, and their rows say so from then on; of the others, when their permits were too old to be used
-(`permits.PERMIT_SECONDS`). Whoever takes over from a daemon that may still be about waits that long.
+anybody's fault, unless the daemon died over and over while it ran (`quarantine`); a job that was being cancelled has
+now been cancelled. Waits keep their end. Provider accounts get back every charge that may still count, from the rows of
+their calls. A call whose sending was stored and whose answer was not is taken to have been sent at the latest moment
+possible. Of those that the take-over has found in flight that is now, and their rows say so from then on; of the others,
+when their permits were too old to be used (`permits.PERMIT_SECONDS`). Whoever takes over from a daemon that may still be
+about waits that long.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +18,14 @@ from msgspec import Struct
 
 from leadline.core.effects import Effects, SlotRow
 from leadline.core.events import AccountLearned
-from leadline.core.model import SECOND, Chain, Details, Job, JobState, Now
+from leadline.core.model import SECOND, Chain, Details, Job, JobState, Now, Wait
 from leadline.core.permits import PERMIT_SECONDS
-from leadline.core.places import StoredDetails
+from leadline.core.places import StoredDetails, kept_away
 from leadline.core.provider_account import Snapshot
+from leadline.core.quarantine import Crashed, after_crash, convicted
 from leadline.core.rate_limit import Cost, PastCall
 from leadline.core.scheduler import Scheduler
+from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
 
 CLOCK_DOUBT: Final = SECOND // 10
@@ -73,6 +76,7 @@ class Recovery:
         self._chains: dict[JobId, JobRow] = {}
         self._steps: dict[JobId, list[JobRow]] = {}
         self._cancelling: list[JobId] = []
+        self._crashed: Mapping[JobId, Crashed] = {}
         self._order = 0
         """That of the last job: those of one decision share the object, which is 32 bytes fewer for each."""
 
@@ -84,6 +88,10 @@ class Recovery:
     def pauses(self, rows: Iterable[tuple[str, str]]) -> None:
         """Learn what people have paused; before `accounts` and `jobs`."""
         self.scheduler.pauses.update(rows)
+
+    def crashed(self, jobs: Mapping[JobId, Crashed]) -> None:
+        """Learn that the daemon before died, and which jobs ran then; before `jobs`."""
+        self._crashed = jobs
 
     def accounts(
         self, learned: Sequence[AccountLearned], states: Mapping[AccountName, bytes], calls: Iterable[PastCallRow]
@@ -130,6 +138,11 @@ class Recovery:
             state = JobState.QUEUED
             if stored.cancelling:
                 self._cancelling.append(row.id)
+        if (crashed := self._crashed.get(row.id)) is not None and details is not None:
+            details.suspicion = after_crash(details.suspicion, crashed)
+            if convicted(details.suspicion) and not stored.cancelling:
+                numbers = {"crashes": details.suspicion.strikes}
+                details.waits[JobReason.QUARANTINED] = Wait(JobReason.QUARANTINED, None, numbers)
         if row.order != self._order:
             self._order = row.order
         job = Job(self._order, row.id, row.teamspace, row.kind, state, details)
@@ -157,11 +170,12 @@ def _details(row: JobRow) -> tuple[Details | None, StoredDetails]:
         run_at=row.run_at,
         chain=row.chain,
         step=row.step,
-        waits={wait.reason: wait for wait in stored.waits},
+        waits={wait.reason: wait for wait in stored.waits if not kept_away(wait)},
         started=row.started,
         attempts=row.attempts,
         stall_kills=stored.stall_kills,
         settled_at_kill=stored.settled_at_kill,
         hung=frozenset(stored.hung),
+        suspicion=stored.suspicion,
     )
     return details, stored

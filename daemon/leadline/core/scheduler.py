@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from heapq import heappop
 from typing import Final, assert_never
 
+from msgspec.structs import replace
+
 from leadline.core import events as ev
 from leadline.core import heartbeats
 from leadline.core.admission import INSTANT_JOBS_PER_DECISION, Admission
@@ -48,7 +50,8 @@ from leadline.core.model import (
     Wait,
 )
 from leadline.core.pauses import Scope
-from leadline.core.places import attempt_of
+from leadline.core.places import attempt_of, suspicion_of
+from leadline.core.quarantine import STRIKES_MAX, cleared, convicted
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId
 
@@ -87,15 +90,22 @@ class Scheduler(Admission, Lives):
 
     def begin(self, now: Now, slots: Sequence[SlotRow], cancelling: Sequence[JobId]) -> Effects:
         """Make the first decision: give back all slots that are stored as held, finish what was being cancelled."""
-        again = [
-            HistoryRow(job, Instant(now.wall), "queued", "again, after a restart of the daemon")
-            for job in self._unstored
-        ]
+        again = [HistoryRow(job, Instant(now.wall), *self._begun_again(job)) for job in self._unstored]
         effects = self.handle([ev.CancelAsked(job) for job in cancelling], now)
         effects.answers.clear()
         effects.records.slots_freed[:0] = slots
         effects.records.history[:0] = again
         return effects
+
+    def _begun_again(self, job_id: JobId) -> tuple[str, str]:
+        """What the story of a job says that ran in an earlier reign."""
+        suspect = self.suspects.get(job_id)
+        strikes = suspicion_of(suspect).strikes if suspect is not None else 0
+        if suspect is not None and convicted(suspicion_of(suspect)):
+            return "quarantined", f"the daemon went down {strikes} times in a row while it was at work"
+        if strikes:
+            return "queued", f"again, after the daemon went down while it was at work, {strikes} of {STRIKES_MAX} times"
+        return "queued", "again, after a restart of the daemon"
 
     def may_send(self, call: CallId, instant: Instant) -> bool:
         """The last look before the first byte, without any await: whether a call with a permit may still go."""
@@ -134,6 +144,9 @@ class Scheduler(Admission, Lives):
                 self.permits.sent(event)
             case ev.ResponseBegan():
                 self.permits.response_began(event)
+            case ev.Answered():
+                if (call := self.calls.get(event.call)) is not None:
+                    self._note(call.job, outside=False)
             case ev.CallEnded():
                 self._call_ended(event)
             case ev.CancelAsked():
@@ -173,7 +186,7 @@ class Scheduler(Admission, Lives):
                 assert attempt is not None, "an attempt's asks are withdrawn when it ends"
                 attempt.asking.discard(call.id)
                 if attempt.busy:
-                    self.permits.send(call, attempt, self._decision)
+                    self._send(call, attempt)
                 else:
                     attempt.held.append(call.id)
                 self._unsettled[call.job] = attempt
@@ -199,6 +212,7 @@ class Scheduler(Admission, Lives):
             if attempt.busy:
                 if heartbeats.waiting(attempt) and not attempt.flying:
                     self.capacity.give_back(family, attempt)
+                    self._note(job_id, outside=True)
             elif attempt.stopping is None and wants_share(attempt):
                 self.capacity.queue(family, job_id, attempt)
             waiting = heartbeats.waiting(attempt)
@@ -206,6 +220,8 @@ class Scheduler(Admission, Lives):
                 attempt.moved = self._decision.now.instant
                 attempt.warned = attempt.flagged = False
                 self._arm_check(job, attempt)
+                if not attempt.flying:
+                    self._note(job_id, outside=False)
             attempt.waiting = waiting
             self._yield_if_long(job, attempt)
 
@@ -217,7 +233,7 @@ class Scheduler(Admission, Lives):
                 if not attempt.launched:
                     self._decision.launches[job_id] = attempt
                 for call in attempt.held:
-                    self.permits.send(self.calls[call], attempt, self._decision)
+                    self._send(self.calls[call], attempt)
                 attempt.held.clear()
                 self._unsettled[job_id] = attempt
 
@@ -232,12 +248,33 @@ class Scheduler(Admission, Lives):
                 if taken is None:
                     break
                 lane, job = taken
-                if self.kinds[job.kind].instant:
+                if self._must_keep_away(job):
+                    self._keep_away(job)
+                    self.backlog.done_with(lane)
+                elif self.kinds[job.kind].instant:
                     decision.instant_jobs += 1
                     self._start_and_complete(job)
                     self.backlog.done_with(lane)
                 else:
                     self._start(job, lane)
+
+    def _send(self, call: Call, attempt: Attempt) -> None:
+        """Let a call go out, with which the work of its attempt goes on outside."""
+        self.permits.send(call, attempt, self._decision)
+        self._note(call.job, outside=self.permits.is_recorded(call.account))
+
+    def _note(self, job_id: JobId, *, outside: bool) -> None:
+        """Write down of a suspect whether it is at work in this process, or what it does goes on outside."""
+        job = self.suspects.get(job_id)
+        if job is not None and suspicion_of(job).outside is not outside:
+            assert job.details is not None
+            job.details.suspicion = replace(suspicion_of(job), outside=outside)
+            self._change(job)
+
+    def is_suspect(self, call: CallId) -> bool:
+        """Whether an answer to this call must be announced before it is made use of."""
+        known = self.calls.get(call)
+        return known is not None and known.job in self.suspects
 
     def _yield_if_long(self, job: Job, attempt: Attempt) -> None:
         """Give the slot to the teamspace's next job where every wait is known to last long, or is for a person (Q7)."""
@@ -273,6 +310,9 @@ class Scheduler(Admission, Lives):
         if event.counts.settled > attempt.counts.settled or event.counts.total != attempt.counts.total:
             self._note_progress(attempt)
         attempt.beaten = self._decision.now.instant
+        suspect = self.suspects.get(event.job)
+        if suspect is not None and cleared(suspicion_of(suspect), event.counts.settled):
+            self._clear(suspect)
         attempt.counts = event.counts
         attempt.activity = event.activity or attempt.activity
 
@@ -411,7 +451,10 @@ class Scheduler(Admission, Lives):
             self._hold(job)
             self._change(job)
         elif job.details is not None and not self._is_held(job):
-            self._lift_waits(job, lambda wait: wait.reason in {JobReason.PAUSED, JobReason.APPROVAL})
+            if JobReason.QUARANTINED in job.details.waits:
+                self._decision.tell(job, "resumed", "from quarantine")
+                self._clear(job)
+            self._lift_waits(job, lambda wait: wait.reason in _FOR_PEOPLE)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -431,6 +474,10 @@ class Scheduler(Admission, Lives):
                     self._rest(job)
                 case Alarm.ACCOUNT:
                     self.permits.touch(AccountName(str(key)))
+                case Alarm.LIVED:
+                    suspect = self.suspects[JobId(int(key))]
+                    self._clear(suspect)
+                    self._change(suspect)
                 case _:
                     assert_never(alarm)
         while self.delayed and self.delayed[0][0] <= now.wall:
@@ -498,6 +545,9 @@ class Scheduler(Admission, Lives):
         silence = instant - max(self._heard, attempt.beaten)  # none where a beat of this decision has told of it
         attempt.beaten = instant
         attempt.moved = Instant(min(instant, attempt.moved + silence))
+
+
+_FOR_PEOPLE: Final = frozenset({JobReason.PAUSED, JobReason.APPROVAL, JobReason.QUARANTINED})
 
 
 def _is_long(wait: Wait, horizon: int) -> bool:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
 from leadline.core.events import KnownKey
 from leadline.core.model import Counts, Family, JobState
+from leadline.core.quarantine import Crashed
 from leadline.core.recovery import JobRow
 from leadline_protocol.errors import LeadlineError
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TableId, TeamspaceId
@@ -91,6 +92,8 @@ class Recovered(Struct, frozen=True):
     epoch: int
     survivor: bool
     """Whether the owner before may still be about, so that permits which it was given may still be used."""
+    crashed: Mapping[JobId, Crashed]
+    """The jobs that ran when the owner before died; none where it ended in order, was replaced, or was ourselves."""
     instant: Instant
     """The latest instant that the store has seen, or the database's own clock where that is later."""
     last_job: JobId
@@ -172,6 +175,13 @@ class Store(Protocol):
         others sent in the last `charge_seconds`, which has to be the longest time that a charge may count. Raises
         OwnedByAnother while another daemon is alive on this database, unless `force` says to end its sessions;
         UnfitDatabase; Unavailable.
+        """
+        ...
+
+    async def end_in_order(self) -> None:
+        """Note that this owner ends as it was told to, so that none of its jobs can have taken it down.
+
+        Raises Unavailable, OutcomeUnknown and Fenced as `commit` does.
         """
         ...
 

@@ -130,6 +130,8 @@ class Turn(Struct, frozen=True):
     """That of the new owner."""
     place_before: str | None
     """Where the owner before lived; None: there was none."""
+    orderly: bool
+    """Whether its last owner ended as it was told to."""
 
 
 @asynccontextmanager
@@ -141,7 +143,7 @@ async def takeover_transaction(connection: Connection, owner: str, place: str) -
     async with _transaction(connection):
         row = await connection.fetchrow(QUERIES["bump_epoch"].sql, owner, place)
         assert row is not None, "the table `leader` has one row"
-        yield Turn(row["epoch"], row["place_before"])
+        yield Turn(row["epoch"], row["place_before"], row["orderly"])
     await _commit_or_repeat(connection, "take-over")
 
 

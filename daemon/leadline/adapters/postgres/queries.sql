@@ -8,10 +8,19 @@ SELECT pg_current_xact_id()::text FROM leader WHERE epoch = $1 FOR SHARE
 
 -- name: bump_epoch
 -- The first statement of a take-over. Waits for write transactions of the owner before; none of them can begin
--- afterwards. Tells where that owner lived, null where there was none.
-UPDATE leader SET epoch = before.epoch + 1, owner = $1, place = $2, taken = clock_timestamp()
-FROM (SELECT epoch, place FROM leader FOR UPDATE) AS before
-RETURNING leader.epoch, CASE WHEN before.epoch > 0 THEN before.place END AS place_before
+-- afterwards. Tells where that owner lived, null where there was none, and whether it ended in order.
+UPDATE leader SET epoch = before.epoch + 1, owner = $1, place = $2, orderly = false, taken = clock_timestamp()
+FROM (SELECT epoch, place, orderly FROM leader FOR UPDATE) AS before
+RETURNING leader.epoch, CASE WHEN before.epoch > 0 THEN before.place END AS place_before, before.orderly
+
+-- name: end_in_order
+UPDATE leader SET orderly = true WHERE epoch = $1
+
+-- name: crashed_jobs
+-- The jobs that ran when the daemon died, with how far they had come; the calls $1 were out.
+SELECT slot.job, attempt.done + attempt.failed + attempt.skipped + attempt.unknown AS settled,
+    EXISTS (SELECT FROM call WHERE call.id = ANY ($1::bigint[]) AND call.job = slot.job) AS in_flight
+FROM running_slot AS slot JOIN attempt ON attempt.job = slot.job
 
 -- name: owner
 -- Who took over last, for people; nobody as long as that was epoch $1, ours.

@@ -30,6 +30,7 @@ from leadline.adapters.postgres.writer import NUMBER_OF, STATES, Row, Writer, st
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
 from leadline.core.events import KnownKey
 from leadline.core.model import SECOND, Counts, Family
+from leadline.core.quarantine import Crashed
 from leadline.core.recovery import JobRow
 from leadline.ports.store import (
     LOOK_BACK_JOBS,
@@ -104,6 +105,8 @@ class PostgresStore:
             async with takeover_transaction(session, owner, place) as turn:
                 await session.execute(QUERIES["register_kinds"].sql, list(kinds), list(kinds.values()))
                 cut_off = [row["id"] for row in await session.fetch(QUERIES["close_calls_of_a_crash"].sql)]
+                died = not turn.orderly and not force and self._epoch == 0
+                crashed = await session.fetch(QUERIES["crashed_jobs"].sql, cut_off) if died else []
                 latest = await session.fetchrow(QUERIES["latest"].sql)
                 assert latest is not None
                 await self._partitions.learn(session)
@@ -112,6 +115,7 @@ class PostgresStore:
             recovered = Recovered(
                 epoch=turn.epoch,
                 survivor=turn.place_before is not None and not (place and turn.place_before == place),
+                crashed={JobId(row["job"]): Crashed(row["settled"], row["in_flight"]) for row in crashed},
                 instant=Instant(latest["instant"]),
                 last_job=JobId(latest["job"]),
                 last_call=CallId(latest["call"]),
@@ -154,6 +158,14 @@ class PostgresStore:
                     await self._reconnect(reign)
             except Unavailable:
                 await anyio.sleep(KEEP_SECONDS)
+
+    async def end_in_order(self) -> None:
+        """Note that this owner ends as it was told to; see the port."""
+        async with self._in_turn:
+            reign = self._present()
+            await self._reconnect(reign)
+            async with reign.fence.write_transaction(reign.writer.connection):
+                await reign.writer.connection.execute(QUERIES["end_in_order"].sql, reign.fence.epoch)
 
     async def close(self) -> None:
         """Let go of the database: another daemon may own it now."""
