@@ -110,3 +110,17 @@ def test_what_the_provider_knows_nothing_of_is_skipped_under_every_policy(policy
     end = Course(policy).not_found()
     assert isinstance(end, Settle)
     assert (end.state, end.reason) == ("skipped", LeadReason.NOT_FOUND)
+
+
+def test_a_question_keeps_its_id_until_it_is_answered() -> None:
+    course = Course("reuse_id")
+    course.begin([])
+    assert course.id_for("7") == "7"
+    course.lost("timed out", 0.0)
+    assert course.id_for("8") == "7", "nobody knows what became of it"
+    course.answered()
+    course.broke(LeadReason.SERVER_ERROR, "500", 0.0)
+    assert course.id_for("9") == "9", "the other one has failed for certain"
+    again = Course("reuse_id")
+    again.begin(["crash"], "9")
+    assert again.id_for("12") == "9", "also over a restart"

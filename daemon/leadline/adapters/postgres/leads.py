@@ -40,7 +40,7 @@ from leadline.features.tables.ports import (
 )
 from leadline.features.tables.reading import RefusedRow
 from leadline_protocol.errors import LeadReason
-from leadline_protocol.ids import Instant, JobId, LeadId, TableId
+from leadline_protocol.ids import CallId, Instant, JobId, LeadId, TableId
 
 CHUNK_LEADS: Final = 5_000
 """Leads in one chunk of a list: what one work transaction takes on at most."""
@@ -169,7 +169,7 @@ class PostgresLeads:
         """The calls of earlier attempts whose end nobody knows."""
         async with self._store.read() as connection:
             rows = await connection.fetch(QUERIES["cut_off"].sql, job)
-        return [CutOff(LeadId(row["lead"]), row["cause"]) for row in rows]
+        return [CutOff(LeadId(row["lead"]), row["cause"], CallId(row["id"]), row["open"]) for row in rows]
 
     async def checkpoint(self, job: JobId) -> Any:
         """What the last attempt stored with `Work.save`; None where there is nothing."""

@@ -106,7 +106,15 @@ SELECT kind.name FROM kind JOIN (
 SELECT lead, provider_task, ordered FROM lead_order WHERE job = $1
 
 -- name: cut_off
-SELECT lead, cause FROM call WHERE job = $1 AND state = 'unknown'
+-- The calls of a job whose end nobody knows, oldest first; open are those after the last that was answered.
+WITH own AS (
+    SELECT id, lead, cause, state FROM call WHERE job = $1
+), answered AS (
+    SELECT lead, max(id) AS last FROM own WHERE state NOT IN ('sent', 'unsent', 'unknown') GROUP BY lead
+)
+SELECT own.id, own.lead, own.cause, coalesce(own.id > answered.last, true) AS open
+FROM own LEFT JOIN answered USING (lead)
+WHERE own.state = 'unknown' ORDER BY own.id
 
 -- name: checkpoint
 SELECT checkpoint::text FROM attempt WHERE job = $1

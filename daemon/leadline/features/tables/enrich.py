@@ -27,7 +27,7 @@ from leadline.features.tables.asking import AI_PROMPT, Asker, Endpoint, ModuleAs
 from leadline.features.tables.columns import BadValueError, Cells, Column, declared_columns
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
-from leadline.features.tables.ports import AnsweredCall, JobList, LeadStore, Order, Result, Table
+from leadline.features.tables.ports import AnsweredCall, CutOff, JobList, LeadStore, Order, Result, Table
 from leadline.features.tables.requests import Access
 from leadline.features.tables.results import Brought, ResultWriter
 from leadline.features.tables.selection import (
@@ -261,9 +261,9 @@ class _Enriching:
 
     async def run(self) -> Finished:
         attempt = self._attempt
-        cut_off: dict[LeadId, list[str]] = {}
+        cut_off: dict[LeadId, list[CutOff]] = {}
         for cut in await self._leads.cut_off(attempt.job.id):
-            cut_off.setdefault(cut.lead, []).append(cut.cause)
+            cut_off.setdefault(cut.lead, []).append(cut)
         orders = await self._leads.orders(attempt.job.id)
         async with anyio.create_task_group() as writing:
             writing.start_soon(self._writer.run)
@@ -331,11 +331,12 @@ class _Enriching:
 
     # -- one lead ---------------------------------------------------------------------------------------------------
 
-    async def _ask_about(self, lead: LeadId, cells: Cells, task: str | None, cut_off: Sequence[str]) -> None:
+    async def _ask_about(self, lead: LeadId, cells: Cells, task: str | None, cut_off: Sequence[CutOff]) -> None:
         """Follow one lead's course to its end, or as far as a stop lets it."""
         course = self._plan.course(task)
         asker = self._plan.asker(cells, course)
-        turn = course.begin(cut_off)
+        open_id = next((str(cut.call) for cut in cut_off if cut.open), None)
+        turn = course.begin([cut.cause for cut in cut_off], open_id)
         try:
             if isinstance(turn, Settle):
                 await self._settle(lead, turn)
@@ -362,7 +363,8 @@ class _Enriching:
             turn = course.failed(LeadReason.NEVER_FITS, str(error))
             return await self._follow(lead, turn, None, _GOOD)
         try:
-            request = asker.request(ask, self._access(), str(call.id))
+            call_id = str(call.id) if ask.what == "poll" else course.id_for(str(call.id))
+            request = asker.request(ask, self._access(), call_id)
         except BadValueError as fault:
             call.end(CallEnd(unsent=True))
             turn = Settle("skipped", LeadReason.MISSING_INPUT, str(fault))
@@ -382,6 +384,7 @@ class _Enriching:
         except BrokenResponse as error:
             turn = course.broke(LeadReason.BAD_RESPONSE, str(error), jitter)
             return await self._follow(lead, turn, call, CallEnd(failed=True))
+        course.answered()
         task, at = course.task, attempt.now()
         heard = asker.hear(ask, response, course, Now(at, attempt.wall()), jitter)
         answered = AnsweredCall(call.id, at, heard.end.cost) if heard.good else None

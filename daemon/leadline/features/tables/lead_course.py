@@ -76,9 +76,14 @@ class Course:
         self._lost = 0
         self._repaired = False
         self._waited = 0
+        self._open: str | None = None
 
-    def begin(self, cut_off: Sequence[str]) -> Turn:
-        """The first turn of an attempt; `cut_off` are the causes by which earlier calls for this lead were cut off."""
+    def begin(self, cut_off: Sequence[str], open_id: str | None = None) -> Turn:
+        """The first turn of an attempt; `cut_off` are the causes by which earlier calls for this lead were cut off.
+
+        `open_id` is that under which the last of them went, where nobody knows how it ended.
+        """
+        self._open = open_id
         if sum(cause == JobReason.STALLED for cause in cut_off) >= STALL_KILLS_MAX:
             return Settle("failed", LeadReason.STALLED, "in flight at two stall kills")
         self._lost = sum(cause == LOST for cause in cut_off)
@@ -87,6 +92,15 @@ class Course:
         if cut_off and self._policy == "hold" and self.task is None:
             return Settle("unknown", LeadReason.UNKNOWN_OUTCOME, "a call was cut off; it is not repeated by itself")
         return Ask("start" if self.task is None else "poll")
+
+    def id_for(self, call_id: str) -> str:
+        """Under which id a request goes: as long as nobody knows what became of the one before, under that one's."""
+        self._open = self._open or call_id
+        return self._open
+
+    def answered(self) -> None:
+        """There is an answer: what follows is another request."""
+        self._open = None
 
     def done(self, cells: Cells) -> Turn:
         """The provider gave a result."""

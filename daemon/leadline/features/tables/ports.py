@@ -96,6 +96,9 @@ class CutOff(Struct, frozen=True):
     lead: LeadId
     cause: str
     """crash, stalled, worker_lost, cancelled, …"""
+    call: CallId
+    open: bool
+    """No later call for this lead was answered, so that this one's question may be taken up again."""
 
 
 class Work(Protocol):
