@@ -54,7 +54,7 @@ from leadline.features.tables.formula import Formula
 from leadline.features.tables.ports import Table
 from leadline.features.tables.provider_modules import ModuleFaultsError, preset, preset_names, read_module
 from leadline.features.tables.requests import Access
-from leadline.features.tables.selection import Database
+from leadline.features.tables.selection import Allowance, Database
 from leadline.features.tables.upload import Upload
 from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
@@ -188,6 +188,11 @@ class Daemon:
     def endpoints(self) -> Mapping[str, Endpoint]:
         """The provider accounts that are configured now."""
         return self._endpoints
+
+    def database_allowance(self) -> Allowance | None:
+        """What bounds the records that jobs read and write."""
+        limit = _database_limit(self.config)
+        return None if limit is None else Allowance(DATABASE, limit.burst)
 
     async def database(self) -> wire.DatabaseStatus:
         """The database as it is now."""
@@ -450,7 +455,8 @@ async def daemon(
         uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
         running = Daemon(config, config_path, store, leads, uploads, embedded=config.database.url is None)
         client = await stack.enter_async_context(provider_http())
-        kinds = [*table_kinds(config, leads, uploads, state_dir, running.endpoints), *extra_kinds(store)]
+        database = Database(running.database_allowance)
+        kinds = [*table_kinds(database, leads, uploads, state_dir, running.endpoints), *extra_kinds(store)]
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
             place=place,
@@ -508,10 +514,9 @@ def setting_of(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) 
 
 
 def table_kinds(
-    config: Config, leads: PostgresLeads, uploads: UploadFolder, state_dir: Path, endpoints: Endpoints
+    database: Database, leads: PostgresLeads, uploads: UploadFolder, state_dir: Path, endpoints: Endpoints
 ) -> Sequence[JobKind]:
     """The kinds of job over tables."""
-    database = Database(DATABASE if config.database.records_per_hour else None)
     return [
         Upload(leads, database, uploads),
         Formula(leads, database),
@@ -574,14 +579,21 @@ def _table_view(table: Table, leads: int, jobs: int) -> wire.TableView:
     )
 
 
-def _database_account(config: Config) -> list[Account]:
-    """Our own database as a provider: so many records an hour, a minute's worth of them at once."""
+def _database_limit(config: Config) -> BucketLimit | None:
+    """So many records an hour, a minute's worth of them at once; None: any number."""
     records = config.database.records_per_hour
-    if not records:
-        return []
-    limit = BucketLimit(records, SECONDS_PER_HOUR, max(1, records // 60), Unit.RECORD)
+    return BucketLimit(records, SECONDS_PER_HOUR, max(1, records // 60), Unit.RECORD) if records else None
+
+
+def _database_account(config: Config) -> Account:
+    """Our own database as a provider.
+
+    It is there without a limit as well: jobs that wait for one that a reload takes away go on by that.
+    """
+    limit = _database_limit(config)
+    limits = () if limit is None else (limit,)
     share = config.database.interactive_share
-    return [Account(AccountLearned(DATABASE, (limit,), interactive_share=share, recorded=False))]
+    return Account(AccountLearned(DATABASE, limits, interactive_share=share, recorded=False))
 
 
 class _Configured(msgspec.Struct, frozen=True):
@@ -612,7 +624,7 @@ def _configured_accounts(config: Config, endpoints: Mapping[str, Endpoint]) -> M
 
 
 def _accounts(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> list[Account]:
-    return _database_account(config) + [
+    return [_database_account(config)] + [
         Account(
             AccountLearned(
                 account,

@@ -78,7 +78,15 @@ class RunningAttempt:
     """One attempt while it runs; what its work is given (`ports.work.Attempt`)."""
 
     def __init__(
-        self, job: StoredJob, number: int, dispatcher: Dispatcher, clock: Clock, permits: Permits, progress: Progress
+        self,
+        job: StoredJob,
+        number: int,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        permits: Permits,
+        progress: Progress,
+        *,
+        approved: bool = False,
     ) -> None:
         self._job: Final = job
         self._number: Final = number
@@ -86,6 +94,7 @@ class RunningAttempt:
         self._clock = clock
         self._permits = permits
         self._progress = progress
+        self._approved: Final = approved
         self._stopping = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._waiting: dict[JobReason, list[Instant]] = {}
@@ -103,6 +112,11 @@ class RunningAttempt:
     def number(self) -> int:
         """Which attempt it is."""
         return self._number
+
+    @property
+    def approved(self) -> bool:
+        """Whether a person has let the job go on in spite of its guard."""
+        return self._approved
 
     @property
     def stopping(self) -> bool:
@@ -322,7 +336,15 @@ class TeamspaceActor:
     async def _work(self, order: StartAttempt) -> Finished:
         job = await self._reader.job(order.job)
         assert job is not None, f"job {order.job} was started and is not stored"
-        attempt = RunningAttempt(job, order.number, self._dispatcher, self._clock, self._permits, self._progress)
+        attempt = RunningAttempt(
+            job,
+            order.number,
+            self._dispatcher,
+            self._clock,
+            self._permits,
+            self._progress,
+            approved=order.approved,
+        )
         self._attempts[order.job] = attempt
         told = self._told.get(order.job)
         if told is not None:

@@ -160,6 +160,8 @@ class StartAttempt(Struct, frozen=True, gc=False):
     kind: int
     teamspace: TeamspaceId
     family: Family
+    approved: bool = False
+    """A person has let the job go on in spite of its guard."""
 
 
 class StopAttempt(Struct, frozen=True, gc=False):

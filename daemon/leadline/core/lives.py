@@ -92,7 +92,9 @@ class Lives(Places):
             attempt.launched = True
             attempt.beaten = attempt.moved = self._decision.now.instant
             family = self.kinds[job.kind].family
-            self._decision.effects.starts.append(StartAttempt(job_id, attempt.number, job.kind, job.teamspace, family))
+            approved = job.details is not None and job.details.approved
+            order = StartAttempt(job_id, attempt.number, job.kind, job.teamspace, family, approved)
+            self._decision.effects.starts.append(order)
             self._arm_check(job, attempt)
             if job_id in self.suspects:
                 lived = Instant(attempt.beaten + LIVED_SECONDS * SECOND)

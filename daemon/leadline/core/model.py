@@ -188,6 +188,8 @@ class Details(Struct, gc=False):
     """Leads in a final state when that row of kills began."""
     hung: frozenset[LeadId] = frozenset()
     """Leads that were in flight at one stall kill so far."""
+    approved: bool = False
+    """A person has let it go on in spite of its guard."""
     suspicion: Suspicion | None = None
     """It ran when the daemon died, and is watched; the job is in `Scheduler.suspects`."""
     attempt: Attempt | None = None

@@ -58,6 +58,7 @@ class StoredDetails(Struct, frozen=True, gc=False, omit_defaults=True):
     stall_kills: int = 0
     settled_at_kill: int = 0
     hung: tuple[LeadId, ...] = ()
+    approved: bool = False
     suspicion: Suspicion | None = None
     cancelling: bool = False
     steps: int = 0
@@ -312,7 +313,9 @@ class Places:
         if details is None:
             return b""
         chain = self.chains.get(job.id)
-        plain = not (details.waits or details.stall_kills or details.hung or details.suspicion)
+        plain = not (
+            details.waits or details.stall_kills or details.hung or details.approved or details.suspicion is not None
+        )
         if plain and chain is None and job.state is not JobState.STOPPING:
             return b""
         stored = StoredDetails(
@@ -320,6 +323,7 @@ class Places:
             stall_kills=details.stall_kills,
             settled_at_kill=details.settled_at_kill,
             hung=tuple(sorted(details.hung)),
+            approved=details.approved,
             suspicion=details.suspicion,
             cancelling=job.state is JobState.STOPPING and (chain is not None or _is_being_cancelled(job)),
             steps=len(chain.steps) if chain is not None else 0,

@@ -176,6 +176,7 @@ def _details(row: JobRow) -> tuple[Details | None, StoredDetails]:
         stall_kills=stored.stall_kills,
         settled_at_kill=stored.settled_at_kill,
         hung=frozenset(stored.hung),
+        approved=stored.approved,
         suspicion=stored.suspicion,
     )
     return details, stored

@@ -454,6 +454,7 @@ class Scheduler(Admission, Lives):
             if JobReason.QUARANTINED in job.details.waits:
                 self._decision.tell(job, "resumed", "from quarantine")
                 self._clear(job)
+            job.details.approved |= JobReason.APPROVAL in job.details.waits
             self._lift_waits(job, lambda wait: wait.reason in _FOR_PEOPLE)
 
     # -- time ---------------------------------------------------------------------------------------------------------

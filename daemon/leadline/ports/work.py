@@ -100,6 +100,11 @@ class Attempt(Protocol):
         ...
 
     @property
+    def approved(self) -> bool:
+        """Whether a person has let the job go on in spite of its guard."""
+        ...
+
+    @property
     def stopping(self) -> bool:
         """Whether it has been told to stop: begin nothing new."""
         ...

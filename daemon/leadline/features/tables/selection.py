@@ -10,7 +10,7 @@ have declared is known here, so the expression is checked all the same; columns 
 are not known, so what speaks of such a table is checked when its turn comes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -197,19 +197,22 @@ async def table_of(leads: LeadStore, attempt: Attempt, name: str, into: Sequence
 async def list_of(
     leads: LeadStore, attempt: Attempt, table: Table, submission: Selecting, first: int | None
 ) -> JobList:
-    """The list of a job, frozen now where it is not yet. Raises Stopped where a guard wants a person, and Refused."""
+    """The list of a job, frozen now where it is not yet. Raises Stopped where a guard wants a person, and Refused.
+
+    The guard is asked again by every attempt until a person has decided: an earlier one may have frozen the list and
+    ended before its wait was stored. A rerun was decided upon by a person.
+    """
     job = attempt.job
     frozen = await leads.list_of(job.id)
-    if frozen is not None:
-        return frozen
-    types = {column.name: column.type for column in table.columns}
-    where = compiled_where(submission.where, types)
-    async with leads.work(job.id, attempt.number) as work:
-        frozen = await work.freeze(table, where, submission.where, first)
-        await work.save(Counts(total=frozen.total), "", None)
-    attempt.progressed(Counts(total=frozen.total))
+    if frozen is None:
+        types = {column.name: column.type for column in table.columns}
+        where = compiled_where(submission.where, types)
+        async with leads.work(job.id, attempt.number) as work:
+            frozen = await work.freeze(table, where, submission.where, first)
+            await work.save(Counts(total=frozen.total), "", None)
+        attempt.progressed(Counts(total=frozen.total))
     guard, reason = guard_of(submission, frozen.total)
-    if guard == "hold":
+    if guard == "hold" and not attempt.approved and job.rerun_of is None:
         await attempt.hold({"guard": reason, "leads": frozen.total})
     return frozen
 
@@ -250,18 +253,27 @@ def plus(counts: Counts, *, done: int = 0, failed: Mapping[LeadReason, int] | No
     )
 
 
+class Allowance(Struct, frozen=True):
+    """What bounds the records that are read and written."""
+
+    account: AccountName
+    at_once: int
+    """No single call may ask for more, as it would never fit."""
+
+
 class Database(Struct, frozen=True):
     """Our own database as a provider: records an hour over everybody (Q6 of the product's rules: a million)."""
 
-    account: str | None
-    """Its account; None: without limit."""
+    allowance: Callable[[], Allowance | None]
+    """As it is now; None: without limit."""
     interactive_records_max: int = 5_000
     """Jobs of at most so many records use the share that is kept for them."""
 
     async def records(self, attempt: Attempt, amount: int, total: int) -> None:
         """Wait for leave to read or write so many records for a job of so many in all."""
-        if self.account is None or amount == 0:
-            return
         interactive = total <= self.interactive_records_max
-        call = await attempt.permit(AccountName(self.account), NO_LEAD, Cost(record=amount), interactive=interactive)
-        call.end(CallEnd())
+        while amount > 0 and (allowance := self.allowance()) is not None:
+            cost = Cost(record=min(amount, allowance.at_once))
+            call = await attempt.permit(allowance.account, NO_LEAD, cost, interactive=interactive)
+            call.end(CallEnd())
+            amount -= cost.record
