@@ -100,6 +100,20 @@ async def test_a_decision_costs_four_round_trips_whatever_its_size(
         await store.close()
 
 
+async def test_a_session_that_breaks_as_it_is_given_back_spoils_nothing_that_was_done_on_it(
+    database: str, tmp_path: Path
+) -> None:
+    async with Proxy(database, tmp_path).running() as proxy:
+        store = PostgresStore(proxy.url)
+        await store.take_over(owner="cut off", kinds=KINDS)
+        async with store.read() as connection:
+            assert await connection.fetchval("SELECT 17") == 17
+            proxy.cut_all()
+        async with store.read() as connection:
+            assert await connection.fetchval("SELECT 18") == 18
+        await store.close()
+
+
 async def test_no_decision_reads_a_table_from_end_to_end(database: str, store: PostgresStore) -> None:
     """However empty a table was when a statement was planned."""
     for first in range(1, 1_000, 100):

@@ -13,7 +13,7 @@ Calls stay when their job has ended: they are the books. They go with their part
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, Never
 
 import anyio
@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from leadline.adapters.postgres.fence import Fence, takeover_transaction
 from leadline.adapters.postgres.migrate import migrate
 from leadline.adapters.postgres.partitions import IDS_PER_PARTITION, Partitions
-from leadline.adapters.postgres.pool import Connection, Connections, Pool, check_server, connecting, translated
+from leadline.adapters.postgres.pool import ANY, Connection, Connections, Pool, check_server, connecting, translated
 from leadline.adapters.postgres.queries import QUERIES
 from leadline.adapters.postgres.writer import NUMBER_OF, STATES, Row, Writer, stored_key
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
@@ -470,7 +470,8 @@ async def _lent(pool: Pool) -> AsyncIterator[Connection]:
     try:
         yield connection
     finally:
-        await pool.release(connection)
+        with suppress(*ANY):  # what it was lent for is over by now, whatever has become of the session meanwhile
+            await pool.release(connection)
 
 
 @contextmanager
