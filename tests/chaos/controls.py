@@ -9,8 +9,6 @@ import msgspec
 from tests.chaos.faults import FAULTS, GroundName
 from tests.chaos.run import Plan, Result, Say, run
 
-CONTROL_SECONDS: Final = 8.0
-
 
 class Control(msgspec.Struct, frozen=True):
     """What is off, what happens then, and what an oracle must say."""
@@ -21,6 +19,7 @@ class Control(msgspec.Struct, frozen=True):
     faults: Sequence[str]
     found: str
     """A regular expression: one of the violations matches it."""
+    seconds: float = 8.0
 
     def missing(self) -> str | None:
         """What this machine lacks for it."""
@@ -28,7 +27,7 @@ class Control(msgspec.Struct, frozen=True):
 
     def plan(self) -> Plan:
         """What is run."""
-        return Plan(self.ground, [FAULTS[name] for name in self.faults], seconds=CONTROL_SECONDS)
+        return Plan(self.ground, [FAULTS[name] for name in self.faults], seconds=self.seconds)
 
     def run(self, seed: int, say: Say = lambda _: None) -> Result:
         """Run it; a result without the violation that is looked for is a failure of chaos itself."""
@@ -42,9 +41,9 @@ class Control(msgspec.Struct, frozen=True):
 CONTROLS: Final[Sequence[Control]] = (
     Control("answers_first", "beyond", ["kill"], "is gone|two receipts|acknowledged as a noop"),
     Control("forgets_keys", "beyond", ["kill"], "made the jobs|does not say duplicate"),
-    Control("forgets_charges", "beyond", ["kill"], r"saw \d+ \w+ within"),
-    Control("forgets_pauses", "beyond", ["kill"], "after the pause"),
-    Control("forgets_results", "beyond", ["kill"], "without need"),
+    Control("forgets_charges", "beyond", ["kill"], r"saw \d+ \w+ within", seconds=15.0),
+    Control("forgets_pauses", "beyond", ["kill"], "after the pause", seconds=25.0),
+    Control("forgets_results", "beyond", ["kill"], "without need|lead_result_pkey"),
     Control("believes_failed", "beyond", ["commit-reply"], "unkeyed noops are stored"),
     Control("knows_no_owner", "beyond", ["second"], "a second daemon should have ended"),
     Control("lying_disk", "home", ["power-cut"], "is gone|no daemon is ready"),

@@ -26,7 +26,7 @@ GONE: Final = "gone"
 ENDED: Final = frozenset({"completed", "partial", "failed", "cancelled", "skipped", GONE})
 LOOK_SECONDS: Final = 0.1
 SHORT_SECONDS: Final = (0.5, 1.5)
-LONG_SECONDS: Final = (3.0, 5.0)
+LONG_SECONDS: Final = (6.0, 8.0)
 """How long somebody pauses something; in a long pause a daemon that has forgotten it would be well at work again."""
 
 
@@ -86,7 +86,7 @@ class Diary(msgspec.Struct):
     chains: list[Chain] = []
     quiets: list[Quiet] = []
     refusals: Counter[str] = msgspec.field(default_factory=Counter)
-    strange: list[str] = []
+    strange: set[str] = set()
     """What should not have been answered."""
 
 
@@ -130,7 +130,7 @@ class Client(threading.Thread):
         if isinstance(outcome, Refused):
             self._diary.refusals[outcome.code] += 1
             if outcome.code not in PASSING and outcome.code not in expected:
-                self._diary.strange.append(f"{self.name}: {outcome.code} ({outcome.message}) for {request}")
+                self._diary.strange.add(f"{self.name}: {outcome.code} ({outcome.message}) for {request}")
 
     def _insist(self, request: Document) -> Document:
         """Ask until it was carried out; what is asked may be done twice."""
@@ -151,7 +151,7 @@ class Unkeyed(Client):
             match outcome:
                 case Answered(reply=reply):
                     if reply["job"] in self._diary.unkeyed:
-                        self._diary.strange.append(f"two receipts for job {reply['job']}")
+                        self._diary.strange.add(f"two receipts for job {reply['job']}")
                     self._diary.unkeyed.add(reply["job"])
                 case Lost():
                     self._diary.unkeyed_lost += 1
@@ -189,14 +189,14 @@ class Keyed(Client):
         receipt = self._insist(self._request(key))
         self._diary.keyed[key].add(receipt["job"])
         if not receipt.get("duplicate"):
-            self._diary.strange.append(f"the receipt for {key}, which had one, does not say duplicate")
+            self._diary.strange.add(f"the receipt for {key}, which had one, does not say duplicate")
 
     def _contradict(self, key: str) -> None:
         request = self._request(key) | {"priority_seconds": 7}
         outcome = ask(self._ground.control, request)
         self._judge(request, outcome, expected=("conflict",))
         if isinstance(outcome, Answered):
-            self._diary.strange.append(f"another body under {key} was accepted")
+            self._diary.strange.add(f"another body under {key} was accepted")
 
 
 class Worker(Client):
@@ -281,7 +281,7 @@ class Worker(Client):
             view = outcome.reply["view"]
             counts = view["counts"]
             if sum(counts.values()) != 2 * counts["total"] or min(counts.values()) < 0:
-                self._diary.strange.append(f"{chain.key} of {chain.teamspace} counts {counts}")
+                self._diary.strange.add(f"{chain.key} of {chain.teamspace} counts {counts}")
             chain.state = view["state"]
             if chain.state in {"failed", "partial"}:
                 chain.story = "; ".join(self._told(step) for step in chain.steps)
@@ -350,9 +350,9 @@ class Halting(Worker):
         while not isinstance(outcome, Answered):
             request = {"op": "pause", "scope": scope, "name": name}
             outcome = ask(self._ground.control, request)
-            self._judge(request, outcome, expected=("bad_state",))
-            if isinstance(outcome, Refused) and outcome.code == "bad_state":
-                return
+            self._judge(request, outcome, expected=("bad_state", "not_found"))
+            if isinstance(outcome, Refused) and outcome.code not in PASSING:
+                return  # that step has ended
             time.sleep(0.02)
         begun = read_clocks().instant
         self._pause(*self._chance.choice([SHORT_SECONDS, SHORT_SECONDS, LONG_SECONDS]))
@@ -364,8 +364,8 @@ class Halting(Worker):
         request = {"op": "resume", "scope": scope, "name": name}
         while True:
             outcome = ask(self._ground.control, request)
-            self._judge(request, outcome, expected=("bad_state",))
-            if isinstance(outcome, Answered) or (isinstance(outcome, Refused) and outcome.code == "bad_state"):
+            self._judge(request, outcome, expected=("bad_state", "not_found"))
+            if isinstance(outcome, Answered) or (isinstance(outcome, Refused) and outcome.code not in PASSING):
                 return
             time.sleep(0.1)
 

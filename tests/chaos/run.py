@@ -156,7 +156,7 @@ def _verdict(ground: Ground, load: Load, troubles: Sequence[Trouble]) -> Iterato
     calls = ground.outside.calls()
     diary = load.diary
     books = oracles.read_books(ground.query)
-    yield from diary.strange
+    yield from sorted(diary.strange)
     yield from oracles.receipts(diary, books.jobs)
     yield from oracles.ends(diary, books)
     yield from oracles.windows(calls, {service.name: service.limits for service in ground.outside.services})

@@ -60,19 +60,19 @@ class Service(msgspec.Struct, frozen=True):
 
 
 def services() -> Sequence[Service]:
-    """A fresh set."""
+    """A fresh set. Their windows are longer than a restart takes: a daemon that forgot what it had asked would show."""
     company = behaviours.Delayed(behaviours.Enrichment(), median_us=SECOND // 20, seed=1)
     register = behaviours.Delayed(behaviours.Polling(seconds=0.4), median_us=SECOND // 50, seed=2)
     model = behaviours.Delayed(behaviours.ChatCompletions(), median_us=SECOND // 12, seed=3)
     return [
-        Service("company", company, [Limit(15, 1.0)], [f'module = "{HERE / "modules" / "company.toml"}"']),
+        Service("company", company, [Limit(40, 4.0)], [f'module = "{HERE / "modules" / "company.toml"}"']),
         Service(
             "register",
             register,
-            [Limit(8, 1.0, "lead"), Limit(24, 1.0)],
+            [Limit(20, 4.0, "lead"), Limit(70, 4.0)],
             [f'module = "{HERE / "modules" / "register.toml"}"'],
         ),
-        Service("model", model, [Limit(20, 1.5)], ['preset = "openai"', 'settings = { model = "small" }']),
+        Service("model", model, [Limit(60, 5.0)], ['preset = "openai"', 'settings = { model = "small" }']),
     ]
 
 
