@@ -1,6 +1,8 @@
 """The wire as a server meets it: lines cut anywhere, requests good and bad, and what an ordinary line costs."""
 
 import json
+import sys
+import tracemalloc
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +16,7 @@ from leadline_protocol import codec
 from leadline_protocol.codec import (
     DEPTH_MAX,
     LINE_BYTES_MAX,
+    PARTS_MAX,
     ClientConnection,
     Line,
     LineDecoder,
@@ -95,7 +98,7 @@ def test_an_endless_line_is_refused_once_skipped_to_its_newline_and_holds_no_mem
     decoder = LineDecoder(100)
     found = [line for _ in range(1000) for line in decoder.feed(b"x" * 64)]
     assert [number for number, _ in found] == [1]
-    assert decoder._held == []
+    assert decoder.held_bytes == 0
     assert decoder.feed(b"still the same line\n{}\n") == [(2, b"{}")]
 
 
@@ -358,6 +361,140 @@ def test_duplicates_are_found_exactly(pairs: list[tuple[str, object]]) -> None:
     assert (isinstance(request, LineFault) and "twice" in request.message) == duplicate or (
         isinstance(request, LineFault) and "twice" not in request.message  # a number or text that is refused first
     )
+
+
+GOOD_LINES = [
+    b'{"kind":"noop","teamspace":"acme","idempotency_key":"order-17","ref":"r","delay":1.5}',
+    b'{"kind":"upload","teamspace":"a","table":"t","path":"in: 1.csv","key":["email"],"types":{"a":["x: y","b"]}}',
+    enrich_with('{"prompt": "Score 1-10: {{company}}", "more": [{"a": "b:c"}, [[1], -2.5e3, null, true]]}'),
+    b'{"kind":"chain","teamspace":"a","steps":[{"kind":"noop"},{"kind":"export","table":"t","columns":["a"]}]}',
+    b'{"op":"pause","scope":"job","name":17,"as":{"person":"x","role":"super_admin"},"ref":9223372036854775807}',
+    b'{"op":"jobs","teamspace":"acme","state":"running","limit":10}',
+]
+PIECES = [
+    *(b'"', b"\\", b"{", b"}", b"[", b"]", b":", b",", b"\r", b"\t", b"\x00", b"\xff", b"\xef\xbb\xbf"),
+    *(b"\\u0000", b"\\ud800", b"9" * 25, b"1e999", b"NaN", b'"a":1,', b'"ref":{},', "\u2028".encode()),
+]
+
+
+@st.composite
+def damaged_lines(draw: st.DrawFn) -> bytes:
+    """A good line with some bytes cut out, put in, put twice or exchanged."""
+    line = bytearray(draw(st.sampled_from(GOOD_LINES)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(line)))
+        end = min(len(line), start + draw(st.integers(0, 12)))
+        piece = draw(st.sampled_from(PIECES) | st.binary(max_size=4) | st.just(bytes(line[start:end]) * 2))
+        line[start:end] = piece
+    return bytes(line.replace(b"\n", b" "))
+
+
+@patient
+@given(damaged_lines())
+def test_a_damaged_line_is_refused_with_a_word_or_means_what_another_reader_reads(line: bytes) -> None:
+    request = on_control_socket.decode(line)
+    if isinstance(request, LineFault):
+        assert request.code in ErrorCode
+        assert len(encode([request.refusal(1)])) < 2_000, "a refusal is no echo"
+        return
+    text = line.decode()  # an independent reader: UTF-8, one object, no key twice, no NaN
+    value = json.loads(text, object_pairs_hook=dict_without_duplicates, parse_constant=pytest.fail)
+    assert isinstance(value, dict)
+    assert "\x00" not in str(value)
+    assert on_control_socket.decode(encode([request])) == request
+
+
+def dict_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    assert len({key for key, _ in pairs}) == len(pairs)
+    return dict(pairs)
+
+
+@patient
+@given(st.lists(damaged_lines() | st.sampled_from([b"", b" ", *GOOD_LINES]), max_size=12), st.integers(1, 5), st.data())
+def test_lines_taken_a_few_at_a_time_are_the_same_lines(lines: list[bytes], few: int, draw: st.DataObject) -> None:
+    data = b"\n".join(lines)
+    decoder = LineDecoder(120)
+    found: list[Line] = []
+    while data:
+        piece = draw.draw(st.integers(1, len(data)))
+        rest, data = data[:piece], data[piece:]
+        while rest:
+            some, rest = decoder.feed_some(rest, few)
+            assert len(some) <= few + 1
+            found += some
+    found += decoder.end()
+    assert found == lines_of([b"\n".join(lines)], 120)
+
+
+def test_a_line_that_is_given_up_is_refused_once_and_skipped() -> None:
+    decoder = LineDecoder()
+    assert decoder.feed(b"a\nbcd") == [(1, b"a")]
+    fault = LineFault(ErrorCode.BUSY, "no", retry_after=1.0)
+    assert decoder.give_up(fault) == (2, fault)
+    assert decoder.held_bytes == 0
+    assert decoder.feed(b"efg") == []
+    assert decoder.feed(b"h\n{}\n") == [(3, b"{}")]
+
+
+def test_a_half_line_takes_its_own_size_however_small_the_pieces() -> None:
+    tracemalloc.start()
+    try:
+        decoder = LineDecoder()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(100_000):
+            decoder.feed(b"xy")
+        now, _ = tracemalloc.get_traced_memory()
+        assert decoder.held_bytes == 200_000
+        assert now - before < 300_000
+    finally:
+        tracemalloc.stop()
+
+
+HOSTILE = {
+    "a million keys": enrich_with("{" + ",".join(f'"{n}":1' for n in range(25_000)) + "}"),
+    "keys twice": enrich_with("{" + ",".join(f'"{n % 9_000}" :1' for n in range(22_000)) + "}"),
+    "arrays": enrich_with('{"a":[' + "[]," * 80_000 + "[]]}"),
+    "objects": enrich_with('{"a":[' + '{"a":1},' * 30_000 + "{}]}"),
+    "brackets": b"[" * 250_000,
+    "digits": enrich_with('{"a":' + "9" * 250_000 + "}"),
+    "fractions": enrich_with('{"a":0.' + "9" * 250_000 + "}"),
+    "escapes": enrich_with('{"a":"' + "\\u00e9" * 40_000 + '"}'),
+    "colons": enrich_with('{"a":"' + '\\":' * 80_000 + '"}'),
+    "steps": b'{"kind":"chain","teamspace":"a","steps":[' + b'{"kind":"noop"},' * 16_000 + b"{}]}",
+    "blanks": b'{"kind":"noop","teamspace":"a"' + b" " * 250_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_a_hostile_line_costs_grows_with_its_length_and_not_faster(name: str) -> None:
+    """Judged by work and not by time: the steps that are taken in Python, and the memory that is allocated."""
+    line = HOSTILE[name]
+    assert len(line) > 200_000
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    tracemalloc.start()
+    sys.setprofile(count)
+    try:
+        on_control_socket.decode(line)
+    finally:
+        sys.setprofile(None)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert steps < len(line)
+    assert peak < 40 * len(line)
+
+
+def test_a_line_may_have_many_parts_and_not_more() -> None:
+    def line(parts: int) -> bytes:
+        return enrich_with('{"a":[' + ",".join(["[]"] * parts) + "]}")
+
+    rest = 3 + 8 + 1 + 1  # objects; keys of the line, of `into`, of `params`; the array
+    assert isinstance(on_submit_socket.decode(line(PARTS_MAX - rest)), Enrich)
+    assert fault_of(line(PARTS_MAX - rest + 1)).code is ErrorCode.TOO_LARGE
 
 
 # What an ordinary line costs -----------------------------------------------------------------------------------------
