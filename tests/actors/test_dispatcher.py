@@ -1,12 +1,18 @@
 """The dispatcher decides ahead of a commit, and tells nobody anything before its own decision is durable."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
-from leadline.actors.dispatcher import JOBS_AHEAD_MIN, Dispatcher
+from leadline.actors.dispatcher import (
+    FEW_JOBS,
+    INBOX_JOBS_MAX,
+    JOBS_AHEAD_MIN,
+    JOBS_PER_SHARED_DECISION,
+    Dispatcher,
+)
 from leadline.core.effects import (
     Effects,
     Receipt,
@@ -100,12 +106,14 @@ class Desk:
         self.dispatcher = Dispatcher(self.scheduler, self.store, StillClock(), self.performer, last_call=0)
         self.loop: asyncio.Task[None]
 
-    def submit(self, count: int, first: int = 0, *, keys: str = "") -> asyncio.Task[Sequence[Receipt | Refused]]:
+    def submit(
+        self, count: int, first: int = 0, *, keys: str = "", source: Hashable = None
+    ) -> asyncio.Task[Sequence[Receipt | Refused]]:
         jobs = [
             NewJob(f"team-{number}", 0, b"{}", key=Key(f"{keys}{number}".encode(), b"body") if keys else None)
             for number in range(first, first + count)
         ]
-        return asyncio.ensure_future(self.dispatcher.submit(jobs))
+        return asyncio.ensure_future(self.dispatcher.submit(jobs, source))
 
 
 @asynccontextmanager
@@ -272,6 +280,51 @@ async def test_a_key_that_comes_again_says_how_its_first_job_ended_in_the_commit
         it.store.let_one_land()
         await asyncio.gather(first, again)
         assert {receipt.state for receipt in receipts(again)} == {JobState.COMPLETED}
+
+
+async def test_who_comes_while_another_floods_is_in_the_next_decision() -> None:
+    async with desk() as it:
+        tasks = [it.submit(256, first=256 * number, source="flood") for number in range(40)]
+        await it.store.until(lambda: len(it.store.begun) == 1)
+        await turns()
+        late = it.submit(1, first=20_000, source="patient")
+        decisions = 0
+        while not late.done():
+            it.store.let_one_land()
+            decisions += 1
+            await turns()
+        assert decisions <= 3, "the one under way, the one ahead, and its own"
+        assert sum(task.done() for task in tasks) < 35
+        assert max(len(records.admitted) for records in it.store.begun[2:]) <= JOBS_PER_SHARED_DECISION
+        for task in tasks:
+            while not task.done():
+                it.store.let_one_land()
+                await turns()
+
+
+async def test_where_too_much_waits_those_are_told_busy_of_whom_it_is() -> None:
+    async with desk() as it:
+        tasks = [it.submit(1)]
+        await it.store.until(lambda: len(it.store.begun) == 1)
+        tasks.append(it.submit(1_000, first=1, source="flood"))
+        await turns()  # it is decided ahead, and nothing more
+        tasks += [it.submit(1_000, first=1_000 * number, source="flood") for number in range(2, 52)]
+        await turns()
+        too_much = it.submit(1, first=60_000, source="flood")
+        many = it.submit(FEW_JOBS + 1, first=61_000, source="newcomer")
+        few = it.submit(FEW_JOBS, first=62_000, source="modest")
+        await turns()
+        for refused in (too_much, many):
+            with pytest.raises(Refused) as told:
+                await refused
+            assert told.value.code is ErrorCode.BUSY
+            assert told.value.retry_after is not None
+        assert not few.done()
+        assert it.scheduler.next_job < INBOX_JOBS_MAX
+        while not all(task.done() for task in (*tasks, few)):
+            it.store.let_one_land()
+            await turns()
+        assert len(receipts(few)) == FEW_JOBS
 
 
 async def test_ending_the_dispatcher_leaves_nobody_waiting() -> None:

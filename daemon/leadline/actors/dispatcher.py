@@ -6,6 +6,9 @@ committed at once. Where so much has gathered that deciding takes as long as com
 while the one before is still on its way to the disk, so that the daemon and the database work at the same time. It
 stays at one: its own commit begins when that of the one before has ended, so they land in order or not at all.
 
+A decision takes all events that are not submissions, and of submissions a share of each source that has any, so that
+whoever sends without end is served as fast as the disk is and nobody waits behind it for more than a decision or two.
+
 Nothing that follows from a decision happens before its records are durable: answers, starts, stops and permits wait
 for the commit. If a commit fails, the scheduler in memory knows things that the database does not; `run` then raises,
 the supervisor drops the reign and builds the next one from the database, and everybody who waits for an answer is
@@ -18,7 +21,7 @@ cores).
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import anyio
@@ -27,6 +30,7 @@ from msgspec.structs import replace
 
 from leadline.actors.pace import Pace
 from leadline.actors.timekeeper import Timekeeper
+from leadline.actors.turns import FairLine
 from leadline.core.effects import (
     Answer,
     Effects,
@@ -47,15 +51,27 @@ from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import CallId
 
 JOBS_PER_DECISION: Final = 5_000
-"""New jobs that one decision takes in, one block of a single submitter apart: bounds its transaction and the time in
-which nothing else is heard."""
+"""New jobs that one decision takes in where they all come from one source: bounds its transaction and the time in which
+nothing else is heard."""
+
+JOBS_PER_SHARED_DECISION: Final = 1_000
+"""The same where others submit as well: each of them waits for about three decisions, 10 ms each."""
+
+SHARED_DECISIONS: Final = 100
+"""So many decisions are small after somebody else has submitted."""
+
+BYTES_PER_JOB: Final = 512
+"""So much of a submission's line counts as a job more: long ones take longer to store."""
 
 JOBS_AHEAD_MIN: Final = 1_000
 """So many new jobs must wait for a decision to be made ahead of a commit: with fewer it is better to wait and take
 more, as that makes one commit of two."""
 
 INBOX_JOBS_MAX: Final = 50_000
-"""New jobs that wait to be decided; beyond, submitters are told `busy`."""
+"""New jobs that wait to be decided; beyond, those who have some among them are told `busy`."""
+
+FEW_JOBS: Final = 16
+"""So many somebody who has none waiting may hand in all the same: it is not its fault."""
 
 RETRY_SECONDS: Final = 1.0
 
@@ -93,6 +109,10 @@ class Performer(Protocol):
 class _Posted(Struct, gc=False):
     event: Event
     answer: asyncio.Future[Answer] | None = None
+    jobs: int = 0
+    """New jobs, steps included."""
+    cost: float = 0.0
+    """The same, long ones counted for more."""
 
 
 class Dispatcher:
@@ -108,7 +128,11 @@ class Dispatcher:
         self._clock = clock
         self._performer = performer
         self._inbox: deque[_Posted] = deque()
-        self._inbox_jobs = 0
+        self._submitted: FairLine[_Posted] = FairLine()
+        self._submitted_jobs = 0
+        self._last_source: Hashable = None
+        self._shared = 0
+        """How many of the next decisions are small."""
         self._looks: list[tuple[Callable[[Scheduler, Now], Any], asyncio.Future[Any]]] = []
         self._wanted = asyncio.Event()
         self._timekeeper = Timekeeper(clock, lambda: self.post(Ticked()), lambda late: self.post(DaemonSlept(late)))
@@ -129,15 +153,25 @@ class Dispatcher:
             self._inbox.append(_Posted(event))
             self._wanted.set()
 
-    async def submit(self, jobs: Sequence[NewJob]) -> Sequence[Receipt | Refused]:
-        """Admit jobs: the answers come, in order, when what they say is durable.
+    async def submit(self, jobs: Sequence[NewJob], source: Hashable = None) -> Sequence[Receipt | Refused]:
+        """Admit jobs: the answers come, in order, when what they say is durable. Sources are served in turn.
 
         Raises Refused with `busy` where too many wait already, and with `unavailable` where the database is lost.
         """
-        if self._inbox_jobs + len(jobs) > INBOX_JOBS_MAX:
+        if self._closed:
+            raise unavailable()
+        count = len(jobs) + sum([len(new.steps) for new in jobs])
+        is_modest = count <= FEW_JOBS and not self._submitted.has(source)
+        if self._submitted_jobs + count > INBOX_JOBS_MAX and not is_modest:
             raise Refused(ErrorCode.BUSY, "too many submissions are waiting to be stored", retry_after=RETRY_SECONDS)
-        self._inbox_jobs += len(jobs)
-        answer = await self._ask(Submitted(jobs))
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        cost = 1 + count + sum([len(new.payload) for new in jobs]) / BYTES_PER_JOB
+        self._submitted.put(source, cost, _Posted(Submitted(jobs), future, count, cost))
+        self._submitted_jobs += count
+        if source != self._last_source:
+            self._last_source, self._shared = source, SHARED_DECISIONS
+        self._wanted.set()
+        answer = await future
         assert isinstance(answer, list)
         return answer
 
@@ -165,7 +199,8 @@ class Dispatcher:
     @property
     def turns(self) -> int | None:
         """Counts decisions and commits; None while there is nothing to do."""
-        return self._turns if self._inbox or self._looks or self._unstored else None
+        busy = self._inbox or self._submitted or self._looks or self._unstored
+        return self._turns if busy else None
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -201,10 +236,10 @@ class Dispatcher:
         while True:
             if self._landing is None or self._landing.done():
                 await self._landed()
-                if more or self._inbox or self._looks:
+                if more or self._inbox or self._submitted or self._looks:
                     return
                 self._timekeeper.arm(self.scheduler.next_deadline(self._clock.now()))
-            elif (more or self._inbox_jobs >= JOBS_AHEAD_MIN) and not self._looks:
+            elif (more or self._submitted_jobs >= JOBS_AHEAD_MIN) and not self._looks:
                 return
             self._wanted.clear()
             await self._wanted.wait()
@@ -228,17 +263,16 @@ class Dispatcher:
         self._carry_out(effects, batch)
 
     def _gather(self) -> list[_Posted]:
-        batch: list[_Posted] = []
-        jobs = 0
-        inbox = self._inbox
-        while inbox:
-            event = inbox[0].event
-            if isinstance(event, Submitted):
-                if jobs and jobs + len(event.jobs) > JOBS_PER_DECISION:
-                    break
-                jobs += len(event.jobs)
-            batch.append(inbox.popleft())
-        self._inbox_jobs -= jobs
+        batch = [*self._inbox]
+        self._inbox.clear()
+        submitted, cost = self._submitted, 0.0
+        cost_max = JOBS_PER_SHARED_DECISION if self._shared else JOBS_PER_DECISION
+        self._shared = max(0, self._shared - 1)
+        while submitted and (not cost or cost + submitted.first().cost <= cost_max):
+            posted = submitted.take()
+            cost += posted.cost
+            self._submitted_jobs -= posted.jobs
+            batch.append(posted)
         return batch
 
     async def _with_known_keys(self, events: list[Event]) -> list[Event]:
@@ -301,6 +335,8 @@ class Dispatcher:
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(self._landing, return_exceptions=True)
         posted = [*(each for batch in self._unstored for each in batch), *self._inbox]
+        while self._submitted:
+            posted.append(self._submitted.take())
         waiting = [*(each.answer for each in posted), *(future for _, future in self._looks)]
         self._unstored.clear()
         self._inbox.clear()

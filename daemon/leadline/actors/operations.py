@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Final, Protocol
@@ -42,6 +42,9 @@ STORE_LOST: Final = (Unavailable, OutcomeUnknown, Fenced)
 
 _digest: Final = partial(hashlib.blake2s, digest_size=16)
 """Of short texts: a quarter quicker than blake2b."""
+
+LOST_LOG_SECONDS: Final = 10.0
+"""Least time between two lines of the log that say so: every request meets with it."""
 
 Line = tuple[int, wire.Submission, bytes]
 """A submission with its line's number and bytes."""
@@ -147,6 +150,7 @@ class Operations:
         self._around = surroundings
         self._allows = allows
         self._decode = decode
+        self._told_of_loss = -LOST_LOG_SECONDS
         self.submitters: Final = Submitters(self._ask_submitters)
         self._handlers: Final[dict[type[wire.Operation[wire.Reply]], Callable[..., Awaitable[wire.Reply]]]] = {
             wire.Ping: self._ping,
@@ -170,8 +174,13 @@ class Operations:
 
     # -- submissions ------------------------------------------------------------------------------------------------
 
-    async def submit(self, lines: Sequence[Line], peer: Peer) -> list[wire.Receipt | wire.Refusal]:
-        """Admit submissions; the replies come in their order when what they say is durable."""
+    async def submit(
+        self, lines: Sequence[Line], peer: Peer, source: Hashable = None
+    ) -> list[wire.Receipt | wire.Refusal]:
+        """Admit submissions; the replies come in their order when what they say is durable.
+
+        Where more comes in than can be stored at once, the sources have their turns.
+        """
         replies: list[wire.Receipt | wire.Refusal | None] = [None] * len(lines)
         places: list[int] = []
         jobs: list[NewJob] = []
@@ -188,9 +197,11 @@ class Operations:
             except Refused as refused:
                 replies[place] = refusal(refused, number, submission.ref)
             except STORE_LOST as error:
-                replies[place] = refusal(_lost(error), number, submission.ref)
+                replies[place] = refusal(self._lost(error), number, submission.ref)
+        answers: Sequence[Receipt | Refused] = ()
         try:
-            answers: Sequence[Receipt | Refused] = await self._supervisor.dispatcher.submit(jobs)
+            if jobs:
+                answers = await self._supervisor.dispatcher.submit(jobs, source)
         except Refused as refused:
             answers = [refused] * len(jobs)
         for place, answer in zip(places, answers, strict=True):
@@ -247,7 +258,7 @@ class Operations:
         except Refused as refused:
             return refusal(refused, line, operation.ref)
         except STORE_LOST as error:
-            return refusal(_lost(error), line, operation.ref)
+            return refusal(self._lost(error), line, operation.ref)
 
     async def view(self, job_id: JobId) -> wire.JobView:
         """One job as it is now. Raises Refused with not_found."""
@@ -258,7 +269,14 @@ class Operations:
         try:
             return await self._store.job(job_id)
         except STORE_LOST as error:
-            raise _lost(error) from None
+            raise self._lost(error) from None
+
+    def _lost(self, error: Exception) -> Refused:
+        """What the peer is told of a fault of the store; what it was stands in the log, where administrators look."""
+        if time.monotonic() - self._told_of_loss >= LOST_LOG_SECONDS:
+            self._told_of_loss = time.monotonic()
+            log.warning("store_lost", error=str(error))
+        return unavailable()
 
     async def _ask_submitters(self, jobs: Sequence[JobId]) -> Mapping[JobId, int | None]:
         try:
@@ -517,12 +535,6 @@ class Operations:
         await self._around.record(_act(operation, peer, ""))
         self._around.drain()
         return wire.Done(line=line, message="Nothing more is started; the daemon ends.", ref=operation.ref)
-
-
-def _lost(error: Exception) -> Refused:
-    """What the peer is told of a fault of the store; what it was stands in the log, where the administrator looks."""
-    log.warning("store_lost", error=str(error))
-    return unavailable()
 
 
 def refusal(refused: Refused, line: int, ref: wire.Ref) -> wire.Refusal:
