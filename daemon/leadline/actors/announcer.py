@@ -3,6 +3,8 @@
 Listeners hear of a job's end exactly when it is durable. Progress is told at most once a second for each job and only
 while somebody listens to it; with no listeners nothing is collected at all. What a listener does not take in time it
 misses: it is told how much, and the queue does not wait for it.
+
+Each listener costs memory, and those to everything cost time at every decision, so there may only be so many.
 """
 
 import asyncio
@@ -10,10 +12,19 @@ from collections.abc import Callable
 from typing import Final
 
 from leadline.core.effects import EndedJob, Records, StartAttempt
+from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import JobId
 
 PROGRESS_SECONDS: Final = 1.0
 """Least time between two notices of progress for one job."""
+
+LISTENERS_TO_ALL_MAX: Final = 200
+LISTENERS_TO_JOBS_MAX: Final = 100_000
+
+FACTS_MAX: Final = 100_000
+"""Facts that wait to be told, to all peers together."""
+
+RETRY_SECONDS: Final = 10.0
 
 
 class Listener:
@@ -37,29 +48,37 @@ class Announcer:
     """Who listens to what."""
 
     def __init__(self) -> None:
-        self._by_job: dict[JobId, list[Listener]] = {}
-        self._to_all: list[Listener] = []
+        self._by_job: dict[JobId, dict[Listener, None]] = {}
+        self._to_jobs = 0
+        self._to_all: dict[Listener, None] = {}
         self._due: set[JobId] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self.facts = 0
+        """Facts that wait to be told, at all listeners; they do the counting."""
         self.decided: Callable[[], None] | None = None
         """Called whenever something was decided, or a reign began or ended, for who does not care what."""
 
     def listen(self, listener: Listener, job: JobId | None) -> None:
-        """Hear of one job until it has ended, or of all."""
+        """Hear of one job until it has ended, or of all. Raises Refused with `busy` where too many listen already."""
         if job is None:
-            self._to_all.append(listener)
-        else:
-            self._by_job.setdefault(job, []).append(listener)
+            if len(self._to_all) >= LISTENERS_TO_ALL_MAX:
+                raise Refused(ErrorCode.BUSY, "too many listen to everything already", retry_after=RETRY_SECONDS)
+            self._to_all[listener] = None
+            return
+        if self._to_jobs >= LISTENERS_TO_JOBS_MAX:
+            raise Refused(ErrorCode.BUSY, "too many listen already", at="job", retry_after=RETRY_SECONDS)
+        self._to_jobs += 1
+        self._by_job.setdefault(job, {})[listener] = None
 
-    def forget(self, listener: Listener) -> None:
-        """Hear nothing more; costs the number of jobs that anybody listens to."""
-        if listener in self._to_all:
-            self._to_all.remove(listener)
-        for job, listeners in list(self._by_job.items()):
-            if listener in listeners:
-                listeners.remove(listener)
-                if not listeners:
-                    del self._by_job[job]
+    def forget(self, listener: Listener, job: JobId | None) -> None:
+        """Hear nothing more of what was listened to."""
+        if job is None:
+            self._to_all.pop(listener, None)
+        elif listener in self._by_job.get(job, ()):
+            del self._by_job[job][listener]
+            self._to_jobs -= 1
+            if not self._by_job[job]:
+                del self._by_job[job]
 
     def recorded(self, records: Records) -> None:
         """A decision is durable: tell which jobs have entered the queue by it, or gone back there, and which ended."""
@@ -73,7 +92,9 @@ class Announcer:
                 if listener.queued is not None:
                     listener.queued(job_id)
         for job in records.ended:
-            for listener in (*self._by_job.pop(job.id, ()), *self._to_all):
+            listeners = self._by_job.pop(job.id, {})
+            self._to_jobs -= len(listeners)
+            for listener in (*listeners, *self._to_all):
                 listener.ended(job)
 
     def reign_changed(self) -> None:

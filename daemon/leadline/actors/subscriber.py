@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
+from msgspec import Struct
+
+from leadline.actors import announcer as announcers
 from leadline.actors.announcer import Announcer, Listener
 from leadline.actors.operations import Operations, Peer
 from leadline.core.effects import EndedJob, StartAttempt
@@ -21,9 +24,22 @@ from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import JobId
 
 FACTS_MAX: Final = 10_000
-"""Facts that wait to be told to one peer."""
+"""Facts that wait to be told to one peer, as long as those of all peers together are not too many."""
+
+LISTENED_MAX: Final = 10_000
+"""Jobs of which one peer wants to hear."""
 
 Fact = Callable[[], Awaitable[wire.Notice | None]]
+
+
+class _Topic(Struct, frozen=True):
+    """What is listened to: listening twice to the same is listening once."""
+
+    job: JobId | None
+    """None: all of them."""
+    progress: bool
+    own: bool
+    """Only the peer's own jobs."""
 
 
 class Subscriber:
@@ -37,7 +53,8 @@ class Subscriber:
         self._announcer = announcer
         self._peer = peer
         self._send = send
-        self._listeners: list[Listener] = []
+        self._listeners: dict[_Topic, Listener] = {}
+        self._closed = False
         self._facts: deque[Fact] = deque()
         self._ending: dict[JobId, asyncio.Future[int | None] | None] = {}
         """Ends that wait to be told; where it is not known whose job it was, with who will know."""
@@ -46,27 +63,37 @@ class Subscriber:
         self._missed = 0
         self._teller: asyncio.Task[None] | None = None
 
+    def __len__(self) -> int:
+        """How much is listened to."""
+        return len(self._listeners)
+
     async def notify(self, job: JobId) -> None:
         """Hear of the end of one job, at once if it has ended already."""
-        await self._hear_of(job, progress=False)
+        try:
+            await self._hear_of(job, progress=False)
+        except Refused:  # the job is admitted all the same: the peer learns that it will miss something
+            self._miss()
 
     async def watch(self, job: JobId | None) -> None:
-        """Hear of everything that happens to one job until it has ended, or to all. Raises Refused with not_found."""
+        """Hear of everything that happens to one job until it has ended, or to all.
+
+        Raises Refused with not_found, or with busy.
+        """
         if job is None:
-            self._listen(None, progress=True, own=False)
+            self._listen(_Topic(None, progress=True, own=False))
         else:
             await self._hear_of(job, progress=True)
 
     async def follow(self, job: JobId | None, since: JobId | None) -> None:
-        """Hear of the ends of the peer's own jobs. Raises Refused with not_found."""
+        """Hear of the ends of the peer's own jobs. Raises Refused with not_found, or with busy."""
         if job is not None:
             stored = await self._operations.stored(job)
             if stored is None or (stored.uid != self._peer.uid and not self._peer.operator):
                 raise Refused(ErrorCode.NOT_FOUND, f"there is no job {job}", at="job")
             await self._hear_of(job, progress=False)
             return
-        self._listen(None, progress=False, own=True)
-        if since is None:
+        self._listen(_Topic(None, progress=False, own=True))
+        if since is None or self._heard is not None:
             return
         # What ends meanwhile is found by both, the listener and the search. The search ends with an empty page, which
         # is asked for after everything that it found has been announced.
@@ -79,9 +106,11 @@ class Subscriber:
 
     def close(self) -> None:
         """Hear nothing more."""
-        for listener in self._listeners:
-            self._announcer.forget(listener)
+        self._closed = True
+        for topic, listener in self._listeners.items():
+            self._announcer.forget(listener, topic.job)
         self._listeners.clear()
+        self._announcer.facts -= len(self._facts)
         self._facts.clear()
         self._ending.clear()
         if self._teller is not None:
@@ -89,27 +118,36 @@ class Subscriber:
 
     async def _hear_of(self, job: JobId, *, progress: bool) -> None:
         # First listen, then look: whatever the order in which the end and the look come, it is told exactly once.
-        listener = self._listen(job, progress=progress, own=False)
+        topic = _Topic(job, progress=progress, own=False)
+        listener = self._listen(topic)
         try:
             view = await self._operations.view(job)
         except Refused:
-            self._forget(listener)
+            if listener is not None:
+                self._forget(topic)
             raise
-        if listener not in self._listeners:
+        if topic not in self._listeners:
             return
         if view.state in wire.ENDED_STATES:
-            self._forget(listener)
+            self._forget(topic)
             self._put_end(job)
         elif progress:
             self._put(lambda: self._progress_of(job))
 
-    def _listen(self, job: JobId | None, *, progress: bool, own: bool) -> Listener:
+    def _listen(self, topic: _Topic) -> Listener | None:
+        """Begin to listen; None where that was done already. Raises Refused with busy."""
+        if topic in self._listeners or self._closed:
+            return None
+        if len(self._listeners) >= LISTENED_MAX:
+            message = f"this connection waits to hear of {LISTENED_MAX} jobs already"
+            raise Refused(ErrorCode.BUSY, message, retry_after=announcers.RETRY_SECONDS)
+
         def ended(fact: EndedJob) -> None:
-            if job is not None:
-                self._forget(listener)
-            if own and fact.admitted is None:
-                self._put_end(fact.id, self._operations.submitters.of(fact.id))
-            elif not own or (fact.admitted is not None and fact.admitted.new.uid == self._peer.uid):
+            if topic.job is not None:
+                self._listeners.pop(topic, None)
+            if topic.own and fact.admitted is None:
+                self._put_end(fact.id, partial(self._operations.submitters.of, fact.id))
+            elif not topic.own or (fact.admitted is not None and fact.admitted.new.uid == self._peer.uid):
                 self._put_end(fact.id)
 
         def progressed(moved: JobId) -> None:
@@ -124,42 +162,58 @@ class Subscriber:
             self._put(lambda: self._queue_of(entered, now))
 
         listener = Listener(ended=ended)
-        if progress:
+        if topic.progress:
             listener = Listener(ended=ended, progressed=progressed, started=started, queued=queued)
-        self._listeners.append(listener)
-        self._announcer.listen(listener, job)
+        self._announcer.listen(listener, topic.job)
+        self._listeners[topic] = listener
         return listener
 
-    def _forget(self, listener: Listener) -> None:
-        if listener in self._listeners:
-            self._listeners.remove(listener)
-            self._announcer.forget(listener)
+    def _forget(self, topic: _Topic) -> None:
+        listener = self._listeners.pop(topic, None)
+        if listener is not None:
+            self._announcer.forget(listener, topic.job)
 
-    def _put_end(self, job: JobId, submitter: "asyncio.Future[int | None] | None" = None) -> None:
+    def _is_full(self) -> bool:
+        return len(self._facts) >= FACTS_MAX or self._announcer.facts >= announcers.FACTS_MAX
+
+    def _put_end(self, job: JobId, submitter: "Callable[[], asyncio.Future[int | None]] | None" = None) -> None:
         """Have an end told once, for however many reasons; with a submitter only if that turns out to be the peer."""
         if job in self._ending:
             if submitter is None:
                 self._ending[job] = None
-            return
-        if self._heard is not None:
-            if job in self._heard:
+        elif self._heard is None or job not in self._heard:
+            if self._is_full():
+                self._miss()
                 return
-            self._heard.add(job)
-        if len(self._facts) < FACTS_MAX:
-            self._ending[job] = submitter
-        self._put(partial(self._end_once, job))
+            if self._heard is not None:
+                self._heard.add(job)
+            self._ending[job] = submitter() if submitter is not None else None
+            self._put(partial(self._end_once, job))
 
     def _put(self, fact: Fact) -> None:
-        if len(self._facts) >= FACTS_MAX:
-            self._missed += 1
+        if self._is_full():
+            self._miss()
             return
+        self._announcer.facts += 1
         self._facts.append(fact)
-        if self._teller is None or self._teller.done():
+        self._wake_teller()
+
+    def _miss(self) -> None:
+        self._missed += 1
+        self._wake_teller()
+
+    def _wake_teller(self) -> None:
+        if not self._closed and (self._teller is None or self._teller.done()):
             self._teller = asyncio.ensure_future(self._tell())
 
     async def _tell(self) -> None:
-        while self._facts:
+        while self._facts or self._missed:
+            if not self._facts:
+                missed, self._missed = self._missed, 0
+                await self._send(wire.Missed(count=missed))
+                continue
             fact = self._facts.popleft()
+            self._announcer.facts -= 1
             try:
                 notice = await fact()
             except Refused:
@@ -168,9 +222,6 @@ class Subscriber:
                 continue
             if notice is not None:
                 await self._send(notice)
-            if self._missed and not self._facts:
-                missed, self._missed = self._missed, 0
-                await self._send(wire.Missed(count=missed))
 
     async def _end_once(self, job: JobId) -> wire.Notice | None:
         submitter = self._ending.pop(job)
