@@ -6,9 +6,11 @@ start nothing more, let calls in flight finish, hang up, give the database back.
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -70,6 +72,8 @@ log = structlog.get_logger("leadline")
 LAG_PROBE_SECONDS: Final = 1.0
 GARBAGE_THRESHOLDS: Final = (5_000, 10, 10)
 """As in gc.set_threshold; beyond that it takes longer again: what is looked at late has left the processor's cache."""
+LARGE_BYTES: Final = 64 * 1024
+M_MMAP_THRESHOLD: Final = -3
 STATUS_SECONDS: Final = 10.0
 """Least time between two lines for the service manager."""
 DATABASE: Final = AccountName("database")
@@ -89,6 +93,8 @@ def serve(
     """
     _set_up_log(config)
     collect_garbage_seldom()
+    open_as_many_files_as_allowed()
+    give_memory_back()
     status = 0
     try:
         anyio.run(
@@ -140,6 +146,22 @@ def collect_garbage_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+
+def open_as_many_files_as_allowed() -> None:
+    """Raise the soft limit of open files to the hard one: each connection is one, and each call to a provider."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def give_memory_back() -> None:
+    """Have what is large, such as half a line of a peer, returned to the kernel as soon as it is free.
+
+    Left to itself glibc raises its threshold with every such piece, and keeps what a crowd has once made it take.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # there is none in musl, which does so anyway
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 async def _serve(config: Config, config_path: Path | None, state_dir: Path, runtime_dir: Path, takeover: bool) -> None:
