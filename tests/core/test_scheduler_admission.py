@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
+from leadline.core import admission
 from leadline.core.effects import Receipt
 from leadline.core.model import SECOND, Family, JobState
 from leadline_protocol.errors import ErrorCode, Refused
@@ -60,6 +61,16 @@ def test_a_head_start_counts_among_teamspaces_that_wait_for_capacity() -> None:
     assert queue.running == {early}
     queue.finish(early)
     assert queue.running == {plain}
+
+
+def test_nobody_makes_up_teamspaces_without_end(queue: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue.submit("a")
+    monkeypatch.setattr(admission, "TEAMSPACES_MAX", 2)
+    queue.submit("b")
+    answer = queue.answer_to(new("c"))
+    assert isinstance(answer, Refused)
+    assert (answer.code, answer.at) == (ErrorCode.UNKNOWN_TEAMSPACE, "teamspace")
+    queue.submit("a")
 
 
 # -- max_queued -------------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ INSTANT_JOBS_PER_DECISION: Final = 8192
 """Jobs without work that one decision starts and ends: bounds the time in which nothing else is heard. More than one
 block of a submitter holds, so that they need not wait in line and be written twice."""
 
+TEAMSPACES_MAX: Final = 1_000_000
+"""Each is remembered for ever, in 300 bytes or so: whoever may name them may not make up any number."""
+
 _QUEUE_FULL_RETRY_SECONDS: Final = 60.0
 
 _QUEUED: Final = JobState.QUEUED
@@ -44,6 +47,9 @@ class Admission(Places):
             message = f"{new.teamspace} has {limit} jobs queued, as many as its plan allows"
             return Refused(ErrorCode.QUEUE_FULL, message, at="teamspace", retry_after=_QUEUE_FULL_RETRY_SECONDS)
         if teamspace is None:
+            if len(teamspaces.names) >= TEAMSPACES_MAX:
+                message = f"there is no teamspace {new.teamspace}, and {TEAMSPACES_MAX} are as many as there may be"
+                return Refused(ErrorCode.UNKNOWN_TEAMSPACE, message, at="teamspace")
             teamspace = teamspaces.create(new.teamspace)
             decision.effects.records.teamspaces.append((teamspace, new.teamspace))
         order: int = now.instant  # one object for all jobs of a decision: 32 bytes fewer for each
