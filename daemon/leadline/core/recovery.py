@@ -5,9 +5,9 @@ that may still be about can write. So a running job goes back to its old place i
 anybody's fault, unless the daemon died over and over while it ran (`quarantine`); a job that was being cancelled has
 now been cancelled. Waits keep their end. Provider accounts get back every charge that may still count, from the rows of
 their calls. A call whose sending was stored and whose answer was not is taken to have been sent at the latest moment
-possible. Of those that the take-over has found in flight that is now, and their rows say so from then on; of the others,
-when their permits were too old to be used (`permits.PERMIT_SECONDS`). Whoever takes over from a daemon that may still be
-about waits that long.
+possible. Of those that the take-over has found in flight that is now, and their rows say so from then on; of the
+others, when their permits were too old to be used (`permits.PERMIT_SECONDS`). Whoever takes over from a daemon that may
+still be about waits that long.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
