@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -108,12 +109,12 @@ class Desk:
 
     def submit(
         self, count: int, first: int = 0, *, keys: str = "", source: Hashable = None
-    ) -> asyncio.Task[Sequence[Receipt | Refused]]:
+    ) -> asyncio.Future[Sequence[Receipt | Refused]]:
         jobs = [
             NewJob(f"team-{number}", 0, b"{}", key=Key(f"{keys}{number}".encode(), b"body") if keys else None)
             for number in range(first, first + count)
         ]
-        return asyncio.ensure_future(self.dispatcher.submit(jobs, source))
+        return self.dispatcher.submit(jobs, source)
 
 
 @asynccontextmanager
@@ -135,7 +136,7 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-def receipts(task: asyncio.Task[Sequence[Receipt | Refused]]) -> list[Receipt]:
+def receipts(task: asyncio.Future[Sequence[Receipt | Refused]]) -> list[Receipt]:
     return [answer for answer in task.result() if isinstance(answer, Receipt)]
 
 
@@ -215,8 +216,8 @@ async def test_a_question_goes_before_a_decision_ahead_so_that_it_is_not_put_off
     async with desk() as it:
         tasks = [it.submit(1)]
         await it.store.until(lambda: len(it.store.begun) == 1)
-        tasks.append(it.submit(JOBS_AHEAD_MIN, first=1))
         looked = asyncio.ensure_future(it.dispatcher.look(lambda scheduler, _: (scheduler.next_job, it.disk.commits)))
+        tasks.append(it.submit(JOBS_AHEAD_MIN, first=1))
         await turns()
         assert not looked.done()
         it.store.let_one_land()
@@ -236,7 +237,8 @@ async def test_when_a_commit_fails_what_was_decided_ahead_of_it_is_unavailable_t
         it.store.let_one_land()
         with pytest.raises(Unavailable):
             await it.loop
-        for waiting in (*tasks, looked):
+        waiters: list[asyncio.Future[Any]] = [*tasks, looked]
+        for waiting in waiters:
             with pytest.raises(Refused) as told:
                 await waiting
             assert told.value.code is ErrorCode.UNAVAILABLE
@@ -310,15 +312,13 @@ async def test_where_too_much_waits_those_are_told_busy_of_whom_it_is() -> None:
         await turns()  # it is decided ahead, and nothing more
         tasks += [it.submit(1_000, first=1_000 * number, source="flood") for number in range(2, 52)]
         await turns()
-        too_much = it.submit(1, first=60_000, source="flood")
-        many = it.submit(FEW_JOBS + 1, first=61_000, source="newcomer")
-        few = it.submit(FEW_JOBS, first=62_000, source="modest")
-        await turns()
-        for refused in (too_much, many):
+        for count, first, source in ((1, 60_000, "flood"), (FEW_JOBS + 1, 61_000, "newcomer")):
             with pytest.raises(Refused) as told:
-                await refused
+                it.submit(count, first=first, source=source)
             assert told.value.code is ErrorCode.BUSY
             assert told.value.retry_after is not None
+        few = it.submit(FEW_JOBS, first=62_000, source="modest")
+        await turns()
         assert not few.done()
         assert it.scheduler.next_job < INBOX_JOBS_MAX
         while not all(task.done() for task in (*tasks, few)):

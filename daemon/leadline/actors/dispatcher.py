@@ -22,7 +22,7 @@ cores).
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import anyio
 from msgspec import Struct
@@ -153,10 +153,11 @@ class Dispatcher:
             self._inbox.append(_Posted(event))
             self._wanted.set()
 
-    async def submit(self, jobs: Sequence[NewJob], source: Hashable = None) -> Sequence[Receipt | Refused]:
-        """Admit jobs: the answers come, in order, when what they say is durable. Sources are served in turn.
+    def submit(self, jobs: Sequence[NewJob], source: Hashable = None) -> "asyncio.Future[Sequence[Receipt | Refused]]":
+        """Hand jobs in, behind all that were before: the answers come, in order, when what they say is durable.
 
-        Raises Refused with `busy` where too many wait already, and with `unavailable` where the database is lost.
+        Sources are served in turn. Raises Refused with `busy` where too many wait already, and, as waiting for the
+        answers does, with `unavailable` where the database is lost.
         """
         if self._closed:
             raise unavailable()
@@ -171,9 +172,7 @@ class Dispatcher:
         if source != self._last_source:
             self._last_source, self._shared = source, SHARED_DECISIONS
         self._wanted.set()
-        answer = await future
-        assert isinstance(answer, list)
-        return answer
+        return cast("asyncio.Future[Sequence[Receipt | Refused]]", future)
 
     async def tell(self, event: Event) -> None:
         """Post an event and wait until what follows from it is durable. Raises Refused."""

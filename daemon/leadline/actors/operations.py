@@ -4,6 +4,7 @@ A face decodes and encodes; here a request becomes an event or a question, and i
 decided: refusals come from preparing a submission, from the scheduler, or from who the peer is.
 """
 
+import asyncio
 import hashlib
 import os
 import time
@@ -176,10 +177,11 @@ class Operations:
 
     async def submit(
         self, lines: Sequence[Line], peer: Peer, source: Hashable = None
-    ) -> list[wire.Receipt | wire.Refusal]:
-        """Admit submissions; the replies come in their order when what they say is durable.
+    ) -> Callable[[], Awaitable[list[wire.Receipt | wire.Refusal]]]:
+        """Hand submissions in, behind all that were handed in before; what is returned waits for the replies.
 
-        Where more comes in than can be stored at once, the sources have their turns.
+        The replies come in the order of the lines, when what they say is durable. Where more comes in than can be
+        stored at once, the sources have their turns.
         """
         replies: list[wire.Receipt | wire.Refusal | None] = [None] * len(lines)
         places: list[int] = []
@@ -198,19 +200,30 @@ class Operations:
                 replies[place] = refusal(refused, number, submission.ref)
             except STORE_LOST as error:
                 replies[place] = refusal(self._lost(error), number, submission.ref)
-        answers: Sequence[Receipt | Refused] = ()
+        deciding = self._hand_in(jobs, source) if jobs else None
+
+        async def answered() -> list[wire.Receipt | wire.Refusal]:
+            try:
+                answers = await deciding if deciding is not None else ()
+            except Refused as refused:
+                answers = [refused] * len(jobs)
+            for place, answer in zip(places, answers, strict=True):
+                number, submission, _ = lines[place]
+                if isinstance(answer, Refused):
+                    replies[place] = refusal(answer, number, submission.ref)
+                else:
+                    replies[place] = _receipt(answer, number, submission.ref, warnings.get(place, _NO_WARNINGS))
+            return [reply for reply in replies if reply is not None]
+
+        return answered
+
+    def _hand_in(self, jobs: Sequence[NewJob], source: Hashable) -> "asyncio.Future[Sequence[Receipt | Refused]]":
         try:
-            if jobs:
-                answers = await self._supervisor.dispatcher.submit(jobs, source)
+            return self._supervisor.dispatcher.submit(jobs, source)
         except Refused as refused:
-            answers = [refused] * len(jobs)
-        for place, answer in zip(places, answers, strict=True):
-            number, submission, _ = lines[place]
-            if isinstance(answer, Refused):
-                replies[place] = refusal(answer, number, submission.ref)
-            else:
-                replies[place] = _receipt(answer, number, submission.ref, warnings.get(place, _NO_WARNINGS))
-        return [reply for reply in replies if reply is not None]
+            at_once: asyncio.Future[Sequence[Receipt | Refused]] = asyncio.get_running_loop().create_future()
+            at_once.set_result([refused] * len(jobs))
+            return at_once
 
     async def _prepare(
         self, submission: wire.Submission, line: bytes, peer: Peer

@@ -25,7 +25,8 @@ import resource
 import socket
 import struct
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, cast
 
 import structlog
@@ -95,6 +96,9 @@ _TOO_MANY_NOTICES: Final = Refused(
 _TOO_SLOW: Final = LineFault(ErrorCode.BAD_REQUEST, f"the line did not end within {LINE_SECONDS_MAX:g} s")
 
 Answer = wire.Reply | wire.Refusal
+Answered = Callable[[], Awaitable[list[wire.Receipt | wire.Refusal]]]
+"""Waits for the answers to submissions that were handed in."""
+
 Entry = tuple[int, wire.Submission | wire.Operation[wire.Reply] | LineFault, bytes]
 """A line's number, what it says, and its bytes."""
 
@@ -252,6 +256,8 @@ class Connection(asyncio.BufferedProtocol):
         """What is among the user's unread bytes."""
         self._behind: asyncio.Event | None = None
         """There is one while the peer is behind with reading; it is set when that is over."""
+        self._turn = asyncio.Lock()
+        """Of the block whose jobs are handed in: first come, first served."""
         self._reading = True
         self._ending = False
         self._listening: Subscriber | None = None
@@ -412,49 +418,57 @@ class Connection(asyncio.BufferedProtocol):
     async def _answer(self, entries: Sequence[Entry], before: asyncio.Task[None] | None) -> None:
         """Carry out the requests of a block, and write the replies.
 
-        Submissions may overtake the commit of those before; an operation sees what every line before it did.
+        Jobs are handed in in the order of their lines, one block after the other. Submissions need not wait for the
+        commit of those before; an operation sees what every line before it did.
         """
         run: list[tuple[int, wire.Submission, bytes]] = []
         refusals: list[Answer] = []
-        for number, request, line in entries:
-            if isinstance(request, wire.Submission):
-                if request.notify and self._listening is not None and len(self._listening) >= LISTENED_MAX:
-                    refusals.append(refusal(_TOO_MANY_NOTICES, number, request.ref))
+        async with self._turn:
+            for number, request, line in entries:
+                if isinstance(request, wire.Submission):
+                    if request.notify and self._listening is not None and len(self._listening) >= LISTENED_MAX:
+                        refusals.append(refusal(_TOO_MANY_NOTICES, number, request.ref))
+                    else:
+                        run.append((number, request, line))
+                elif isinstance(request, LineFault):
+                    refusals.append(request.refusal(number))
                 else:
-                    run.append((number, request, line))
-            elif isinstance(request, LineFault):
-                refusals.append(request.refusal(number))
-            else:
-                await self._submit(run, refusals, before)
-                run, refusals, before = [], [], None
-                if self._transport is None and only_asks(request):
-                    continue  # there is nobody to tell
-                self._write([await self._perform(request, number)])
-                if self._behind is not None:
-                    await self._behind.wait()
-        await self._submit(run, refusals, before)
+                    await self._reply(run, await self._hand_in(run), refusals, before)
+                    run, refusals, before = [], [], None
+                    if self._transport is None and only_asks(request):
+                        continue  # there is nobody to tell
+                    self._write([await self._perform(request, number)])
+                    if self._behind is not None:
+                        await self._behind.wait()
+            answered = await self._hand_in(run)
+        await self._reply(run, answered, refusals, before)
 
-    async def _submit(
+    async def _hand_in(self, run: Sequence[tuple[int, wire.Submission, bytes]]) -> Answered:
+        try:
+            return await self._connections.operations.submit(run, self._peer, self)
+        except Refused as refused:
+            return partial(_refuse_all, run, refused)
+
+    async def _reply(
         self,
         run: Sequence[tuple[int, wire.Submission, bytes]],
+        answered: Answered,
         refusals: list[Answer],
         before: asyncio.Task[None] | None,
     ) -> None:
-        """Admit submissions, and write the receipts with the refusals of the lines between them."""
+        """Write the receipts of what was handed in, with the refusals of the lines between."""
         replies: list[Answer] = refusals
         if run:
-            receipts = await self._admit(run)
+            receipts = await self._receipts(run, answered)
             replies = [*receipts] if not refusals else sorted([*receipts, *refusals], key=lambda reply: reply.line)
         if before is not None and not before.done():
             await asyncio.wait([before])
         self._write(replies)
 
-    async def _admit(self, run: Sequence[tuple[int, wire.Submission, bytes]]) -> list[wire.Receipt | wire.Refusal]:
-        try:
-            operations = self._connections.operations
-        except Refused as refused:
-            return [refusal(refused, number, submission.ref) for number, submission, _ in run]
-        replies = await operations.submit(run, self._peer, self)
+    async def _receipts(
+        self, run: Sequence[tuple[int, wire.Submission, bytes]], answered: Answered
+    ) -> list[wire.Receipt | wire.Refusal]:
+        replies = await answered()
         for (_, submission, _), reply in zip(run, replies, strict=True):
             if submission.notify and isinstance(reply, wire.Receipt) and self._transport is not None:
                 await self._subscriber().notify(reply.job)
@@ -506,3 +520,9 @@ class Connection(asyncio.BufferedProtocol):
         while self._behind is not None:
             await self._behind.wait()
         self._write([notice])
+
+
+async def _refuse_all(
+    run: Sequence[tuple[int, wire.Submission, bytes]], refused: Refused
+) -> list[wire.Receipt | wire.Refusal]:
+    return [refusal(refused, number, submission.ref) for number, submission, _ in run]
