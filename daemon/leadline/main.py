@@ -74,6 +74,7 @@ GARBAGE_THRESHOLDS: Final = (5_000, 10, 10)
 """As in gc.set_threshold; beyond that it takes longer again: what is looked at late has left the processor's cache."""
 LARGE_BYTES: Final = 64 * 1024
 M_MMAP_THRESHOLD: Final = -3
+LIBC: Final = ctypes.CDLL(None)
 STATUS_SECONDS: Final = 10.0
 """Least time between two lines for the service manager."""
 DATABASE: Final = AccountName("database")
@@ -94,7 +95,7 @@ def serve(
     _set_up_log(config)
     collect_garbage_seldom()
     open_as_many_files_as_allowed()
-    give_memory_back()
+    return_large_memory()
     status = 0
     try:
         anyio.run(
@@ -154,14 +155,19 @@ def open_as_many_files_as_allowed() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def give_memory_back() -> None:
+def return_large_memory() -> None:
     """Have what is large, such as half a line of a peer, returned to the kernel as soon as it is free.
 
     Left to itself glibc raises its threshold with every such piece, and keeps what a crowd has once made it take.
     """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # there is none in musl, which does so anyway
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+    if hasattr(LIBC, "mallopt"):  # there is none in musl, which does so anyway
+        LIBC.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
+def return_free_memory() -> None:
+    """Return to the kernel what is free between things that are not."""
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.malloc_trim(0)
 
 
 async def _serve(config: Config, config_path: Path | None, state_dir: Path, runtime_dir: Path, takeover: bool) -> None:
@@ -455,7 +461,7 @@ async def daemon(
         place = stack.enter_context(sole_owner(state_dir, takeover=takeover))
         announcer = Announcer()
         submissions = (*wire.SUBMISSION_TYPES, *extra_submissions)
-        connected = Connections(announcer)
+        connected = Connections(announcer, return_free_memory)
         listening = _listening_sockets(runtime_dir)
         servers = [
             await connected.listen(

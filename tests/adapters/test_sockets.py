@@ -276,6 +276,18 @@ async def test_too_many_connections_are_told_so_and_counted_in_one_line_of_the_l
     writer.close()
 
 
+async def test_when_a_crowd_has_gone_memory_is_given_back_once(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "CROWD", 5)
+    monkeypatch.setattr(sockets, "CROWD_SECONDS", 0.02)
+    told = []
+    monkeypatch.setattr(hall.connections, "_crowd_gone", lambda: told.append(len(hall.connections)))
+    for _ in range(8):
+        hall.dial_and_read_nothing().close()
+    await until(lambda: bool(told))
+    await asyncio.sleep(0.1)
+    assert told == [0]
+
+
 def test_open_files_are_kept_for_others_than_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, expected in ((256, 192), (1_024, 768), (10_000, 8_976), (1_000_000, 16_000)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))

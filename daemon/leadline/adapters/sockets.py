@@ -81,6 +81,12 @@ FILES_RESERVED: Final = 1_024
 MISHAPS_SECONDS: Final = 60.0
 """Between two lines of the log on what peers do."""
 
+CROWD: Final = 1_000
+"""When so many have gone, what they took is given back to the kernel."""
+
+CROWD_SECONDS: Final = 10.0
+"""After the last of them: it takes some milliseconds, and others may be about to go."""
+
 RETRY_SECONDS: Final = 1.0
 
 _PEER: Final = struct.Struct("3i")
@@ -155,8 +161,11 @@ def connections_max() -> int:
 class Connections:
     """Everybody who is connected, and what they may have together."""
 
-    def __init__(self, announcer: Announcer) -> None:
+    def __init__(self, announcer: Announcer, crowd_gone: Callable[[], None] = lambda: None) -> None:
+        """`crowd_gone` is called some time after many have hung up."""
         self.announcer = announcer
+        self._crowd_gone = crowd_gone
+        self._gone = 0
         self.turns: Final = Turns()
         self.mishaps: Final = Mishaps()
         self.buffer: Final = memoryview(bytearray(READ_BYTES))
@@ -203,6 +212,17 @@ class Connections:
         if connection in self._open:
             self._open.discard(connection)
             user.connections -= 1
+            self._gone += 1
+            if self._gone == CROWD:
+                asyncio.get_running_loop().call_later(CROWD_SECONDS, self._look_after_crowd, self._gone)
+
+    def _look_after_crowd(self, gone: int) -> None:
+        """Wait until nobody more goes, then tell."""
+        if self._gone != gone:
+            asyncio.get_running_loop().call_later(CROWD_SECONDS, self._look_after_crowd, self._gone)
+        else:
+            self._gone = 0
+            self._crowd_gone()
 
     def line_began(self, connection: "Connection") -> None:
         """From now on a connection has so long to end its line."""
