@@ -114,6 +114,29 @@ async def test_a_session_that_breaks_as_it_is_given_back_spoils_nothing_that_was
         await store.close()
 
 
+@pytest.mark.parametrize("way", ["to_server", "to_client"])
+async def test_a_database_that_falls_silent_is_given_up(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(pool, "ANSWER_SECONDS", 0.5)
+    async with Proxy(database, tmp_path).running() as proxy:
+        store = PostgresStore(proxy.url)
+        await store.take_over(owner="left alone", kinds=KINDS)
+        async with store.read() as connection:
+            await connection.fetchval("SELECT 1")
+        flows: asyncio.Event = getattr(proxy, way)
+        flows.clear()
+        with pytest.raises(Unavailable):
+            async with store.read() as connection:
+                await connection.fetchval("SELECT 2")
+        with pytest.raises(Unavailable):
+            await store.commit(Records(teamspaces=list(NAMES.items())))
+        flows.set()
+        await store.take_over(owner="left alone", kinds=KINDS)
+        await store.commit(Records(teamspaces=list(NAMES.items())))
+        await store.close()
+
+
 async def test_no_decision_reads_a_table_from_end_to_end(database: str, store: PostgresStore) -> None:
     """However empty a table was when a statement was planned."""
     for first in range(1, 1_000, 100):

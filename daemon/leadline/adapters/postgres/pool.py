@@ -29,6 +29,10 @@ VERSION_MIN: Final = 140_000
 
 CONNECT_SECONDS: Final = 10.0
 
+ANSWER_SECONDS: Final = 75.0
+"""For how long an answer is waited for. The server lets no statement run so long (statement_timeout), so whoever keeps
+silent for longer is not there any more: a host that lost its power, a network that swallows everything."""
+
 READERS: Final = 4
 ASKERS: Final = 8
 WORKERS: Final = 8
@@ -75,6 +79,8 @@ def translated(connection: Connection) -> Iterator[None]:
     try:
         yield
     except ANY as error:
+        if isinstance(error, TimeoutError):
+            give_up(connection)
         if isinstance(error, TROUBLE) or is_lost(connection):
             raise Unavailable(f"the database is not available: {_told(error)}") from error
         raise
@@ -119,7 +125,10 @@ class Connections:
         """A session of its own, by key, that no idleness ends. Raises Unavailable."""
         with connecting():
             connection = await asyncpg.connect(
-                self._url, timeout=CONNECT_SECONDS, server_settings=self._settings(SETTINGS | BY_KEY)
+                self._url,
+                timeout=CONNECT_SECONDS,
+                command_timeout=ANSWER_SECONDS,
+                server_settings=self._settings(SETTINGS | BY_KEY),
             )
             if connection.get_server_version() >= (14,):
                 await connection.execute("SET idle_session_timeout = 0")
@@ -147,6 +156,7 @@ class Connections:
                 max_size=size,
                 reset=reset,
                 timeout=CONNECT_SECONDS,
+                command_timeout=ANSWER_SECONDS,
                 server_settings=self._settings(settings),
             )
 
