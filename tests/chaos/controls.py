@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from tests.chaos.faults import FAULTS, GroundName
-from tests.chaos.run import Plan, Result, Say, run
+from tests.chaos.run import BREATHER_SECONDS, Plan, Result, Say, run
 
 
 class Control(msgspec.Struct, frozen=True):
@@ -20,6 +20,7 @@ class Control(msgspec.Struct, frozen=True):
     found: str
     """A regular expression: one of the violations matches it."""
     seconds: float = 8.0
+    breather_seconds: tuple[float, float] = BREATHER_SECONDS
 
     def missing(self) -> str | None:
         """What this machine lacks for it."""
@@ -27,7 +28,12 @@ class Control(msgspec.Struct, frozen=True):
 
     def plan(self) -> Plan:
         """What is run."""
-        return Plan(self.ground, [FAULTS[name] for name in self.faults], seconds=self.seconds)
+        return Plan(
+            self.ground,
+            [FAULTS[name] for name in self.faults],
+            seconds=self.seconds,
+            breather_seconds=self.breather_seconds,
+        )
 
     def run(self, seed: int, say: Say = lambda _: None) -> Result:
         """Run it; a result without the violation that is looked for is a failure of chaos itself."""
@@ -42,7 +48,7 @@ CONTROLS: Final[Sequence[Control]] = (
     Control("answers_first", "beyond", ["kill"], "is gone|two receipts|acknowledged as a noop"),
     Control("forgets_keys", "beyond", ["kill"], "made the jobs|does not say duplicate"),
     Control("forgets_charges", "beyond", ["kill"], r"saw \d+ \w+ within", seconds=15.0),
-    Control("forgets_pauses", "beyond", ["kill"], "after the pause", seconds=25.0),
+    Control("forgets_pauses", "beyond", ["restart"], "after the pause", seconds=30.0, breather_seconds=(1.0, 3.0)),
     Control("forgets_results", "beyond", ["kill"], "without need|lead_result_pkey"),
     Control("believes_failed", "beyond", ["commit-reply"], "unkeyed noops are stored"),
     Control("knows_no_owner", "beyond", ["second"], "a second daemon should have ended"),

@@ -42,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True):
     """So long, each at least once and then by their weights; or:"""
     counts: Mapping[str, int] = {}
     """So often each, in a random order."""
+    breather_seconds: tuple[float, float] = BREATHER_SECONDS
 
 
 class Result(msgspec.Struct):
@@ -101,7 +102,7 @@ def _attack(
     say: Say,
 ) -> None:
     for fault in _drawn(plan, chance):
-        time.sleep(chance.uniform(*BREATHER_SECONDS))
+        time.sleep(chance.uniform(*plan.breather_seconds))
         load.check()
         began = read_clocks().instant
         try:

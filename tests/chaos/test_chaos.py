@@ -5,22 +5,19 @@ import random
 
 import pytest
 
-from tests.chaos.__main__ import main, plans_of
+from tests.chaos.__main__ import SECONDS, main, plans_of
 from tests.chaos.campaign import attack
 from tests.chaos.controls import CONTROLS
 from tests.chaos.faults import FAULTS
 from tests.chaos.sabotage import MUTANTS
 
-SECONDS = 75.0
-"""Of faults, on both grounds at once; each strikes at least once."""
-
 SEED = int(os.environ.get("LEADLINE_SEED", random.SystemRandom().getrandbits(32)))
 
-QUICK = ("answers_first", "forgets_keys", "forgets_charges", "believes_failed")
+QUICK = ("answers_first", "forgets_keys", "believes_failed")
 """The controls that CI runs; scripts/chaos --controls runs all."""
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_no_promise_is_broken_whatever_breaks() -> None:
     print(f"LEADLINE_SEED={SEED}")
     faults = [fault for fault in FAULTS.values() if fault.missing() is None]
