@@ -55,7 +55,7 @@ class Process:
     def __init__(self, command: Sequence[str], log: Path) -> None:
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                command,
+                ["setpriv", "--pdeathsig", "KILL", *command],  # whatever becomes of us, it does not stay behind
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

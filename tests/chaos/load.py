@@ -85,6 +85,8 @@ class Diary(msgspec.Struct):
     lost_on_purpose: int = 0
     chains: list[Chain] = []
     quiets: list[Quiet] = []
+    releases: int = 0
+    """Jobs that were let go from quarantine."""
     refusals: Counter[str] = msgspec.field(default_factory=Counter)
     strange: set[str] = set()
     """What should not have been answered."""
@@ -271,7 +273,17 @@ class Worker(Client):
         """Look again and again until it has ended."""
         while chain.state not in ENDED:
             self._look(chain)
+            self._release()
             time.sleep(LOOK_SECONDS)
+
+    def _release(self) -> None:
+        """Let go what is quarantined, as a person would: it was at work when we killed the daemon, three times."""
+        outcome = self._ask({"op": "jobs", "teamspace": self.name, "state": "queued"})
+        if isinstance(outcome, Answered):
+            for view in outcome.reply["jobs"]:
+                if any(wait["reason"] == "quarantined" for wait in view.get("waits", ())):
+                    released = self._ask({"op": "resume", "scope": "job", "name": view["job"]})
+                    self._diary.releases += isinstance(released, Answered)
 
     def _look(self, chain: Chain) -> None:
         outcome = self._ask({"op": "job", "job": chain.job})
@@ -311,6 +323,7 @@ class Fickle(Worker):
         wanted = self._chance.choice([0, 1, 5, 20, 41, 50])
         while chain.state not in ENDED and len(self._asked(chain)) < wanted:
             self._look(chain)
+            self._release()
             time.sleep(LOOK_SECONDS)
         request = {"op": "cancel", "job": chain.job}
         chain.to_cancel = True
@@ -339,6 +352,7 @@ class Halting(Worker):
             if len(self._asked(chain)) >= 3 and not self._over.is_set():
                 self._halt(chain)
             self._look(chain)
+            self._release()
             self._pause(0.3, 1.5) if not self._over.is_set() else time.sleep(LOOK_SECONDS)
 
     def _halt(self, chain: Chain) -> None:

@@ -28,7 +28,8 @@ def sentence(result: Result) -> str:
         f"{GROUNDS[result.ground]}: {len(result.violations)} violations; {result.seconds:.0f} s,"
         f" {sum(result.struck.values())} faults ({struck});"
         f" {result.receipts} receipts, {result.lost_receipts} more lost, {result.chains} chains, {result.cancels}"
-        f" cancels, {result.pauses} pauses, {result.calls} calls; all over {result.drained_seconds:.0f} s after the"
+        f" cancels, {result.pauses} pauses, {result.releases} let go from quarantine, {result.calls} calls;"
+        f" all over {result.drained_seconds:.0f} s after the"
         f" last fault (bound {result.bound_seconds:.0f}); {result.sectors_lost} sectors lost at power cuts,"
         f" {result.sectors_kept} kept"
     )
@@ -70,6 +71,7 @@ def _lines(
         "calls to providers": [result.calls for result in results],
         "cancels": [result.cancels for result in results],
         "pauses": [result.pauses for result in results],
+        "let go from quarantine": [result.releases for result in results],
         "sectors lost / kept at power cuts": [f"{each.sectors_lost} / {each.sectors_kept}" for each in results],
         "seconds until all had ended / bound": [
             f"{each.drained_seconds:.0f} / {each.bound_seconds:.0f}" for each in results

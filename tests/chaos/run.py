@@ -62,6 +62,7 @@ class Result(msgspec.Struct):
     chains: int = 0
     cancels: int = 0
     pauses: int = 0
+    releases: int = 0
     calls: int = 0
     leads: int = 0
     sectors_kept: int = 0
@@ -174,6 +175,7 @@ def _tell(ground: Ground, load: Load, result: Result) -> None:
     result.chains = len(diary.chains)
     result.cancels = sum(quiet.until_us is None for quiet in diary.quiets)
     result.pauses = sum(quiet.until_us is not None for quiet in diary.quiets)
+    result.releases = diary.releases
     result.calls = sum(map(len, ground.outside.calls().values()))
     result.leads = sum(len(chain.emails) for chain in diary.chains if chain.state == "completed")
     result.sectors_kept, result.sectors_lost = ground.sectors_kept, ground.sectors_lost
