@@ -84,10 +84,10 @@ def test_each_key_has_its_limits_and_its_teamspaces(world: World) -> None:
         views = {view.provider: view for view in daemon.ask(wire.Providers()).providers}
         assert [views[name].limits[0].charged for name in ("keys", "keys@acme")] == [3, 5]
         assert [views[name].limits[0].amount for name in ("keys", "keys@acme")] == [3, 5]
-        (wait,) = daemon.view(acme).waits
+        (wait,) = daemon.until(acme, lambda view: bool(view.waits)).waits
         assert wait.numbers["provider"] == "keys@acme"
         assert "shared" not in (wait.message or "")
-        (wait,) = daemon.view(third).waits
+        (wait,) = daemon.until(third, lambda view: bool(view.waits)).waits
         assert "shared by everyone" in (wait.message or "")
 
 

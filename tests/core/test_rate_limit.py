@@ -567,6 +567,19 @@ def test_restored_calls_count_until_they_were_answered_or_can_no_longer_arrive_a
     assert charged == {0: [4, 1], 3: [4, 0], 10: [4, 0], 11: [3, 0], 45: [2, 0], 57: [1, 0], 63: [0, 0]}
 
 
+def test_a_place_that_a_call_of_a_dead_process_holds_is_free_when_its_request_cannot_arrive_any_more() -> None:
+    """And whoever waits for it is told so: no event will come of it."""
+    limiter = RateLimiter([ConcurrentLimit(2)])
+    limiter.restore([PastCall(CallId(1), Cost(request=1), instant(0), None)], {}, instant(0), instant(0))
+    limiter.charge(CallId(2), Cost(request=1), instant(0))
+    limiter.sent(CallId(2), instant(0))
+    assert limiter.earliest(Cost(request=1), instant(1)) == instant(5)
+    limiter.advance(instant(5))
+    assert limiter.fits(Cost(request=1))
+    limiter.charge(CallId(3), Cost(request=1), instant(5))
+    assert limiter.earliest(Cost(request=1), instant(6)) is None, "nobody knows when the others end"
+
+
 # --- as data
 
 

@@ -105,9 +105,15 @@ class Concurrency(Meter):
         self.charged -= 1
 
     def earliest(self, amount: int, instant: Instant, pending: Pending) -> Instant | None:
-        """Nobody knows when a call ends."""
-        del pending
-        return instant if self.room(amount) else None
+        """Nobody knows when a call ends, but for those `pending`: they are of a process that is gone."""
+        excess = self.charged + amount - self.amount
+        if excess <= 0:
+            return instant
+        for end, places in pending:
+            excess -= places
+            if excess <= 0:
+                return end
+        return None
 
     def check(self, open_amount: int, calls: int) -> None:
         """As many places are taken as there are calls."""

@@ -77,8 +77,10 @@ class Permits:
 
     def weigh(self, teamspace: TeamspaceId, weight: float) -> None:
         """A teamspace has another weight at all accounts, from its next call on."""
-        for account in self.accounts.values():
-            account.weigh(teamspace, weight)
+        for name, account in self.accounts.items():
+            if account.asking:
+                account.weigh(teamspace, weight)
+                self.touch(name)
 
     def touch(self, name: AccountName) -> None:
         """Something has changed that may let calls of this account go."""

@@ -459,10 +459,12 @@ class RateLimiter:
     # --- inside
 
     def _pending(self, index: int) -> Pending:
+        """What becomes free by time alone: of a window each call on its way, of places those whose process is gone."""
+        places = isinstance(self._bounds[index].meter, Concurrency)
         return (
             (flight.deadline, flight.charges[index].amount)
-            for flight in self._on_the_way.values()
-            if flight.deadline is not None
+            for call, flight in self._on_the_way.items()
+            if flight.deadline is not None and not (places and (flight.ended or call in self._flights))
         )
 
     def _frees_at(self, index: int) -> Instant | None:
