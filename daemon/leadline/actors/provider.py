@@ -5,24 +5,20 @@ to the scheduler, so that nobody holds a charge while he is being paced. The per
 when the call is charged and stored as sent; between that and the first byte there is one look, without an await, at
 whether a stop, a cancel or a pause has come in the meantime, and whether the permit has grown too old: a daemon that
 stood still may have been replaced.
-
-An answer is handed over as it comes. Only where its job is suspected to take the daemon down is it stored before that
-it goes back to work.
 """
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from aiolimiter import AsyncLimiter
 
 from leadline.actors.dispatcher import Dispatcher
-from leadline.core.events import Answered, CallAsked, CallEnd, CallEnded, CallSent, ResponseBegan
+from leadline.core.events import CallAsked, CallEnd, CallEnded, CallSent, ResponseBegan
 from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient, Request, Response
 from leadline.ports.work import AccountClosed, NoPermit, Stopped
-from leadline_protocol.errors import JobReason, Refused
+from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId
 
 
@@ -109,11 +105,7 @@ class ProviderActor:
         def began() -> None:
             self._dispatcher.post(ResponseBegan(call, self._clock.now().instant))
 
-        response = await self._client.send(request, may_send=may_send, began=began)
-        if self._dispatcher.scheduler.is_suspect(call):
-            with suppress(Refused):  # the reign is over, and who waits for this with it
-                await self._dispatcher.tell(Answered(call))
-        return response
+        return await self._client.send(request, may_send=may_send, began=began)
 
     def abandon(self, call: CallId) -> None:
         """The attempt was cancelled with this call in flight; the scheduler learns of it when the attempt is gone."""

@@ -159,12 +159,6 @@ class ResponseBegan(Struct, frozen=True, gc=False):
     at: Instant
 
 
-class Answered(Struct, frozen=True, gc=False):
-    """The whole response is here, and is about to be made use of."""
-
-    call: CallId
-
-
 class CallEnd(Struct, frozen=True, gc=False):
     """How a call ended, for the account: what was used and whether the provider threw it back."""
 
@@ -257,7 +251,6 @@ Event = (
     | WaitClosed
     | CallAsked
     | CallSent
-    | Answered
     | ResponseBegan
     | CallEnded
     | CancelAsked

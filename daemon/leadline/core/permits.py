@@ -208,10 +208,6 @@ class Permits:
         self.touch(call.account)
         return call
 
-    def is_recorded(self, name: AccountName) -> bool:
-        """Whether its calls are stored as they go out, which those to our own database are not."""
-        return name not in self._unrecorded
-
     # -- the end of an attempt, or of its wish to go on -------------------------------------------------------------
 
     def withdraw(self, attempt: Attempt, decision: Decision) -> None:

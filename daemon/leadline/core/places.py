@@ -197,7 +197,7 @@ class Places:
         """Have a suspect that is in no lane wait until `_let_suspects_on`."""
         details = job.details
         assert details is not None
-        details.waits[JobReason.BACKOFF] = Wait(JobReason.BACKOFF, None, {"crashes": suspicion_of(job).strikes})
+        details.waits[JobReason.BACKOFF] = Wait(JobReason.BACKOFF, None, {"crashes": suspicion_of(job).crashes})
         self._change(job)
 
     def _let_suspects_on(self) -> None:

@@ -141,7 +141,7 @@ class Recovery:
         if (crashed := self._crashed.get(row.id)) is not None and details is not None:
             details.suspicion = after_crash(details.suspicion, crashed)
             if convicted(details.suspicion) and not stored.cancelling:
-                numbers = {"crashes": details.suspicion.strikes}
+                numbers = {"crashes": details.suspicion.crashes}
                 details.waits[JobReason.QUARANTINED] = Wait(JobReason.QUARANTINED, None, numbers)
         if row.order != self._order:
             self._order = row.order

@@ -51,7 +51,7 @@ from leadline.core.model import (
 )
 from leadline.core.pauses import Scope
 from leadline.core.places import attempt_of, suspicion_of
-from leadline.core.quarantine import STRIKES_MAX, cleared, convicted
+from leadline.core.quarantine import cleared, convicted
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId
 
@@ -100,11 +100,12 @@ class Scheduler(Admission, Lives):
     def _begun_again(self, job_id: JobId) -> tuple[str, str]:
         """What the story of a job says that ran in an earlier reign."""
         suspect = self.suspects.get(job_id)
-        strikes = suspicion_of(suspect).strikes if suspect is not None else 0
-        if suspect is not None and convicted(suspicion_of(suspect)):
-            return "quarantined", f"the daemon went down {strikes} times in a row while it was at work"
-        if strikes:
-            return "queued", f"again, after the daemon went down while it was at work, {strikes} of {STRIKES_MAX} times"
+        if suspect is not None:
+            crashes = suspicion_of(suspect).crashes
+            if convicted(suspicion_of(suspect)):
+                return "quarantined", f"the daemon went down {crashes} times in a row while it ran"
+            if crashes:
+                return "queued", f"again, after the daemon went down while it ran, {crashes} times in a row"
         return "queued", "again, after a restart of the daemon"
 
     def may_send(self, call: CallId, instant: Instant) -> bool:
@@ -144,9 +145,6 @@ class Scheduler(Admission, Lives):
                 self.permits.sent(event)
             case ev.ResponseBegan():
                 self.permits.response_began(event)
-            case ev.Answered():
-                if (call := self.calls.get(event.call)) is not None:
-                    self._note(call.job, outside=False)
             case ev.CallEnded():
                 self._call_ended(event)
             case ev.CancelAsked():
@@ -259,22 +257,17 @@ class Scheduler(Admission, Lives):
                     self._start(job, lane)
 
     def _send(self, call: Call, attempt: Attempt) -> None:
-        """Let a call go out, with which the work of its attempt goes on outside."""
+        """Let a call go out: its attempt goes on."""
         self.permits.send(call, attempt, self._decision)
-        self._note(call.job, outside=self.permits.is_recorded(call.account))
+        self._note(call.job, outside=False)
 
     def _note(self, job_id: JobId, *, outside: bool) -> None:
-        """Write down of a suspect whether it is at work in this process, or what it does goes on outside."""
+        """Write down of a suspect whether it only waits."""
         job = self.suspects.get(job_id)
         if job is not None and suspicion_of(job).outside is not outside:
             assert job.details is not None
             job.details.suspicion = replace(suspicion_of(job), outside=outside)
             self._change(job)
-
-    def is_suspect(self, call: CallId) -> bool:
-        """Whether an answer to this call must be announced before it is made use of."""
-        known = self.calls.get(call)
-        return known is not None and known.job in self.suspects
 
     def _yield_if_long(self, job: Job, attempt: Attempt) -> None:
         """Give the slot to the teamspace's next job where every wait is known to last long, or is for a person (Q7)."""
