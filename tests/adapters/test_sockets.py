@@ -37,17 +37,21 @@ class Desk:
 
     async def submit(
         self, lines: Sequence[tuple[int, wire.Submission, bytes]], _: Peer, __: Hashable
-    ) -> list[wire.Receipt]:
-        self.waiting += len(lines)
-        await self.open.wait()
-        self.waiting -= len(lines)
+    ) -> Callable[[], Awaitable[list[wire.Receipt]]]:
         receipts = []
         for number, submission, _line in lines:
             self.jobs += 1
             receipts.append(
                 wire.Receipt(line=number, job=JobId(self.jobs), state="queued", jobs_ahead=0, ref=submission.ref)
             )
-        return receipts
+
+        async def answered() -> list[wire.Receipt]:
+            self.waiting += len(lines)
+            await self.open.wait()
+            self.waiting -= len(lines)
+            return receipts
+
+        return answered
 
     async def perform(self, operation: wire.Operation[wire.Reply], _: Peer, line: int) -> wire.Reply:
         self.pings += 1

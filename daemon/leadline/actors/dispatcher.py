@@ -131,6 +131,7 @@ class Dispatcher:
         self._submitted: FairLine[_Posted] = FairLine()
         self._submitted_jobs = 0
         self._last_source: Hashable = None
+        """Of the last submission since there was nothing to do."""
         self._shared = 0
         """How many of the next decisions are small."""
         self._looks: list[tuple[Callable[[Scheduler, Now], Any], asyncio.Future[Any]]] = []
@@ -170,7 +171,8 @@ class Dispatcher:
         self._submitted.put(source, cost, _Posted(Submitted(jobs), future, count, cost))
         self._submitted_jobs += count
         if source != self._last_source:
-            self._last_source, self._shared = source, SHARED_DECISIONS
+            self._shared = 0 if self._last_source is None else SHARED_DECISIONS
+            self._last_source = source
         self._wanted.set()
         return cast("asyncio.Future[Sequence[Receipt | Refused]]", future)
 
@@ -237,6 +239,7 @@ class Dispatcher:
                 await self._landed()
                 if more or self._inbox or self._submitted or self._looks:
                     return
+                self._last_source = None  # whoever comes next shares with nobody
                 self._timekeeper.arm(self.scheduler.next_deadline(self._clock.now()))
             elif (more or self._submitted_jobs >= JOBS_AHEAD_MIN) and not self._looks:
                 return

@@ -74,7 +74,7 @@ class FairLine(Generic[T]):
         return item
 
 
-TURN_COST: Final = 32_768
+TURN_COST: Final = 49_152
 """What may be done in one turn of the event loop: about as much as decoding so many bytes, two milliseconds."""
 
 

@@ -43,10 +43,10 @@ from leadline_protocol.errors import ErrorCode, Refused
 
 log = structlog.get_logger(__name__)
 
-BLOCKS_MAX: Final = 48
+BLOCKS_MAX: Final = 24
 """Blocks of one connection that may be in hand at a time; one, where its user has used up its allowance."""
 
-BLOCK_LINES_MAX: Final = 256
+BLOCK_LINES_MAX: Final = 512
 SMALL_BLOCK_LINES_MAX: Final = 16
 """Lines of a block; the second, where the user has used up its allowance."""
 
