@@ -63,12 +63,13 @@ def test_the_sample_configuration_changes_nothing_until_it_is_edited() -> None:
 
 
 def test_the_sample_configuration_holds_every_key_with_its_default(tmp_path: Path) -> None:
-    (tmp_path / "snov").write_text("key")
+    for name in ("snov", "snov-acme"):
+        (tmp_path / name).write_text("key")
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules/scorer.toml").touch()
     full = parse(uncommented((DEPLOY / "leadline.toml").read_text()), tmp_path / "leadline.toml")
     set_there = {
-        re.sub(r"^(plans|teamspaces|providers)\.\w+", r"\1.NAME", setting.key): setting.value
+        re.sub(r"(^plans|^teamspaces|^providers|\.own)\.\w+", r"\1.NAME", setting.key): setting.value
         for setting in reversed(describe(full))
         if setting.source == "toml"
     }
