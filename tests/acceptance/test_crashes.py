@@ -92,11 +92,12 @@ def repeated_without_need(
     return found
 
 
+STORED: Final = "SELECT job, data ->> 'email' FROM lead_result JOIN lead ON id = lead WHERE job = ANY ($1)"
+
+
 def stored(daemon: Stage, steps: Sequence[JobId]) -> set[Question]:
     """What the database holds the answers to."""
-    statement = "SELECT job, data ->> 'email' FROM lead_result JOIN lead ON id = lead WHERE job = ANY ($1)"
-    rows = daemon.query(statement, steps)
-    return {(email, TASKS[steps.index(job)]) for job, email in rows}
+    return {(email, TASKS[steps.index(job)]) for job, email in daemon.query(STORED, steps)}
 
 
 def asked_though_stored(calls: Sequence[Call], stored_us: Sequence[tuple[int, set[Question]]]) -> list[Call]:

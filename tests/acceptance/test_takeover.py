@@ -5,6 +5,7 @@ while. The oracle is the provider's own log: a lead may be asked about again onl
 first daemon was stopped, and no window of the limit may hold more than it allows, both daemons taken together.
 """
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -22,12 +23,18 @@ from leadline_protocol.ids import JobId
 from tests.acceptance.stage import Stage, World, openai, people, stage
 from tests.acceptance.test_crashes import (
     LIMITED,
+    STORED,
+    STORED_AT_LAST_US,
+    TASKS,
     WINDOW_CALLS,
     WINDOW_SECONDS,
+    Question,
+    asked_though_stored,
     repeated_without_need,
     slow_ai,
+    stored,
 )
-from tests.postgres import database
+from tests.postgres import database, meddle
 from tests.world.behaviours import score_of
 from tests.world.log import read_clocks
 from tests.world.servers import Served
@@ -79,6 +86,15 @@ class Stopped:
         self.process = process
         self.stopped_us = read_clocks().instant
 
+    def stored(self, database: str) -> tuple[int, set[Question]]:
+        """What the database holds the answers to, and when that was."""
+
+        async def ask() -> set[Question]:
+            async with meddle(database) as connection:
+                return {(email, TASKS[0]) for _, email in await connection.fetch(STORED, [self.job])}
+
+        return read_clocks().instant, asyncio.run(ask())
+
     def wake(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
@@ -123,10 +139,12 @@ def test_a_daemon_that_was_stopped_and_replaced_steps_down_when_it_wakes(
 ) -> None:
     ai = slow_ai(world)
     with stopped(place, ai, database, monkeypatch, tmp_path / "stopped") as older:
+        held = [older.stored(database)]
         newer = in_its_place(ai, database)
         try:
             before = len(ai.calls)
             world.until(ai, lambda calls: len(calls) >= before + WINDOW_CALLS)
+            held.append(older.stored(database))
             older.wake()
             assert older.process.wait(20) == REPLACED
             assert older.last_word().startswith("leadline: this daemon has been replaced by ")
@@ -134,7 +152,8 @@ def test_a_daemon_that_was_stopped_and_replaced_steps_down_when_it_wakes(
             view = newer.ended(older.job)
             assert (view.state, view.counts.done) == ("completed", LEADS)
             assert scores(newer) == EXPECTED
-            assert repeated_without_need(ai.calls, [older.stopped_us]) == []
+            assert asked_though_stored(ai.calls, held) == []
+            assert repeated_without_need(ai.calls, [older.stopped_us], stored_within_us=STORED_AT_LAST_US) == []
             assert worst_window([call.arrived_us for call in ai.calls], WINDOW_SECONDS) <= WINDOW_CALLS
         finally:
             newer.remove()
@@ -151,9 +170,10 @@ def test_without_an_end_of_permits_the_woken_daemon_would_ask_once_more(
         newer = in_its_place(ai, database)
         try:
             newer.ended(older.job)
+            held = [older.stored(database)]
             older.wake()
             assert older.process.wait(20) == REPLACED
-            assert repeated_without_need(ai.calls, [older.stopped_us]) != []
+            assert asked_though_stored(ai.calls, held) != []
         finally:
             newer.remove()
 
@@ -181,11 +201,13 @@ def test_a_daemon_that_hangs_on_its_state_directory_is_killed_and_its_work_goes_
     with stage(openai(ai, settings=LIMITED)) as daemon:
         job = begin(daemon)
         stops_us = []
+        held = []
         for moment in (10, 25, 40):
             world.until(ai, lambda calls, moment=moment: len(calls) >= moment)  # type: ignore[misc]
             os.kill(daemon.pid, signal.SIGSTOP)
             until_stopped(daemon.pid)
             stops_us.append(read_clocks().instant)
+            held.append((read_clocks().instant, stored(daemon, [job])))
             refused = daemon.leadline("serve")
             assert refused.returncode == 1
             assert f"is in use by pid {daemon.pid} on " in refused.stderr
@@ -195,5 +217,6 @@ def test_a_daemon_that_hangs_on_its_state_directory_is_killed_and_its_work_goes_
         view = daemon.ended(job)
         assert (view.state, view.counts.done) == ("completed", LEADS)
         assert scores(daemon) == EXPECTED
-        assert repeated_without_need(ai.calls, stops_us) == []
+        assert asked_though_stored(ai.calls, held) == []
+        assert repeated_without_need(ai.calls, stops_us, stored_within_us=STORED_AT_LAST_US) == []
         assert worst_window([call.arrived_us for call in ai.calls], WINDOW_SECONDS) <= WINDOW_CALLS

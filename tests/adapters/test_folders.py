@@ -1,6 +1,7 @@
 """A state directory has one daemon at a time, and who takes it over ends the one before."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,3 +72,19 @@ def test_another_state_directory_is_another_place(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     with sole_owner(tmp_path / "a") as one, sole_owner(tmp_path / "b") as other:
         assert one != other
+
+
+def test_a_lock_has_the_same_name_at_each_start_and_that_of_another_folder_or_a_copy_has_another(
+    tmp_path: Path,
+) -> None:
+    def name(folder: Path) -> str:
+        with sole_owner(folder) as place:
+            return place
+
+    first, second, copy = (tmp_path / each for each in ("first", "second", "copy"))
+    first.mkdir()
+    second.mkdir()
+    names = [name(first), name(first), name(second)]
+    shutil.copytree(first, copy)
+    assert names[0] == names[1]
+    assert len({*names, name(copy)}) == 3

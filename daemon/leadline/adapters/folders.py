@@ -16,6 +16,7 @@ import signal
 import socket
 import stat
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,8 +27,6 @@ import structlog
 from leadline_protocol.errors import LeadlineError
 
 log = structlog.get_logger(__name__)
-
-BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 KILL_SECONDS: Final = 30.0
 """How long a killed process may take to be gone; one that waits for a disk is not before that answers."""
@@ -80,9 +79,22 @@ def sole_owner(state_dir: Path, *, takeover: bool = False) -> Iterator[str]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         found = os.fstat(descriptor)
-        yield f"{BOOT_ID.read_text().strip()} {found.st_dev} {found.st_ino}"
+        yield f"{_identity(state_dir)} {found.st_dev} {found.st_ino}"
     finally:
         os.close(descriptor)
+
+
+def _identity(state_dir: Path) -> str:
+    """A name that no other state directory has, given at its first use; a copy of it lies at another inode.
+
+    Not the machine's or the boot's: a service that sees only processes in /proc cannot read those.
+    """
+    path = state_dir / "id"
+    if not path.exists():
+        fresh = path.with_suffix(".new")
+        fresh.write_text(uuid.uuid4().hex)
+        fresh.replace(path)
+    return path.read_text()
 
 
 def _lock(descriptor: int) -> bool:
