@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from leadline.core import audit
 from leadline.core import events as ev
-from leadline.core.effects import Answer, Effects, Receipt, StopAttempt
+from leadline.core.effects import Answer, Effects, Receipt, StartAttempt, StopAttempt
 from leadline.core.model import SECOND, Counts, Family, Job, JobState, Kind, Limits, Rules
 from leadline.core.rate_limit import Unit, WindowLimit
 from leadline.core.scheduler import Scheduler
@@ -83,6 +83,9 @@ class Luck(Struct):
     def latency(self) -> int:
         return 1_000
 
+    def connects(self) -> int:
+        return 1_000
+
     def network(self) -> int:
         return 10_000
 
@@ -115,11 +118,11 @@ class Queue:
             scheduler_type=Scheduler,
             attempt_type=AttemptActor,
             wall_offset=0,
-            next_commit=lambda: Commit(COMMIT),
+            next_commit=lambda _: Commit(COMMIT),
             work_latency=lambda: COMMIT,
             decided=self._decided,
             started=self._started,
-            sending=lambda reign, call: None,
+            sending=lambda reign, actor, call: None,
             ended=lambda reign: None,
         )
         self.decisions = 0
@@ -207,8 +210,8 @@ class Queue:
         if self.decisions % AUDITED_EVERY == 0:
             audit.check(reign.scheduler, reign.now)
 
-    def _started(self, reign: Reign, actor: AttemptActor) -> None:
-        self.started.append((self.now, actor.job, actor.number))
+    def _started(self, reign: Reign, start: StartAttempt) -> None:
+        self.started.append((self.now, start.job, start.number))
 
 
 def enrich(

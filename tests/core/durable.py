@@ -12,12 +12,15 @@ from msgspec.structs import replace
 
 from leadline.core.effects import AdmittedJob, CallRow, Effects, EndedJob, HistoryRow, Records, SlotRow
 from leadline.core.events import AccountLearned, Event, Key, KnownKey, NewJob
-from leadline.core.model import ENDED, JobState, Kind, Now, Rules
+from leadline.core.model import ENDED, SECOND, JobState, Kind, Now, Rules
 from leadline.core.quarantine import Crashed
 from leadline.core.rate_limit import NextReset
 from leadline.core.recovery import JobRow, PastCallRow, Recovery
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, TeamspaceId
+
+_CHARGED_MAX = 25 * 3600 * SECOND
+"""For how long at most a charge may count."""
 
 
 class StoredCall(Struct):
@@ -108,7 +111,7 @@ class Durable(Struct):
 
     def _move_slots(self, records: Records) -> None:
         for slot in records.slots_freed:
-            held = self.slots.pop((slot.teamspace, slot.family, slot.slot))
+            held = self.slots.pop((slot.teamspace, slot.family, slot.slot), None)
             assert held == slot.job, f"{slot} is held by {held}"
         for slot in records.slots_taken:
             key = (slot.teamspace, slot.family, slot.slot)
@@ -130,6 +133,16 @@ class Durable(Struct):
         stored.sent = sent or stored.sent
         stored.began = began or stored.began
 
+    def cut_off_calls(self, instant: Instant) -> None:
+        """Whoever has sent them is gone: what became of them nobody will ever know."""
+        for stored in self.calls.values():
+            if stored.state == "sent":
+                stored.state, stored.cause, stored.sent = "unknown", "crash", instant
+
+    def charges_since(self, instant: int) -> list[PastCallRow]:
+        """The calls of earlier reigns, as far as they may still count."""
+        return [_past(call) for call in self.calls.values() if call.state != "unsent" and call.row.sent >= instant]
+
     def recover(
         self,
         kinds: Sequence[Kind],
@@ -142,23 +155,17 @@ class Durable(Struct):
         crashed: Mapping[JobId, Crashed] = {},
     ) -> tuple[Scheduler, Effects]:
         """A new reign, and its first decision, which is not stored yet."""
-        for stored in self.calls.values():
-            if stored.state == "sent":
-                stored.state, stored.cause, stored.sent = "unknown", "crash", now.instant
+        self.cut_off_calls(now.instant)
         scheduler = scheduler_type(kinds, rules, next_reset)
         recovery = Recovery(scheduler, now)
         recovery.teamspaces(self.teamspaces.items())
         scheduler.handle(limits, now)
         recovery.pauses(self.pauses)
-        recovery.accounts(accounts, self.accounts, [_past(call) for call in self.calls.values() if _counts(call)])
+        recovery.accounts(accounts, self.accounts, self.charges_since(now.instant - _CHARGED_MAX))
         recovery.crashed(crashed)
         recovery.jobs(_job_row(row, len(kinds)) for row in self.live.values())
         slots = [SlotRow(*key, job) for key, job in self.slots.items()]  # type: ignore[arg-type]  # key is flat
         return scheduler, recovery.finish(slots, self.last_job)
-
-
-def _counts(call: StoredCall) -> bool:
-    return call.state != "unsent"
 
 
 def _past(call: StoredCall) -> PastCallRow:

@@ -41,6 +41,14 @@ class Fate:
         """Between two things within the daemon."""
         return self._dice.randint(100, 5_000)
 
+    def connects(self) -> int:
+        """From a permit to the first byte: at once where a connection is open, sometimes later than permits last."""
+        if self._dice.random() < 0.8:
+            return self.latency()
+        if self._strikes(Fault.SLOW_NETWORK, 0.05):
+            return self._fault_dice[Fault.SLOW_NETWORK].randint(SECOND, 7 * SECOND)
+        return self._dice.randint(20_000, 300_000)
+
     def network(self) -> int:
         """One way to a provider, or back."""
         if self._strikes(Fault.SLOW_NETWORK, 0.02):

@@ -1,11 +1,13 @@
 """Those who submit, cancel, pause and set limits, and the misfortunes that strike the daemon itself.
 
 People insist: a submission whose answer was lost is handed in again under the same key until it is answered, and a
-pause that was refused for want of a daemon is repeated.
+pause that was refused for want of a daemon is repeated. Some hand in what was answered long ago, as a client does that
+has lost its receipt, and some use a key twice for different things.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -15,15 +17,23 @@ from leadline.core import events as ev
 from leadline.core.effects import Answer, Receipt
 from leadline.core.model import SECOND, Family, Limits
 from leadline.core.permits import PERMIT_SECONDS
-from leadline_protocol.errors import ErrorCode
+from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import JobId
 from tests.simulation.agenda import WORLD, Agenda
-from tests.simulation.daemon import Reign, Surroundings
+from tests.simulation.daemon import Exposed, Reign, Surroundings
 from tests.simulation.faults import Fault, dice
 from tests.simulation.store import Plan
 
-TEAMSPACES = tuple(f"team{number}" for number in range(8))
+TEAMSPACES = tuple(f"team{number}" for number in range(12))
+WEIGHTS = {"team3": 2.0, "team4": 0.5}
+"""Of those whose share of a provider is not 1."""
+QUEUES_MAX = {"team5": 4}
+"""How much may wait, of those that may have less than the others."""
+QUEUE_MAX = 60
+SUBMITTED_EVERY_SECONDS = 15
 MINUTE = 60 * SECOND
+AMBUSH_MICROSECONDS = 50
+"""So soon after its moment a misfortune strikes: nothing that set out then has arrived."""
 
 
 class Stage(Protocol):
@@ -35,6 +45,16 @@ class Stage(Protocol):
     quiet: bool
 
     def acknowledged(self, key: str, receipt: Receipt) -> None: ...
+
+    def refused(self, key: str, refusal: Refused) -> None: ...
+
+    def told(self, order: ev.PauseSet | ev.CancelAsked) -> None:
+        """It was answered that this is in force."""
+        ...
+
+    def asked(self, order: ev.PauseSet) -> None:
+        """From now on a pause may be over."""
+        ...
 
     def submitted(self) -> None: ...
 
@@ -50,17 +70,25 @@ class People:
         self._stage = stage
         self._agenda = stage.agenda
         self._submit_dice = dice(seed, "people")
+        self._again_dice = dice(seed, "people who ask again")
         self._dice = {fault: dice(seed, fault) for fault in Fault}
+        self._ambushes: dict[Exposed, Callable[[], None]] = {}
+        """Misfortunes that wait for their moment."""
+        self._handed_in: list[tuple[str, ev.NewJob]] = []
+        """What was handed in and answered, by key; the last few."""
         self._keys = 0
+        for teamspace in TEAMSPACES:
+            if teamspace in WEIGHTS or teamspace in QUEUES_MAX:
+                stage.around.limits[teamspace] = limits_of(teamspace, stage.around.rules.default_limits.slots)
         self._paused: dict[tuple[str, str], bool] = {}
         """What people want of each scope that was ever paused."""
-        self._seldom(self._submit_dice, 12, self._submit)
+        self._seldom(self._submit_dice, SUBMITTED_EVERY_SECONDS, self._submit)
         habits: dict[Fault, tuple[float, Callable[[], None]]] = {
             Fault.CANCEL: (60, self._cancel),
             Fault.PAUSE: (150, self._pause),
             Fault.LIMITS: (300, self._set_limits),
-            Fault.CRASH: (900, self._crash),
-            Fault.FREEZE: (600, self._freeze),
+            Fault.CRASH: (600, self._crash),
+            Fault.FREEZE: (900, self._freeze),
             Fault.TAKEOVER: (1200, self._take_over),
             Fault.CLOCK_STEP: (900, self._step_clock),
         }
@@ -97,23 +125,43 @@ class People:
         key = f"key{self._keys}"
         self._stage.submitted()
         self._hand_in(key, self._new(chance, key))
+        again, which, other = (self._again_dice.random() for _ in range(3))
+        if self._handed_in and again < 0.1:
+            self._hand_in_again(*self._handed_in[int(which * len(self._handed_in))], other=other < 0.3)
 
     def _hand_in(self, key: str, new: ev.NewJob) -> None:
         def heard(answers: Answer) -> None:
-            assert isinstance(answers, list)
-            (answer,) = answers
+            answer = _only(answers)
             if isinstance(answer, Receipt):
                 self._stage.acknowledged(key, answer)
+                self._handed_in = [*self._handed_in[-20:], (key, new)]
             else:
                 assert answer.code is ErrorCode.QUEUE_FULL, f"a submission was refused: {answer}"
+                self._stage.refused(key, answer)
 
         self.insist(lambda: ev.Submitted([new]), heard)
 
+    def _hand_in_again(self, key: str, new: ev.NewJob, *, other: bool) -> None:
+        """The same once more, or another thing under the same key; both are told of the first."""
+
+        def heard(answers: Answer) -> None:
+            answer = _only(answers)
+            if isinstance(answer, Receipt):
+                assert not other, f"another thing under {key} was taken in: {answer}"
+                assert answer.duplicate, f"{key} was taken in once more: {answer}"
+                self._stage.acknowledged(key, answer)
+            else:
+                assert other, f"{key} handed in again was refused: {answer}"
+                assert answer.code is ErrorCode.CONFLICT, f"another thing under {key} was refused: {answer}"
+
+        again = replace(new, key=ev.Key(key.encode(), b"other body")) if other else new
+        self.insist(lambda: ev.Submitted([again]), heard)
+
     def _new(self, chance: random.Random, key: str) -> ev.NewJob:
         teamspace = chance.choice(TEAMSPACES)
-        kind = chance.choices([0, 1, 2, 3], [20, 10, 60, 10])[0]
+        kind = chance.choices([0, 1, 2, 3], [15, 6, 62, 17])[0]
         steps = tuple(self._step(chance, teamspace) for _ in range(chance.randint(2, 4))) if kind == 1 else ()
-        delay = chance.choice([0, 0, 0, 0, 30, 600]) * SECOND
+        delay = chance.choice([0] * 8 + [30, 300]) * SECOND
         return ev.NewJob(
             teamspace,
             kind,
@@ -143,7 +191,7 @@ class People:
         if job is not None:
             self._stage.struck(Fault.CANCEL)
             order = ev.CancelAsked(job, force=chance.random() < 0.3)
-            self.insist(lambda: order)
+            self.insist(lambda: order, lambda answer: None if answer else self._stage.told(order))
 
     def _pause(self) -> None:
         chance = self._dice[Fault.PAUSE]
@@ -154,27 +202,42 @@ class People:
         if self._stage.reign is not None and self._stage.reign.scheduler.names:
             scopes.append(("teamspace", chance.choice(sorted(self._stage.reign.scheduler.names))))
         scope = chance.choice(scopes)
+        pause = partial(self._pause_for, scope, chance.randint(SECOND, 2 * MINUTE))
+        if chance.random() < 0.5:
+            self._ambushes[Exposed.PERMIT] = pause
+        else:
+            pause()
+
+    def _pause_for(self, scope: tuple[str, str], microseconds: int) -> None:
         self._stage.struck(Fault.PAUSE)
         self._set_pause(scope, paused=True)
-        self._agenda.after(chance.randint(SECOND, 5 * MINUTE), WORLD, self._resume, scope)
+        self._agenda.after(microseconds, WORLD, self._resume, scope)
 
     def _resume(self, scope: tuple[str, str]) -> None:
         self._set_pause(scope, paused=False)
 
     def _set_pause(self, scope: tuple[str, str], *, paused: bool) -> None:
         self._paused[scope] = paused
-        self.insist(lambda: ev.PauseSet(*scope, paused=self._paused[scope]))
+        order = ev.PauseSet(*scope, paused=paused)
+        if not paused:
+            self._stage.asked(order)
+
+        def heard(answer: Answer) -> None:
+            if paused and self._paused[scope] and answer is None:
+                self._stage.told(order)
+
+        self.insist(lambda: ev.PauseSet(*scope, paused=self._paused[scope]), heard)
 
     def _set_limits(self) -> None:
         chance = self._dice[Fault.LIMITS]
         self._stage.struck(Fault.LIMITS)
-        self.limit(chance.choice(TEAMSPACES), chance.randint(0, 3))
+        self.limit(chance.choice(TEAMSPACES), chance.choice([0, 1, 1, 2, 2, 3]))
         if chance.random() < 0.3:
             self.set_capacity(chance.randint(1, 5))
 
     def limit(self, teamspace: str, tables: int) -> None:
         slots = {**self._stage.around.rules.default_limits.slots, Family.TABLES: tables}
-        self._stage.around.limits[teamspace] = ev.LimitsSet(teamspace, Limits(slots, max_queued=60))
+        self._stage.around.limits[teamspace] = limits_of(teamspace, slots)
         self.insist(lambda: self._stage.around.limits[teamspace])
 
     def set_capacity(self, tables: int) -> None:
@@ -193,6 +256,14 @@ class People:
     # -- misfortunes ------------------------------------------------------------------------------------------------
 
     def _crash(self) -> None:
+        """The daemon dies, best while something is on its way to the disk, or a permit to its use."""
+        moment = self._dice[Fault.CRASH].choice([None, *Exposed])
+        if moment is None:
+            self._kill()
+        else:
+            self._ambushes[moment] = self._kill
+
+    def _kill(self) -> None:
         reign = self._stage.reign
         if reign is None:
             return
@@ -200,25 +271,38 @@ class People:
         self._stage.struck(Fault.CRASH)
         self._stage.reign = None
         reign.end(lambda: chance.random() < 0.5)
-        seconds = chance.choice([0.2, 2, 30, 300])
+        seconds = chance.choice([0.2, 0.2, 2, 2, 30, 300])
         self._agenda.after(round(seconds * SECOND), WORLD, self._stage.begin_reign)
 
+    def exposed(self, moment: Exposed) -> None:
+        """Something has just set out that a misfortune may have been waiting for."""
+        do = self._ambushes.pop(moment, None)
+        if do is not None and not self._stage.quiet:
+            self._agenda.after(AMBUSH_MICROSECONDS, WORLD, do)
+
     def _freeze(self) -> None:
+        """The daemon stands still, as often as not with a call just on its way."""
+        if self._dice[Fault.FREEZE].random() < 0.5:
+            self._ambushes[Exposed.PERMIT] = self._stop_the_clock
+        else:
+            self._stop_the_clock()
+
+    def _stop_the_clock(self) -> None:
         reign = self._stage.reign
         if reign is None:
             return
         chance = self._dice[Fault.FREEZE]
         self._stage.struck(Fault.FREEZE)
-        seconds = chance.choice([0.5, 5, 25, 40, 290, 310, 2000])
+        seconds = chance.choice([0.5, 0.5, 5, 5, 25, 25, 40, 40, 290, 310, 2000])
         reign.freeze(self._agenda.now + round(seconds * SECOND))
 
-    def _take_over(self, tries: int = 2000) -> None:
+    def _take_over(self) -> None:
         """Another daemon takes over, best while the first is just about to use a permit."""
+        self._ambushes[Exposed.PERMIT] = self._begin_another
+
+    def _begin_another(self) -> None:
         reign = self._stage.reign
-        if reign is None or self._stage.quiet:
-            return
-        if tries and not any(actor.handed for actor in reign.actors.values()):
-            self._agenda.after(1000, WORLD, self._take_over, tries - 1)
+        if reign is None:
             return
         self._stage.struck(Fault.TAKEOVER)
         seconds = self._dice[Fault.TAKEOVER].choice([0, 3, 10, 20, 40, 600])
@@ -233,10 +317,22 @@ class People:
         self._stage.around.wall_offset += self._dice[Fault.CLOCK_STEP].choice([-1800, -60, -1, 1, 60, 1800]) * SECOND
 
 
+def limits_of(teamspace: str, slots: Mapping[Family, int | None]) -> ev.LimitsSet:
+    """A teamspace's limits in force, where only its slots ever change."""
+    queue_max = QUEUES_MAX.get(teamspace, QUEUE_MAX)
+    return ev.LimitsSet(teamspace, Limits(slots, max_queued=queue_max, weight=WEIGHTS.get(teamspace, 1.0)))
+
+
+def _only(answers: Answer) -> Receipt | Refused:
+    assert isinstance(answers, list)
+    (answer,) = answers
+    return answer
+
+
 def _payload(chance: random.Random) -> bytes:
     plan = Plan(
         provider=chance.choices(["snov", "ai", "fast"], [20, 50, 30])[0],
-        leads=chance.choice([0, 1, 2, 5, 10, 10, 20, 40]),
+        leads=chance.choice([0, 1, 2, 4, 8, 8, 12, 20, 40]),
         at_once=chance.choice([1, 4, 8]),
         rests_seconds=chance.choice([0] * 12 + [120, 1500]),
         fails=chance.random() < 0.05,

@@ -35,13 +35,26 @@ class Store(Durable):
     """done, failed, skipped or unknown."""
     tasks: dict[tuple[JobId, LeadId], str] = field(default_factory=dict)
     rests: dict[JobId, Instant] = field(default_factory=dict)
-    begun: dict[JobId, tuple[int, int]] = field(default_factory=dict)
-    """Epoch and number of the last attempt that really began."""
+    begun: dict[JobId, int] = field(default_factory=dict)
+    """Which attempt at a job was the last that really began, by an identity that the daemon does not know."""
+    attempts: int = 0
+    ended_by: dict[tuple[JobId, LeadId], int] = field(default_factory=dict)
+    """Which attempt gave a lead its end."""
     cut_off: dict[tuple[JobId, LeadId], list[CallId]] = field(default_factory=dict)
     """A lead's calls."""
 
     def plan(self, job: JobId) -> Plan:
         return msgspec.json.decode(self.submitted[job].payload, type=Plan)
+
+    def new_attempt(self) -> int:
+        """The identity of an attempt that begins, whatever number it has been given."""
+        self.attempts += 1
+        return self.attempts
+
+    def begin(self, epoch: int, job: JobId, number: int, identity: int) -> None:
+        """An attempt takes its place, unless another has been given it meanwhile."""
+        if self.is_present(epoch, job, number):
+            self.begun[job] = identity
 
     def is_present(self, epoch: int, job: JobId, number: int) -> bool:
         """Whether a work transaction of this attempt would be accepted."""
@@ -53,12 +66,12 @@ class Store(Durable):
             and row.state in {JobState.RUNNING, JobState.STOPPING}
         )
 
-    def work(self, epoch: int, job: JobId, number: int, write: Callable[[], None]) -> bool:
+    def work(self, epoch: int, job: JobId, number: int, identity: int, write: Callable[[], None]) -> bool:
         """One work transaction; False: it was refused. Nobody is let through who has a successor."""
         if not self.is_present(epoch, job, number):
             return False
         assert epoch == self.epoch, f"job {job}: epoch {epoch} writes in epoch {self.epoch}"
-        assert (epoch, number) == self.begun[job], f"attempt {number} of job {job} writes after {self.begun[job]} began"
+        assert identity == self.begun[job], f"attempt {number} of job {job} writes after another one has begun"
         write()
         return True
 
@@ -66,6 +79,7 @@ class Store(Durable):
         """A lead's end; it has one."""
         assert (job, lead) not in self.results, f"job {job}, lead {lead} has two ends"
         self.results[job, lead] = state
+        self.ended_by[job, lead] = self.begun[job]
 
     def keep_answer(self, call: CallId, began: Instant | None, state: str, cause: str = "") -> None:
         """The end of a call, in the transaction that stores what it brought."""

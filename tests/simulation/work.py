@@ -39,6 +39,8 @@ class Luck(Protocol):
 
     def latency(self) -> int: ...
 
+    def connects(self) -> int: ...
+
     def network(self) -> int: ...
 
 
@@ -58,7 +60,7 @@ class Host(Protocol):
 
     def may_send(self, call: CallId) -> bool: ...
 
-    def sending(self, call: CallId) -> None: ...
+    def sending(self, call: CallId, actor: "AttemptActor") -> None: ...
 
     def commit_work(self, write: Callable[[], None]) -> None:
         """Have it written in a little while, or, if the daemon dies meanwhile, perhaps."""
@@ -93,15 +95,20 @@ class AttemptActor:
         self.process = Process()
         self.stopping: Stopping | None = None
         self.silent = False
-        self.handed = 0
-        """Permits that it has and has not used yet."""
         self.flows: dict[LeadId, Flow] = {}
         self.asked: dict[CallId, Flow] = {}
         self.waiting: dict[JobReason, list[int]] = {}
-        self.moved_at = host.agenda.now
-        """When it last stored a result, opened a wait or had one closed."""
+        self.moved_at = self.beaten_at = self.answered_at = host.agenda.now
+        """When it last stored a result, opened a wait or had one closed; was heard of; was told of a permit."""
+        self.identity = host.store.new_attempt()
         self.account = AccountName(self.plan.provider)
         self._after(self.host.luck.latency(), self._begin)
+
+    def overdue_since(self) -> Instant | None:
+        """Since when it stands still without any reason; None: it does not, or is being stopped."""
+        if self.waiting or self.asked or self.stopping is not None or not self.process.alive:
+            return None
+        return Instant(max(self.moved_at, self.answered_at))
 
     # -- time -------------------------------------------------------------------------------------------------------
 
@@ -119,7 +126,7 @@ class AttemptActor:
     # -- the whole --------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self.host.store.begun[self.job] = (self.host.epoch, self.number)
+        self.host.store.begin(self.host.epoch, self.job, self.number, self.identity)
         self._report()
         if self.plan.rests_seconds:
             until = self.host.store.rests.get(self.job)
@@ -144,10 +151,9 @@ class AttemptActor:
                 lead = LeadId(number)
                 if len(self.flows) >= self.plan.at_once:
                     break
-                if lead in self.flows or (self.job, lead) in store.results:
+                if lead in self.flows or self._has_ended(lead):
                     continue
-                task = store.tasks.get((self.job, lead))
-                course = Course("retry_once", poll_seconds=5.0, poll_wait_seconds=3600.0, task=task)
+                course = self._course(store.tasks.get((self.job, lead)))
                 flow = self.flows[lead] = Flow(lead, course)
                 self._turn(flow, course.begin(store.causes(self.job, lead)))
         if self.flows or self.waiting:
@@ -163,6 +169,13 @@ class AttemptActor:
         reason = JobReason.ERROR if self.plan.fails else None
         self._end(ev.AttemptFinished(self.job, self.number, state, counts, reason))
 
+    def _has_ended(self, lead: LeadId) -> bool:
+        """Whether a lead has a result, of this attempt or of an earlier one."""
+        return (self.job, lead) in self.host.store.results
+
+    def _course(self, task: str | None) -> Course:
+        return Course("retry_once", poll_seconds=5.0, poll_wait_seconds=3600.0, task=task)
+
     def _end(self, event: ev.Event) -> None:
         if self.process.alive:
             self.process.alive = False
@@ -173,12 +186,14 @@ class AttemptActor:
         return self.host.store.counts(self.job, self.plan.leads)
 
     def _report(self) -> None:
+        self.beaten_at = self.now
         self.host.post(ev.Progressed(self.job, self.number, self.counts()))
 
     def beat(self) -> None:
         if self.host.luck.falls_silent():
             self.silent = True
         if not self.silent:
+            self.beaten_at = self.now
             self.host.post(ev.Beat(self.job, self.number))
 
     def stop(self, order: Stopping) -> None:
@@ -247,7 +262,7 @@ class AttemptActor:
 
     def _commit(self, write: Callable[[], None], written: Callable[[], None]) -> None:
         def then() -> None:
-            accepted = self.host.store.work(self.host.epoch, self.job, self.number, write)
+            accepted = self.host.store.work(self.host.epoch, self.job, self.number, self.identity, write)
             self._if_here(written if accepted else self._retired, ())
 
         self.host.commit_work(then)
@@ -295,6 +310,7 @@ class AttemptActor:
 
     def refuse(self, refused: RefuseCall) -> None:
         flow = self.asked.pop(refused.call, None)
+        self.answered_at = self.now
         if flow is None or not self.process.alive:
             return
         if refused.reason is None:
@@ -305,21 +321,20 @@ class AttemptActor:
     def grant(self, call: CallId) -> None:
         """The permit is here: the request is written in a moment."""
         flow = self.asked.pop(call, None)
+        self.answered_at = self.now
         if flow is None or self.flows.get(flow.lead) is not flow or self.silent:
             self.host.post(ev.CallEnded(call, self.now, ev.CallEnd(unsent=True)))
             return
         self.host.store.cut_off.setdefault((self.job, flow.lead), []).append(call)
-        self.handed += 1
-        self._after(self.host.luck.latency(), self._send, flow, call)
+        self._after(self.host.luck.connects(), self._send, flow, call)
 
     def _send(self, flow: Flow, call: CallId) -> None:
-        self.handed -= 1
-        if self.stopping is not None or not self.host.may_send(call):
+        if not self._may_send(call):
             self.host.post(ev.CallEnded(call, self.now, ev.CallEnd(unsent=True)))
             assert flow.ask is not None
             self._ask(flow, flow.ask)
             return
-        self.host.sending(call)
+        self.host.sending(call, self)
         flow.sent_at = self.now
         self.host.post(ev.CallSent(call, self.now))
         task = flow.course.task if flow.ask is not None and flow.ask.what == "poll" else None
@@ -329,9 +344,23 @@ class AttemptActor:
         def reply(answer: Answer) -> None:
             self._after(self.host.luck.network(), self._headers, flow, call, answer)
 
-        arguments = (call, self.job, flow.lead, request, reply)
+        arguments = (call, self.job, flow.lead, request, reply, self._is_connected(self.now + CALL_TIMEOUT))
         self.host.agenda.after(self.host.luck.network(), WORLD, other_side.receive, *arguments)
         self._after(CALL_TIMEOUT, self._timed_out, flow, call)
+
+    def _may_send(self, call: CallId) -> bool:
+        """The last look before the first byte."""
+        return self.stopping is None and self.host.may_send(call)
+
+    def _is_connected(self, until: int) -> Callable[[], bool]:
+        """Whether the connection that is made now still stands, as long as nobody has answered.
+
+        One of a daemon that another has taken over from does not count: its successor cannot know of it.
+        """
+        host = self.host
+        return lambda: (
+            self.process.alive and host.process.alive and host.epoch == host.store.epoch and host.agenda.now < until
+        )
 
     def _headers(self, flow: Flow, call: CallId, answer: Answer) -> None:
         if flow.call != call or flow.sent_at is None:
