@@ -1,9 +1,11 @@
 """Between the last thing that a job does to a file and the end that is stored of it, the daemon may die."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from leadline.adapters.postgres import leads
 from leadline.adapters.upload_folder import UploadFolder
 from leadline.features.tables import export
 from leadline.ports.store import Unavailable
@@ -61,8 +63,8 @@ async def test_an_export_that_has_its_name_is_not_given_it_again(place: Place, m
     publish = export._publish
     times = []
 
-    def once(part: Path, final: Path) -> None:
-        publish(part, final)
+    def once(part: Path, final: Path, job: JobId) -> None:
+        publish(part, final, job)
         times.append(final)
         if len(times) == 1:
             raise LOST
@@ -74,3 +76,53 @@ async def test_an_export_that_has_its_name_is_not_given_it_again(place: Place, m
         await client.wait(job)
         assert (await view(client, job)).state == "completed"
         assert (place.state / "exports" / "out.csv").read_text() == "email\na@a.example\n"
+
+
+async def test_an_export_whose_daemon_was_replaced_is_not_touched_when_that_wakes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = export._write_at
+    opened: list[int] = []
+
+    def asleep(path: Path, offset: int, piece: bytes) -> int:
+        written = write(path, offset, piece)
+        if len(opened) < 2:  # the heading, and the rows of the first attempt
+            opened.append(os.open(path, os.O_RDWR))
+            if len(opened) == 2:
+                raise LOST
+        return written
+
+    monkeypatch.setattr(export, "_write_at", asleep)
+    async with place.daemon() as (_, client):
+        await upload(place, client, "email\na@a.example\n")
+        job = (await client.submit(Export(teamspace="acme", table="prospects", path="out.csv"))).job
+        await client.wait(job)
+        assert (await view(client, job)).state == "completed"
+        for descriptor in opened:
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+        assert (place.state / "exports" / "out.csv").read_text() == "email\na@a.example\n"
+        assert [path.name for path in (place.state / "exports").iterdir()] == ["out.csv"]
+
+
+async def test_an_export_goes_on_behind_what_an_earlier_attempt_has_stored(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leads, "CHUNK_LEADS", 1)
+    write = export._write_at
+    written = []
+
+    def once(path: Path, offset: int, piece: bytes) -> int:
+        written.append(piece)
+        if len(written) == 3:
+            raise LOST
+        return write(path, offset, piece)
+
+    monkeypatch.setattr(export, "_write_at", once)
+    async with place.daemon() as (_, client):
+        await upload(place, client, "email\na@a.example\nb@b.example\n")
+        job = (await client.submit(Export(teamspace="acme", table="prospects", path="out.csv"))).job
+        await client.wait(job)
+        assert (await view(client, job)).state == "completed"
+        assert (place.state / "exports" / "out.csv").read_text() == "email\na@a.example\nb@b.example\n"
+        assert len(written) == 4, "heading, a row, a row that was lost, the same again"

@@ -1,9 +1,9 @@
 """The kind `export`: leads written to a file in STATE/exports, chunk by chunk.
 
 The file grows under a name of its own (`….part`) and gets its real name when it is whole, so that nobody takes half a
-file for an export. The checkpoint is how long the file was after the last chunk: an attempt that goes on after a
-crash cuts off what was written beyond it. A cell that a spreadsheet would take for a formula is written behind an
-apostrophe.
+file for an export. The checkpoint is how long the file was after the last chunk: an attempt that goes on after a crash
+copies so much into a file of its own, for the one before may not be dead but asleep. A cell that a spreadsheet would
+take for a formula is written behind an apostrophe.
 """
 
 import csv
@@ -31,9 +31,12 @@ from leadline.features.tables.selection import (
 from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun, Stopped
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, LeadReason, Refused
+from leadline_protocol.ids import JobId
 
 FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 """A cell of text that begins so is a formula to spreadsheets (OWASP, CSV injection)."""
+
+PART: Final = ".part"
 
 FILE_MODE: Final = 0o640
 """The group of the folder may read what is in it."""
@@ -46,6 +49,8 @@ class Checkpoint(msgspec.Struct):
 
     chunks: int = 0
     file_bytes: int = 0
+    attempt: int = 0
+    """Whose file holds them; 0: none does yet."""
 
 
 class Export:
@@ -91,10 +96,15 @@ class Export:
         counts = attempt.job.counts if attempt.job.counts.total else Counts(total=frozen.total)
         checkpoint = msgspec.convert(await leads.checkpoint(attempt.job.id) or {}, Checkpoint)
         final = self._folder / (submission.path or f"{table.name}-{attempt.job.id}.{submission.format}")
-        part = final.with_name(f".{final.name}.{attempt.job.id}.part")
-        heading = encoded_heading(columns) if submission.format == "csv" else b""
-        if checkpoint.file_bytes == 0:
+        part = _part(final, attempt.job.id, attempt.number)
+        if checkpoint.attempt == 0:
+            heading = encoded_heading(columns) if submission.format == "csv" else b""
             checkpoint.file_bytes = await anyio.to_thread.run_sync(_write_at, part, 0, heading)
+        elif checkpoint.attempt != attempt.number:
+            older = _part(final, attempt.job.id, checkpoint.attempt)
+            if not await anyio.to_thread.run_sync(_inherit, older, part, checkpoint.file_bytes, final):
+                return msgspec.structs.replace(finished(counts), message=str(final.name))
+        checkpoint.attempt = attempt.number
         while chunk := await leads.chunk(frozen, checkpoint.chunks):
             if attempt.stopping:
                 raise Stopped("told to stop")
@@ -109,7 +119,7 @@ class Export:
                 await work.save(counts, f"writing {final.name}", checkpoint)
                 await work.chunks_done(checkpoint.chunks)
             attempt.progressed(counts)
-        await anyio.to_thread.run_sync(_publish, part, final)
+        await anyio.to_thread.run_sync(_publish, part, final, attempt.job.id)
         return msgspec.structs.replace(finished(counts), message=str(final.name))
 
 
@@ -145,13 +155,43 @@ def defused(value: object) -> str:
     return text
 
 
-def _publish(part: Path, final: Path) -> None:
-    """Give the file its name, durably; an attempt may have done so whose end was not stored."""
+def _part(final: Path, job: JobId, attempt: int) -> Path:
+    """The file that an attempt writes, hidden beside the one that it becomes.
+
+    Each has its own: one that was replaced in the middle of a write does that write when it wakes, and not into what
+    its successor has made of the file meanwhile.
+    """
+    return final.with_name(f".{final.name}.{job}.{attempt}{PART}")
+
+
+def _inherit(older: Path, part: Path, size: int, final: Path) -> bool:
+    """Begin an attempt's file with what the one before has stored of its own; False where that was given its name."""
     try:
-        part.replace(final)
+        source = os.open(older, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        if not final.exists():
-            raise
+        if final.exists():
+            return False
+        raise
+    target = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        copied = 0
+        while copied < size:
+            count = os.sendfile(target, source, copied, size - copied)
+            assert count, "what a checkpoint speaks of was durable before it"
+            copied += count
+        os.fsync(target)
+    finally:
+        os.close(source)
+        os.close(target)
+    return True
+
+
+def _publish(part: Path, final: Path, job: JobId) -> None:
+    """Give the file its name, durably, and remove what earlier attempts have left."""
+    part.replace(final)
+    for left in final.parent.iterdir():
+        if left.name.startswith(f".{final.name}.{job}.") and left.suffix == PART:
+            left.unlink(missing_ok=True)
     folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
