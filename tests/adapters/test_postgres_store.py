@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from leadline.adapters.embedded_postgres import embedded_postgres
@@ -112,6 +113,17 @@ async def test_a_session_that_breaks_as_it_is_given_back_spoils_nothing_that_was
         async with store.read() as connection:
             assert await connection.fetchval("SELECT 18") == 18
         await store.close()
+
+
+async def test_a_file_that_the_server_may_not_write_is_trouble_and_a_missing_right_is_a_fault(
+    store: PostgresStore,
+) -> None:
+    with pytest.raises(Unavailable, match="Permission denied"):
+        async with store.read() as connection:
+            await connection.execute("COPY (SELECT 1) TO '/nobody-may-write-here'")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for table job"):
+        async with store.read() as connection:
+            await connection.execute("BEGIN; SET LOCAL ROLE leadline_expressions; SELECT FROM job")
 
 
 @pytest.mark.parametrize("way", ["to_server", "to_client"])

@@ -81,9 +81,20 @@ def translated(connection: Connection) -> Iterator[None]:
     except ANY as error:
         if isinstance(error, TimeoutError):
             give_up(connection)
-        if isinstance(error, TROUBLE) or is_lost(connection):
+        if is_trouble(error) or is_lost(connection):
             raise Unavailable(f"the database is not available: {_told(error)}") from error
         raise
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether an error says nothing about the statement.
+
+    Postgres has one code for what its own files do not allow, such as a disk that has become read-only, and for what
+    a role may not do; where it comes from tells them apart.
+    """
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return error.as_dict().get("server_source_filename") != "aclchk.c"
+    return isinstance(error, TROUBLE)
 
 
 def is_lost(connection: Connection) -> bool:
