@@ -5,11 +5,11 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final
 
 from tests.chaos import report
 from tests.chaos.campaign import attack, control
-from tests.chaos.faults import FAULTS, Fault, GroundName
+from tests.chaos.faults import FAULTS, Fault, GroundName, TakeOver
 from tests.chaos.run import Plan
 
 DOCUMENT: Final = Path(__file__).resolve().parents[2] / "daemon" / "docs" / "reliability.md"
@@ -37,17 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for violation in result.violations:
             print(f"violation: {violation}")
         if result.log:
-            print(f"the daemons' log: {result.log}")
+            print(f"the logs of daemons and server: {result.log}")
     if chosen.report:
         report.write_into(DOCUMENT, results, skipped, controls, _command(chosen, seed))
     return int(any(result.violations for result in results) or report.NOT_SEEN in controls.values())
 
 
 def plans_of(faults: Sequence[type[Fault]], seconds: float | None) -> list[Plan]:
-    """Which ground gets which of the faults; where both have one, each gets half of its number."""
+    """Which ground gets which of the faults; where both have one, each gets half of its number.
+
+    Counted, take-overs get a run of their own: each waits for seconds, in which the others need not wait.
+    """
+    apart = [TakeOver] if seconds is None and TakeOver in faults else []
+    together = [fault for fault in faults if fault not in apart]
+    runs: list[tuple[GroundName, Sequence[type[Fault]]]] = [("home", together), ("beyond", together), ("beyond", apart)]
     plans = []
-    for ground in get_args(GroundName):
-        here = [fault for fault in faults if ground in fault.grounds]
+    for ground, these in runs:
+        here = [fault for fault in these if ground in fault.grounds]
         if here:
             counts = {fault.name: FULL.get(fault.name, FULL_OF_OTHERS) // len(fault.grounds) for fault in here}
             plans.append(Plan(ground, here, seconds, counts))

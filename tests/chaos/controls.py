@@ -52,5 +52,5 @@ CONTROLS: Final[Sequence[Control]] = (
     Control("forgets_results", "beyond", ["kill"], "without need|lead_result_pkey"),
     Control("believes_failed", "beyond", ["commit-reply"], "unkeyed noops are stored"),
     Control("knows_no_owner", "beyond", ["second"], "a second daemon should have ended"),
-    Control("lying_disk", "home", ["power-cut"], "is gone|no daemon is ready"),
+    Control("lying_disk", "home", ["power-cut"], "is gone|no daemon is ready|cannot mount"),
 )

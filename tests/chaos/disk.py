@@ -104,6 +104,10 @@ class Disk:
         """Acknowledge flushes from now on without doing them."""
         self._say("lie")
 
+    def sync(self) -> None:
+        """Have everything flushed."""
+        _run("sync", "-f", str(self.mountpoint))
+
     def close(self) -> None:
         """Unmount everything and end the device."""
         with suppress(AssertionError):

@@ -422,6 +422,7 @@ class FullDisk(DiskFault):
                 time.sleep(0.05)
         finally:
             ballast.unlink()
+            ground.disk.sync()  # else a power cut brings it back
         ground.until_ready()
         yield from ()
 

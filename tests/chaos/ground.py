@@ -214,9 +214,12 @@ class Ground:
         return asyncio.run(fetch())
 
     def keep_log(self) -> Path:
-        """Put the daemons' log where it stays."""
-        kept = Path(tempfile.mkdtemp(prefix="chaos-log-")) / "daemon.log"
-        shutil.copy(self.log, kept)
+        """Put the daemons' log where it stays, and the server's beside it."""
+        kept = Path(tempfile.mkdtemp(prefix="chaos-log-"))
+        home = self.state if self.server is None else self.server.folder
+        for log in (self.log, home / "pg" / "server.log"):
+            with suppress(OSError):
+                shutil.copy(log, kept)
         return kept
 
     def in_network(self, change: Any) -> None:
