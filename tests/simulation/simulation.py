@@ -23,7 +23,7 @@ from leadline.core.effects import Effects, Receipt
 from leadline.core.model import SECOND, Family, Kind, Limits, Now, Rules
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.errors import Refused
-from leadline_protocol.ids import CallId
+from leadline_protocol.ids import AccountName, CallId
 from tests.simulation.agenda import WORLD, Agenda
 from tests.simulation.books import check_books
 from tests.simulation.daemon import Commit, Reign, Surroundings
@@ -292,8 +292,28 @@ class Simulation:
         self._last.append((now.instant, _Outcome(effects)))
         self._trace(now, events, effects)
         if not effects.more:
-            audit.check(reign.scheduler, now)
+            audit.check(reign.scheduler, now, self._changed(events, effects))
         self.witness.decided(reign, events, effects)
+
+    def _changed(self, events: Sequence[ev.Event], effects: Effects) -> set[AccountName] | None:
+        """The accounts of which it has heard, where nothing is stored and nobody was told what may run."""
+        if effects.records or not events:
+            return None
+        accounts = set()
+        for event in events:
+            match event:
+                case ev.CallSent() | ev.ResponseBegan() | ev.CallEnded():
+                    stored = self.store.calls.get(event.call)
+                    if stored is None:
+                        return None
+                    accounts.add(stored.row.account)
+                case ev.CallAsked():
+                    accounts.add(event.account)
+                case ev.Beat() | ev.Progressed() | ev.Moved() | ev.WaitOpened() | ev.WaitClosed() | ev.Ticked():
+                    pass
+                case _:
+                    return None
+        return accounts
 
     def _trace(self, now: Now, events: Iterable[ev.Event], effects: Effects) -> None:
         parts = [f"{now.instant} {now.wall}"]

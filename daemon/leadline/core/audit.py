@@ -9,7 +9,7 @@ short; then jobs without work may be left over that could start.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct, field
 
@@ -23,7 +23,7 @@ from leadline.core.places import suspicion_of
 from leadline.core.quarantine import alone
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import Instant, JobId, TeamspaceId
+from leadline_protocol.ids import AccountName, Instant, JobId, TeamspaceId
 
 _LIVE = frozenset({JobState.DELAYED, JobState.QUEUED, JobState.RUNNING, JobState.STOPPING})
 _PENDING = frozenset({JobState.DELAYED, JobState.QUEUED})
@@ -44,16 +44,24 @@ class _Tally(Struct):
     suspects: int = 0
 
 
-def check(scheduler: Scheduler, now: Now) -> None:
-    """Assert every invariant; O(everything that is live). Raises AssertionError with what is wrong and where."""
+def check(scheduler: Scheduler, now: Now, only: Collection[AccountName] | None = None) -> None:
+    """Assert every invariant; O(everything that is live). Raises AssertionError with what is wrong and where.
+
+    `only` is given after a decision that has nothing to store, and so has moved no job, nor changed what may run: what
+    runs, its calls, and these accounts are all that can differ from what was found sound before.
+    """
     tally = _Tally()
-    _check_jobs(scheduler, tally)
-    _check_collections(scheduler, tally)
-    _check_lanes(scheduler, tally)
+    if only is None:
+        _check_jobs(scheduler, tally)
+        _check_collections(scheduler, tally)
+        _check_lanes(scheduler, tally)
+        _check_chains(scheduler, tally)
+    else:
+        for job in scheduler.running.values():
+            _check_running(scheduler, job, (job.teamspace, scheduler.kinds[job.kind].family), tally)
     _check_capacity(scheduler, tally)
-    _check_chains(scheduler, tally)
     _check_calls(scheduler, tally)
-    _check_accounts(scheduler, now)
+    _check_accounts(scheduler, now, scheduler.accounts if only is None else only)
 
 
 def _story(job: Job) -> str:
@@ -293,9 +301,10 @@ def _check_calls(scheduler: Scheduler, tally: _Tally) -> None:
         assert in_flight == charged[name], f"{name}: {in_flight} are charged, {charged[name]} are known"
 
 
-def _check_accounts(scheduler: Scheduler, now: Now) -> None:
+def _check_accounts(scheduler: Scheduler, now: Now, changed: Collection[AccountName]) -> None:
     for name, account in scheduler.accounts.items():
-        account.check()
+        if name in changed:
+            account.check()
         assert account.is_paused == ((Scope.PROVIDER, name) in scheduler.pauses), f"{name} is paused or not"
         if account.asking and (due := account.next_deadline(now.instant)) is not None:
             assert due > now.instant, f"{name} could grant a call and does not"
