@@ -71,6 +71,9 @@ class Luck(Struct):
     def is_stuck(self, job: JobId, lead: LeadId, times: int) -> bool:
         return times < self.stuck.get((job, lead), 0)
 
+    def is_deadly(self, job: JobId) -> bool:
+        return False
+
     def falls_silent(self) -> bool:
         return False
 

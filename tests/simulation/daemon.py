@@ -7,7 +7,7 @@ went is looked up; where that is in vain, or it did not take place, the reign en
 What it leaves behind is what is in the store.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from leadline.core import events as ev
 from leadline.core.effects import Answer, Effects, StartAttempt, StopAttempt
 from leadline.core.model import SECOND, Kind, Now, Rules
+from leadline.core.quarantine import Crashed
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId
 from tests.simulation.agenda import Agenda, Process
@@ -96,6 +97,10 @@ class Surroundings(Struct):
     """The reign is over, because of a commit; somebody must begin the next one."""
     stored: Callable[["Reign", Effects], None] = lambda reign, effects: None
     """When the records of a decision have become durable."""
+    taken_down: Callable[["Reign", JobId], None] = lambda reign, job: None
+    """A job has ended the process in which it ran."""
+    crashed: Mapping[JobId, Crashed] = {}
+    """What ran when the daemon before died, for the next reign."""
     exposed: Callable[["Exposed"], None] = lambda moment: None
     """When something sets out that should not be cut off."""
     decides_ahead: Callable[[], bool] = lambda: False
@@ -131,8 +136,15 @@ class Reign:
         self.pulsing = False
         limits = list(around.limits.values())
         self.scheduler, first = self.store.recover(
-            around.kinds, around.rules, self.now, around.learned, limits, scheduler_type=around.scheduler_type
+            around.kinds,
+            around.rules,
+            self.now,
+            around.learned,
+            limits,
+            scheduler_type=around.scheduler_type,
+            crashed=around.crashed,
         )
+        around.crashed = {}
         around.decided(self, [], first)
         self._land(Decided(first, []))
 
@@ -168,6 +180,9 @@ class Reign:
 
     def gone(self, job: JobId) -> None:
         self.actors.pop(job, None)
+
+    def taken_down(self, job: JobId) -> None:
+        self.around.taken_down(self, job)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 

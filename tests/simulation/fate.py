@@ -12,7 +12,9 @@ class Fate:
     def __init__(self, seed: int, faults: frozenset[Fault]) -> None:
         self.quiet = False
         """No faults any more."""
-        self.struck = dict.fromkeys((Fault.STUCK_LEAD, Fault.WORKER_LOST, Fault.LINGER, Fault.SLOW_NETWORK), 0)
+        self.struck = dict.fromkeys(
+            (Fault.STUCK_LEAD, Fault.WORKER_LOST, Fault.DEADLY_JOB, Fault.LINGER, Fault.SLOW_NETWORK), 0
+        )
         self._seed = seed
         self._faults = faults
         self._dice = dice(seed, "work")
@@ -24,6 +26,12 @@ class Fate:
             return False
         number = number_of("stuck", self._seed, job, lead)
         return number % 400 == 0 and times < 1 + number // 400 % 3 and self._strike(Fault.STUCK_LEAD)
+
+    def is_deadly(self, job: JobId) -> bool:
+        """Whether the daemon does not survive the job."""
+        if self.quiet or Fault.DEADLY_JOB not in self._faults:
+            return False
+        return number_of("deadly", self._seed, job) % 80 == 0 and self._strike(Fault.DEADLY_JOB)
 
     def falls_silent(self) -> bool:
         return self._strikes(Fault.WORKER_LOST, 0.0005)

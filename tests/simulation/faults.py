@@ -29,6 +29,8 @@ class Fault(StrEnum):
     """The work hangs on a lead, one to three times."""
     WORKER_LOST = "worker_lost"
     """An attempt falls silent."""
+    DEADLY_JOB = "deadly_job"
+    """A job takes the daemon down as often as it is begun."""
     LINGER = "linger"
     """An attempt that is stopped takes seconds to be gone."""
     THROTTLE = "throttle"

@@ -30,6 +30,7 @@ from leadline.core.model import (
 )
 from leadline.core.permits import Permits
 from leadline.core.provider_account import FLOWING
+from leadline.core.quarantine import Crashed
 from leadline.core.rate_limit import NextReset
 from leadline.core.scheduler import Scheduler
 from leadline.core.teamspaces import Teamspaces
@@ -243,6 +244,13 @@ class AssumesUnsent(Store):
         for stored in self.calls.values():
             if stored.state == "sent":
                 stored.state = "unsent"
+
+
+class ForgetsSuspects(Store):
+    """Does not know who ran when the daemon died."""
+
+    def ran_at_crash(self) -> dict[JobId, Crashed]:
+        return {}
 
 
 class Altered(Scheduler):
@@ -468,6 +476,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "fresh time after a pause": Mutant("P21", Parts(scheduler=NoFreshTime), frozenset({Fault.FREEZE})),
     "who stands still is stopped": Mutant("P21", Parts(scheduler=NeverStalled), frozenset({Fault.STUCK_LEAD})),
     "... and in time": Mutant("P21", Parts(scheduler=StalledLate), frozenset({Fault.STUCK_LEAD})),
+    "who takes the daemon down is quarantined": Mutant(
+        "P22", Parts(store=ForgetsSuspects), frozenset({Fault.DEADLY_JOB})
+    ),
     "a queue has an end": Mutant("P25", Parts(scheduler=EndlessQueues), frozenset({Fault.LIMITS})),
     "there is a timer": Mutant("P27", Parts(reign=NoTimer)),
     "who waits is woken": Mutant("P27", Parts(scheduler=ForgetsToWakeScheduler)),

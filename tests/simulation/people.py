@@ -60,6 +60,10 @@ class Stage(Protocol):
 
     def struck(self, fault: Fault) -> None: ...
 
+    def deadly(self, job: JobId) -> None:
+        """A job takes the daemon down."""
+        ...
+
     def begin_reign(self) -> None: ...
 
 
@@ -80,7 +84,7 @@ class People:
         for teamspace in TEAMSPACES:
             if teamspace in WEIGHTS or teamspace in QUEUES_MAX:
                 stage.around.limits[teamspace] = limits_of(teamspace, stage.around.rules.default_limits.slots)
-        self._paused: dict[tuple[str, str], bool] = {}
+        self._paused: dict[tuple[str, str], ev.PauseSet] = {}
         """What people want of each scope that was ever paused."""
         self._seldom(self._submit_dice, SUBMITTED_EVERY_SECONDS, self._submit)
         habits: dict[Fault, tuple[float, Callable[[], None]]] = {
@@ -217,16 +221,21 @@ class People:
         self._set_pause(scope, paused=False)
 
     def _set_pause(self, scope: tuple[str, str], *, paused: bool) -> None:
-        self._paused[scope] = paused
-        order = ev.PauseSet(*scope, paused=paused)
+        wish = self._paused[scope] = ev.PauseSet(*scope, paused=paused)
         if not paused:
-            self._stage.asked(order)
+            self._stage.asked(wish)
+        said = wish
+
+        def say() -> ev.Event:
+            nonlocal said
+            said = self._paused[scope]
+            return said
 
         def heard(answer: Answer) -> None:
-            if paused and self._paused[scope] and answer is None:
-                self._stage.told(order)
+            if said.paused and said is self._paused[scope] and answer is None:  # and nobody has wished otherwise since
+                self._stage.told(said)
 
-        self.insist(lambda: ev.PauseSet(*scope, paused=self._paused[scope]), heard)
+        self.insist(say, heard)
 
     def _set_limits(self) -> None:
         chance = self._dice[Fault.LIMITS]
@@ -252,6 +261,15 @@ class People:
         for teamspace in list(self._stage.around.limits):
             self.limit(teamspace, 1)
         self.set_capacity(4)
+        self._release()
+
+    def _release(self) -> None:
+        """Let everything out of quarantine, again and again: what died last is judged at the next start."""
+        reign = self._stage.reign
+        for job in sorted(reign.scheduler.suspects) if reign is not None else ():
+            order = ev.PauseSet("job", str(job), paused=False)
+            self.insist(lambda order=order: order)  # type: ignore[misc]  # bound now
+        self._agenda.after(MINUTE, WORLD, self._release)
 
     # -- misfortunes ------------------------------------------------------------------------------------------------
 
@@ -264,15 +282,27 @@ class People:
             self._ambushes[moment] = self._kill
 
     def _kill(self) -> None:
+        if self._stage.reign is not None:
+            self._stage.struck(Fault.CRASH)
+            self._end_reign(Fault.CRASH)
+
+    def _end_reign(self, fault: Fault) -> None:
         reign = self._stage.reign
-        if reign is None:
-            return
-        chance = self._dice[Fault.CRASH]
-        self._stage.struck(Fault.CRASH)
+        assert reign is not None, "somebody dies"
+        chance = self._dice[fault]
         self._stage.reign = None
         reign.end(lambda: chance.random() < 0.5)
-        seconds = chance.choice([0.2, 0.2, 2, 2, 30, 300])
+        self._stage.around.crashed = self._stage.around.store.ran_at_crash()
+        seconds = chance.choice([0.2, 0.2, 0.2, 2, 2, 2, 30, 120])
         self._agenda.after(round(seconds * SECOND), WORLD, self._stage.begin_reign)
+
+    def taken_down(self, reign: Reign, job: JobId) -> None:
+        """A job ends the daemon in which it runs."""
+        if reign is self._stage.reign:
+            self._stage.deadly(job)
+            self._end_reign(Fault.DEADLY_JOB)
+        else:
+            reign.end(lambda: False)
 
     def exposed(self, moment: Exposed) -> None:
         """Something has just set out that a misfortune may have been waiting for."""
@@ -293,7 +323,7 @@ class People:
             return
         chance = self._dice[Fault.FREEZE]
         self._stage.struck(Fault.FREEZE)
-        seconds = chance.choice([0.5, 0.5, 5, 5, 25, 25, 40, 40, 290, 310, 2000])
+        seconds = chance.choice([0.5, 0.5, 0.5, 5, 5, 5, 25, 25, 40, 40, 290, 310, 2000])
         reign.freeze(self._agenda.now + round(seconds * SECOND))
 
     def _take_over(self) -> None:
@@ -332,7 +362,7 @@ def _only(answers: Answer) -> Receipt | Refused:
 def _payload(chance: random.Random) -> bytes:
     plan = Plan(
         provider=chance.choices(["snov", "ai", "fast"], [20, 50, 30])[0],
-        leads=chance.choice([0, 1, 2, 4, 8, 8, 12, 20, 40]),
+        leads=chance.choice([0, 1, 2, 4, 8, 12, 16, 20, 40]),
         at_once=chance.choice([1, 4, 8]),
         rests_seconds=chance.choice([0] * 12 + [120, 1500]),
         fails=chance.random() < 0.05,

@@ -23,7 +23,7 @@ from leadline.core.effects import Effects, Receipt
 from leadline.core.model import SECOND, Family, Kind, Limits, Now, Rules
 from leadline.core.scheduler import Scheduler
 from leadline_protocol.errors import Refused
-from leadline_protocol.ids import AccountName, CallId
+from leadline_protocol.ids import AccountName, CallId, JobId
 from tests.simulation.agenda import WORLD, Agenda
 from tests.simulation.books import check_books
 from tests.simulation.daemon import Commit, Reign, Surroundings
@@ -149,6 +149,7 @@ class Simulation:
         )
         self.people = People(self, seed, self.faults)
         self.around.exposed = self.people.exposed
+        self.around.taken_down = self.people.taken_down
 
     def run(self) -> Result:
         """The whole history; what is violated is told in the result."""
@@ -188,6 +189,9 @@ class Simulation:
 
     def told(self, order: ev.PauseSet | ev.CancelAsked) -> None:
         self.witness.told(order)
+
+    def deadly(self, job: JobId) -> None:
+        self.witness.deadly(job)
 
     def asked(self, order: ev.PauseSet) -> None:
         self.witness.asked(order)

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from leadline.core.model import Counts, JobState
+from leadline.core.quarantine import Crashed
 from leadline_protocol.ids import CallId, Instant, JobId, LeadId
 from tests.core.durable import Durable
 
@@ -50,6 +51,11 @@ class Store(Durable):
         """The identity of an attempt that begins, whatever number it has been given."""
         self.attempts += 1
         return self.attempts
+
+    def ran_at_crash(self) -> dict[JobId, Crashed]:
+        """What held a slot when the daemon died, with how far it had come."""
+        out = {call.row.job for call in self.calls.values() if call.state == "sent"}
+        return {job: Crashed(self.counts(job, self.plan(job).leads).settled, job in out) for job in self.slots.values()}
 
     def begin(self, epoch: int, job: JobId, number: int, identity: int) -> None:
         """An attempt takes its place, unless another has been given it meanwhile."""

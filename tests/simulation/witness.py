@@ -8,7 +8,7 @@ word, and the audit proves that.
 What can only be judged when everything is over is in `books`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -34,6 +34,9 @@ from tests.simulation.work import AttemptActor
 
 STALLED_LATE_SECONDS: Final = 5
 """How long after its deadline a stalled attempt may be stopped."""
+
+CRASHES_MAX: Final = 3
+"""So often may a job take the daemon down."""
 
 FAIRLY_SHARED: Final = (AccountName("ai"), AccountName("fast"))
 """Accounts all of whose calls cost the same, so that fairness can be counted in calls."""
@@ -67,6 +70,8 @@ class Witness:
         """Of each teamspace that has other than the default ones, as the daemon was told them."""
         self._slots: dict[JobId, int | None] = {}
         """How many of a teamspace and family may run, by the job that was started last under it."""
+        self._deadly: Counter[JobId] = Counter()
+        self._only_the_deadly_kill = Fault.CRASH not in faults
         self._circuits: dict[AccountName, Circuit] = {}
         """As the present reign was told."""
         self._stored_circuits: dict[AccountName, Circuit] = {}
@@ -153,6 +158,21 @@ class Witness:
             if self._store.calls[earlier].state == "done":
                 raise Violation(f"call {call} begins for lead {lead} of job {job} after {earlier} was answered")
 
+    def deadly(self, job: JobId) -> None:
+        """A job takes the daemon down: nobody may get so far more than three times."""
+        self._deadly[job] += 1
+        if self._deadly[job] > CRASHES_MAX:
+            raise Violation(f"job {job} takes the daemon down for the {self._deadly[job]}th time")
+
+    def _check_suspects(self, reign: Reign) -> None:
+        """Where one job and nothing else ends the daemon, nobody is quarantined but that one, after the third time."""
+        if len(self._deadly) > 1:
+            return  # who has been beside several of them cannot be told from them
+        for job_id, job in reign.scheduler.suspects.items():
+            quarantined = job.details is not None and JobReason.QUARANTINED in job.details.waits
+            if quarantined and self._deadly[job_id] < CRASHES_MAX:
+                raise Violation(f"job {job_id} is quarantined for {self._deadly[job_id]} crashes")
+
     # -- attempts ---------------------------------------------------------------------------------------------------
 
     def started(self, reign: Reign, start: StartAttempt) -> None:
@@ -188,6 +208,8 @@ class Witness:
         """A decision was made, and is not stored yet."""
         for stop in effects.stops:
             self._check_kill(reign, stop)
+        if not events and self._only_the_deadly_kill:
+            self._check_suspects(reign)
         self._note_slots(reign, events, effects)
         if effects.records.admitted:
             self._check_queues(effects)

@@ -31,6 +31,8 @@ class Luck(Protocol):
 
     def is_stuck(self, job: JobId, lead: LeadId, times: int) -> bool: ...
 
+    def is_deadly(self, job: JobId) -> bool: ...
+
     def falls_silent(self) -> bool: ...
 
     def lingers(self) -> int: ...
@@ -67,6 +69,8 @@ class Host(Protocol):
         ...
 
     def gone(self, job: JobId) -> None: ...
+
+    def taken_down(self, job: JobId) -> None: ...
 
 
 class Flow(Struct):
@@ -127,6 +131,9 @@ class AttemptActor:
 
     def _begin(self) -> None:
         self.host.store.begin(self.host.epoch, self.job, self.number, self.identity)
+        if self.host.luck.is_deadly(self.job):
+            self.host.taken_down(self.job)
+            return
         self._report()
         if self.plan.rests_seconds:
             until = self.host.store.rests.get(self.job)
