@@ -114,8 +114,10 @@ class Disk:
             self.unmount()
         subprocess.run(["umount", "-l", str(self._device)], capture_output=True, check=False)
         assert self._server.stdin is not None
+        assert self._server.stdout is not None
         self._server.stdin.close()
         self._server.wait(10)
+        self._server.stdout.close()
 
     def _say(self, line: str) -> str:
         assert self._server.stdin is not None

@@ -294,6 +294,7 @@ def _server(folder: Path, outside: Outside) -> Iterator[Server]:
     finally:
         process.stdin.close()
         process.wait(60)
+        process.stdout.close()
 
 
 async def _open(url: str, network: Path) -> tuple[Proxy, Any]:
