@@ -93,9 +93,13 @@ def test_a_chain_that_is_to_continue_does(daemon: Stage) -> None:
 
 
 def test_a_cancelled_step_stops_the_chain(daemon: Stage) -> None:
-    receipt = run(daemon, "cancel", enrich("plain"), formula("a", "n"))
-    daemon.ask(wire.Cancel(job=receipt.steps[0]))
-    daemon.ended(receipt.job)
+    daemon.ask(wire.Pause(scope="provider", name="plain"))  # so that the step is not over before it is cancelled
+    try:
+        receipt = run(daemon, "cancel", enrich("plain"), formula("a", "n"))
+        daemon.ask(wire.Cancel(job=receipt.steps[0]))
+        daemon.ended(receipt.job)
+    finally:
+        daemon.ask(wire.Resume(scope="provider", name="plain"))
     assert states(daemon, receipt) == ["cancelled", "skipped"]
 
 
