@@ -159,10 +159,17 @@ class Witness:
                 raise Violation(f"call {call} begins for lead {lead} of job {job} after {earlier} was answered")
 
     def deadly(self, job: JobId) -> None:
-        """A job takes the daemon down: nobody may get so far more than three times."""
+        """A job takes the daemon down: nobody may get so far more than three times, unless a person lets it."""
         self._deadly[job] += 1
         if self._deadly[job] > CRASHES_MAX:
             raise Violation(f"job {job} takes the daemon down for the {self._deadly[job]}th time")
+
+    def _released(self, name: str) -> None:
+        """A job is resumed, or a chain with its steps, and that is out of quarantine as well."""
+        for job in list(self._deadly):
+            row = self._store.live.get(job)
+            if name == str(job) or (row is not None and name == str(row.admitted.chain)):
+                self._deadly[job] = 0
 
     def _check_suspects(self, reign: Reign) -> None:
         """Where one job and nothing else ends the daemon, nobody is quarantined but that one, after the third time."""
@@ -208,6 +215,9 @@ class Witness:
         """A decision was made, and is not stored yet."""
         for stop in effects.stops:
             self._check_kill(reign, stop)
+        for event in events:
+            if isinstance(event, ev.PauseSet) and event.scope == Scope.JOB and not event.paused:
+                self._released(event.name)
         if not events and self._only_the_deadly_kill:
             self._check_suspects(reign)
         self._note_slots(reign, events, effects)

@@ -408,7 +408,7 @@ class AttemptActor:
         def written() -> None:
             self._end_call(flow, ev.CallEnd())
             self.host.post(ev.Moved(self.job, self.number))
-            self.moved_at = self.now
+            self.moved_at = self.beaten_at = self.now
             self._turn(flow, flow.course.pending(task))
 
         self._commit(write, written)
