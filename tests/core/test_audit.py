@@ -130,6 +130,7 @@ DAMAGE: dict[str, Callable[[Scheduler], object]] = {
     "a job that rests and is not known to": lambda scheduler: scheduler.resting.pop(YIELDED),
     "an account that nobody looks at again": lambda scheduler: scheduler.deadlines.forget(Alarm.ACCOUNT, SNOV),
     "an attempt that nobody watches": lambda scheduler: scheduler.deadlines.forget(Alarm.CHECK, BUSY, 1),
+    "a pause that nobody would notice": lambda scheduler: scheduler.deadlines.forget(Alarm.PULSE, 0),
     "an attempt that may stop for ever": set_attempt(STEP, stopping=Stopping(StopCause.PAUSED, forced=False)),
     "an attempt stopped for good whose job runs on": set_attempt(
         STEP, stopping=Stopping(StopCause.STALLED, forced=True)

@@ -240,6 +240,7 @@ def test_idle_teamspaces_cost_nothing(queue: Harness) -> None:
     assert not queue.scheduler.jobs
     assert not queue.scheduler.backlog.lanes
     assert not queue.scheduler.teamspaces.pending
+    queue.pass_seconds(10)
     assert queue.scheduler.next_deadline(queue.now) is None
 
 

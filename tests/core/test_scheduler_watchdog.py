@@ -310,6 +310,33 @@ def test_the_daemons_own_pause_kills_nobody(queue: Harness, seconds: float) -> N
     assert queue.last_cause(job) is StopCause.STALLED
 
 
+def test_a_pause_that_ends_just_after_a_workers_bound_kills_nobody(queue: Harness) -> None:
+    queue.submit("a")
+    queue.pass_seconds(35)
+    queue.sleep(25.5)  # the last beat is 30.5 s old
+    queue.tell(ev.Ticked())
+    assert not queue.stops
+
+
+def test_a_pause_that_ends_just_after_a_jobs_bound_counts_for_nothing(queue: Harness) -> None:
+    job = queue.submit("a")
+    queue.pass_seconds(280)
+    queue.sleep(20.5)
+    queue.tell(ev.Ticked())
+    queue.pass_seconds(19.9)
+    assert not queue.stops
+    queue.pass_seconds(0.1)
+    assert queue.last_cause(job) is StopCause.STALLED
+
+
+def test_nobody_is_woken_for_a_daemon_in_which_nothing_runs(queue: Harness) -> None:
+    job = queue.submit("a")
+    queue.pass_seconds(5)
+    queue.finish(job)
+    queue.pass_seconds(30)
+    assert queue.scheduler.next_deadline(queue.now) is None
+
+
 def test_a_pause_that_the_shell_noticed_gives_fresh_time_even_where_no_deadline_passed(queue: Harness) -> None:
     job = queue.submit("a")
     queue.pass_seconds(10)

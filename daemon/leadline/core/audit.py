@@ -149,6 +149,7 @@ def _check_attempt(scheduler: Scheduler, job: Job, attempt: Attempt, key: _LaneK
             assert (Alarm.FORCE, job.id, attempt.number) in scheduler.deadlines, f"{_story(job)} may stop for ever"
     elif attempt.launched:
         assert (Alarm.CHECK, job.id, attempt.number) in scheduler.deadlines, f"{_story(job)} is never looked at again"
+        assert (Alarm.PULSE, 0, 0) in scheduler.deadlines, f"{_story(job)} would be blamed for a pause of the daemon"
     assert attempt.waiting == heartbeats.waiting(attempt) or not attempt.launched, f"{_story(job)}: its clock is wrong"
 
 

@@ -25,6 +25,8 @@ class Alarm(IntEnum):
     """A provider account may have permits."""
     LIVED = 4
     """An attempt of a suspect has lived on for long enough."""
+    PULSE = 5
+    """While anything runs it goes off in time, or nobody has been listening."""
 
 
 Due = tuple[Alarm, int | str, int]

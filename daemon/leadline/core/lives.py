@@ -99,6 +99,16 @@ class Lives(Places):
             if job_id in self.suspects:
                 lived = Instant(attempt.beaten + LIVED_SECONDS * SECOND)
                 self.deadlines.arm(lived, Alarm.LIVED, job_id, attempt.number)
+        if self.running:
+            self._arm_pulse()
+
+    def _arm_pulse(self) -> None:
+        """Make sure that a pause of the daemon itself is noticed, whatever its end happens to be close to.
+
+        Beats come as often, so it is no longer than this that a pause could pass for the silence of a worker.
+        """
+        pulse = self._decision.now.instant + heartbeats.BEAT_SECONDS * SECOND
+        self.deadlines.arm(Instant(pulse), Alarm.PULSE, 0)
 
     def _arm_check(self, job: Job, attempt: Attempt) -> None:
         """Make sure that the attempt is looked at when it could be overdue."""

@@ -163,8 +163,7 @@ class Scheduler(Admission, Lives):
             case ev.AccountLearned():
                 self._account_learned(event)
             case ev.DaemonSlept():
-                for job in self.running.values():
-                    self._give_fresh_time(job.id, attempt_of(job))
+                self._wake_up()
             case ev.DrainBegan():
                 self.draining = True
                 self._stop_blocked()
@@ -472,6 +471,11 @@ class Scheduler(Admission, Lives):
                     suspect = self.suspects[JobId(int(key))]
                     self._clear(suspect)
                     self._change(suspect)
+                case Alarm.PULSE:
+                    if late:
+                        self._wake_up()
+                    if self.running:
+                        self._arm_pulse()
                 case _:
                     assert_never(alarm)
         while self.delayed and self.delayed[0][0] <= now.wall:
@@ -529,6 +533,11 @@ class Scheduler(Admission, Lives):
             self._give_fresh_time(job_id, attempt)
         else:
             self._stop(self.jobs[job_id], Stopping(attempt.stopping.cause, forced=True))
+
+    def _wake_up(self) -> None:
+        """The daemon itself has stood still."""
+        for job in self.running.values():
+            self._give_fresh_time(job.id, attempt_of(job))
 
     def _give_fresh_time(self, job_id: JobId, attempt: Attempt) -> None:
         """Nobody was listening since the last decision, so the attempt's silence in that time proves nothing."""
