@@ -15,8 +15,9 @@ what their length says.
 The complication: at 100,000 lines a second there are ten microseconds for everything, and a look at every value costs
 half of that. The choice: one count of the colons proves most lines innocent. Each key is followed by a colon, so a line
 with as many colons as its outermost object has distinct keys has neither duplicate keys nor nested objects with keys.
-Where texts hold colons too, those that follow a quote are counted. Lines that this proof does not cover are walked
-through, value by value, and only where that leaves a doubt about duplicates is the line read again, pair by pair.
+That holds for the sums over many lines as well, so a whole block is proved innocent by counting once. Where texts hold
+colons too, those that follow a quote are counted. Lines that this proof does not cover are walked through, value by
+value, and only where that leaves a doubt about duplicates is the line read again, pair by pair.
 """
 
 import json
@@ -203,12 +204,29 @@ class RequestDecoder:
         """The request that `line` holds, or why it holds none: bad_json, unknown_op, unknown_kind or bad_request."""
         try:
             value = _decode_any(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except _UNREADABLE as error:
             return _unreadable(error)
-        if type(value) is not dict:
+        return self._judge(value, line)
+
+    def decode_all(self, lines: Sequence[bytes]) -> list[Request | LineFault]:
+        """`decode` for each of the lines; where all of them are plain, at half the price."""
+        try:
+            values = list(map(_decode_any, lines))
+        except _UNREADABLE:
+            return list(map(self.decode, lines))
+        if _are_plain(values, b"\n".join(lines)):
+            return list(map(self._request, values))
+        return list(map(self._judge, values, lines))
+
+    def _judge(self, value: object, line: bytes) -> Request | LineFault:
+        if not isinstance(value, dict):
             return LineFault(ErrorCode.BAD_JSON, "a line is one JSON object")
-        if (len(value) != line.count(b":") or b"[" in line or b"\\u0000" in line) and (fault := _examine(value, line)):
+        is_plain = len(value) == line.count(b":") and b"[" not in line and b"\\u0000" not in line
+        if not is_plain and (fault := _examine(value, line)):
             return fault
+        return self._request(value)
+
+    def _request(self, value: dict[str, Any]) -> Request | LineFault:
         word = value.get("op")
         place, known = "op", self._operations
         if word is None or word == "submit":
@@ -252,6 +270,8 @@ def body_of(submission: Submission) -> bytes:
 _encoder: Final = msgspec.json.Encoder()
 _body_encoder: Final = msgspec.json.Encoder(order="deterministic")
 _decode_any: Final = msgspec.json.Decoder().decode
+_ONLY_OBJECTS: Final = {dict}
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def _tag(message_type: type[msgspec.Struct]) -> str:
@@ -270,6 +290,19 @@ def _unreadable(error: Exception) -> LineFault:
     if isinstance(error, RecursionError):
         return LineFault(ErrorCode.BAD_JSON, f"nested deeper than {DEPTH_MAX}")
     return LineFault(ErrorCode.BAD_JSON, f"not JSON: {error}")
+
+
+def _are_plain(values: Sequence[Any], text: bytes) -> bool:
+    """Whether none of the lines that are read as `values` needs another look.
+
+    An object has no fewer colons than keys, so where the sums are equal they are so for each.
+    """
+    return (
+        set(map(type, values)) == _ONLY_OBJECTS
+        and sum(map(len, values)) == text.count(b":")
+        and b"[" not in text
+        and b"\\u0000" not in text
+    )
 
 
 def _examine(value: dict[str, Any], line: bytes) -> LineFault | None:

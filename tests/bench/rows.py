@@ -1,7 +1,8 @@
 """What is measured, and how much of it is enough.
 
 The floor is what the daemon must never fall below, the target what it is built for, the stretch what a sketch of its
-shape without any of its guards has reached. A row that was only ever compared with other queues has no numbers here.
+shape without any of its guards has reached. A row that was only ever compared with other queues has no numbers here,
+but for the p99 of start latencies: their floor is what PgQueuer took, at 100/s on two cores.
 """
 
 from typing import Final
@@ -18,9 +19,9 @@ ROWS: Final = (
     Row(
         "start_p50", "start latency p50 at 100/s", "single-row COMMIT at 100/s", "ms", 8, 4, 3, less_is_better=True
     ),
-    Row("start_p99", "start latency p99 at 100/s, above fdatasync p99", "", "ms", None, 5, 2, less_is_better=True),
+    Row("start_p99", "start latency p99 at 100/s, above fdatasync p99", "", "ms", 14, 5, 2, less_is_better=True),
     Row(
-        "start_p99_2000", "start latency p99 at 2,000/s, above fdatasync p99", "", "ms", None, 5, 2,
+        "start_p99_2000", "start latency p99 at 2,000/s, above fdatasync p99", "", "ms", 14, 5, 2,
         less_is_better=True,
     ),
     Row("memory", "resident memory per queued job", "", "bytes", 250, 180, 120, less_is_better=True),

@@ -35,7 +35,7 @@ STALLED_SECONDS = 0.005
 class Sizes(Struct, frozen=True):
     """How much of everything."""
 
-    jobs: int = 40_000
+    jobs: int = 120_000
     client_jobs: int = 8_000
     commits: int = 150
     seconds: float = 2.5

@@ -404,6 +404,21 @@ def test_a_damaged_line_is_refused_with_a_word_or_means_what_another_reader_read
     assert on_control_socket.decode(encode([request])) == request
 
 
+@patient
+@given(st.lists(damaged_lines() | st.sampled_from([b'{"op":"ping"}', b'"a:b"', b"7", *GOOD_LINES]), max_size=8))
+def test_many_lines_at_once_are_read_as_each_of_them_is(lines: list[bytes]) -> None:
+    assert on_control_socket.decode_all(lines) == [on_control_socket.decode(line) for line in lines]
+
+
+def test_a_text_with_colons_does_not_answer_for_another_lines_duplicate_key() -> None:
+    duplicate, *others = on_submit_socket.decode_all(
+        [b'{"kind":"noop","teamspace":"a","teamspace":"b"}', b'"no object and : no key"', b'"ab:cd"', b'"a"']
+    )
+    assert isinstance(duplicate, LineFault)
+    assert duplicate.code is ErrorCode.BAD_JSON
+    assert all(isinstance(other, LineFault) for other in others)
+
+
 def dict_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     assert len({key for key, _ in pairs}) == len(pairs)
     return dict(pairs)
@@ -515,6 +530,7 @@ def test_an_ordinary_line_is_read_once_and_not_walked_through(line: bytes, monke
 
     monkeypatch.setattr(codec, "_examine", walked)
     assert not isinstance(on_submit_socket.decode(line), LineFault)
+    assert not any(isinstance(request, LineFault) for request in on_submit_socket.decode_all([line] * 3))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ from leadline.ports.store import Store
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import CallId
 
-JOBS_PER_DECISION: Final = 5_000
+JOBS_PER_DECISION: Final = 8_000
 """New jobs that one decision takes in where they all come from one source: bounds its transaction and the time in which
 nothing else is heard."""
 

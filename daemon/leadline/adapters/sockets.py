@@ -43,8 +43,9 @@ from leadline_protocol.errors import ErrorCode, Refused
 
 log = structlog.get_logger(__name__)
 
-BLOCKS_MAX: Final = 24
-"""Blocks of one connection that may be in hand at a time; one, where its user has used up its allowance."""
+BLOCKS_MAX: Final = 48
+"""Blocks of one connection that may be in hand at a time; one, where its user has used up its allowance. Three full
+decisions: one on its way to the disk, one being made, one being read."""
 
 BLOCK_LINES_MAX: Final = 512
 SMALL_BLOCK_LINES_MAX: Final = 16
@@ -390,9 +391,10 @@ class Connection(asyncio.BufferedProtocol):
         elif was_held and not held:
             self._connections.line_ended(self)
         if lines:
-            decode = self._face.requests.decode
+            texts = [line for _, line in lines if isinstance(line, bytes)]
+            requests = iter(self._face.requests.decode_all(texts))
             self._begin(
-                [(at, decode(line), line) if isinstance(line, bytes) else (at, line, b"") for at, line in lines]
+                [(at, next(requests), line) if isinstance(line, bytes) else (at, line, b"") for at, line in lines]
             )
         self._advance()
 

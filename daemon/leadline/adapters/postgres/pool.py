@@ -7,6 +7,7 @@ their statements find every row by its key, whatever the statistics say, and a t
 planned may hold a million rows a minute later.
 """
 
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -32,6 +33,11 @@ CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 75.0
 """For how long an answer is waited for. The server lets no statement run so long (statement_timeout), so whoever keeps
 silent for longer is not there any more: a host that lost its power, a network that swallows everything."""
+
+SENT_AHEAD_BYTES: Final = 2 * 1024 * 1024
+"""What the kernel holds for the server of a decision's rows, where net.core.wmem_max allows so much: about a decision
+of 8,000 jobs. The server then stores them while the next decision is being made. With the usual 208 KiB it has to wait
+for more as soon as the daemon's one thread is busy with something else, which costs a tenth of all submissions."""
 
 READERS: Final = 4
 ASKERS: Final = 8
@@ -141,6 +147,7 @@ class Connections:
                 command_timeout=ANSWER_SECONDS,
                 server_settings=self._settings(SETTINGS | BY_KEY),
             )
+            _take_large_pieces(connection)
             if connection.get_server_version() >= (14,):
                 await connection.execute("SET idle_session_timeout = 0")
             return connection
@@ -173,6 +180,14 @@ class Connections:
 
     def _settings(self, settings: dict[str, str]) -> dict[str, str]:
         return {**settings, "application_name": self.name}
+
+
+def _take_large_pieces(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Have the kernel hold much of what is sent and not read yet; it gives what it may."""
+    transport = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001  there is no other way to it
+    sock = transport.get_extra_info("socket")
+    if sock.family is socket.AF_UNIX:  # a TCP connection's buffer grows by itself
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD_BYTES)
 
 
 async def _leave_as_it_is(_: Connection) -> None:

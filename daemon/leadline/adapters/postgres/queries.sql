@@ -267,8 +267,8 @@ VALUES ($1, $2, $3, $4, $5)
 SELECT job FROM attempt WHERE job = $1 AND number = $2 FOR NO KEY UPDATE
 
 -- name: known_keys
--- The jobs that stand under these keys ($1, 20 bytes each), live or ended.
-SELECT known.key, known.job, known.body_hash, found.state
+-- The jobs that stand under these keys ($1, 20 bytes each), live or ended, with the places of the keys, from 0.
+SELECT place / 20, known.job, known.body_hash, found.state
 FROM generate_series(1, length($1::bytea), 20) AS place
 JOIN submission_key AS known ON known.key = substring($1 FROM place FOR 20) AND known.expires > now()
 CROSS JOIN LATERAL (

@@ -374,12 +374,13 @@ class PostgresStore:
     async def known_keys(self, keys: Sequence[tuple[str, bytes]]) -> Mapping[tuple[str, bytes], KnownKey]:
         """What is stored under these keys; see the port."""
         numbers = self._present().teamspaces
-        asked = {stored_key(numbers[name], key_hash): (name, key_hash) for name, key_hash in keys if name in numbers}
+        asked = [key for key in keys if key[0] in numbers]
         if not asked:
             return {}
+        stored = b"".join([stored_key(numbers[name], key_hash) for name, key_hash in asked])
         return {
-            asked[key]: KnownKey(job, body_hash, STATES[state])
-            for key, job, body_hash, state in await self._fetch("known_keys", b"".join(asked))
+            asked[place]: KnownKey(job, body_hash, STATES[state])
+            for place, job, body_hash, state in await self._fetch("known_keys", stored)
         }
 
     async def jobs_by_id(self, jobs: Sequence[JobId]) -> Mapping[JobId, StoredJob]:

@@ -78,15 +78,16 @@ class Writer:
         statement fails by UniqueViolationError on submission_key. Raises Contradiction, or what asyncpg raises.
         """
         at_once = [ended for ended in records.ended if ended.admitted is not None]
-        ended_at_once = {ended.id for ended in at_once}
-        admitted = [job for job in records.admitted if job.id not in ended_at_once]
+        everyone = admitted = records.admitted
+        if at_once:
+            ended_at_once = {ended.id for ended in at_once}
+            admitted = [job for job in everyone if job.id not in ended_at_once]
         if records.teamspaces:
             await self._insert("add_teamspaces", records.teamspaces)
         if admitted:
             await self._insert("add_jobs", [self._job_row(job) for job in admitted])
         if at_once:
             await self._insert("add_ended_jobs", [self._ended_row(ended) for ended in at_once])
-        everyone = [*admitted, *(ended.admitted for ended in at_once if ended.admitted is not None)]
         await self._keep_keys("replace_keys" if replace_keys else "add_keys", everyone)
         await self._carry_out([(job.id, statement) for job in everyone for statement in job.new.statements])
         if records.changed:
