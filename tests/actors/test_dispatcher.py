@@ -27,7 +27,7 @@ from leadline.core.effects import (
 from leadline.core.events import Key, KnownKey, NewJob, PauseSet
 from leadline.core.model import SECOND, Family, JobState, Kind, Limits, Now, Rules
 from leadline.core.scheduler import Scheduler
-from leadline.ports.store import Unavailable
+from leadline.ports.store import OutcomeUnknown, Unavailable
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import Instant, JobId
 from tests.fakes.store import Disk, FakeStore
@@ -246,6 +246,22 @@ async def test_when_a_commit_fails_what_was_decided_ahead_of_it_is_unavailable_t
         assert it.performer.records == []
 
 
+async def test_those_whose_commit_may_have_taken_place_are_told_nothing_that_could_be_wrong() -> None:
+    async with desk() as it:
+        in_doubt = it.submit(1)
+        await it.store.until(lambda: len(it.store.begun) == 1)
+        ahead = it.submit(JOBS_AHEAD_MIN, first=1)
+        await turns()
+        it.store.fault = OutcomeUnknown("cut off")
+        it.store.let_one_land()
+        with pytest.raises(OutcomeUnknown):
+            await it.loop
+        with pytest.raises(OutcomeUnknown):
+            await in_doubt
+        with pytest.raises(Refused):
+            await ahead
+
+
 async def test_a_commit_that_fails_while_nothing_else_is_to_be_done_ends_the_reign_at_once() -> None:
     async with desk() as it:
         submitted = it.submit(1)
@@ -334,7 +350,9 @@ async def test_ending_the_dispatcher_leaves_nobody_waiting() -> None:
         tasks += [it.submit(JOBS_AHEAD_MIN, first=1), it.submit(1, first=2_000)]
         await turns()
         it.loop.cancel()
-        for task in tasks:
+        with pytest.raises(OutcomeUnknown):
+            await tasks[0]
+        for task in tasks[1:]:
             with pytest.raises(Refused):
                 await task
         with pytest.raises(Refused):

@@ -16,6 +16,7 @@ from leadline.actors.announcer import Announcer
 from leadline.actors.operations import Operations, Peer
 from leadline.adapters import sockets
 from leadline.adapters.sockets import Connections, Face, User
+from leadline.ports.store import OutcomeUnknown
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import RequestDecoder
 from leadline_protocol.ids import JobId
@@ -34,6 +35,7 @@ class Desk:
         self.waiting = 0
         self.jobs = 0
         self.pings = 0
+        self.fault: Exception | None = None
 
     async def submit(
         self, lines: Sequence[tuple[int, wire.Submission, bytes]], _: Peer, __: Hashable
@@ -49,6 +51,8 @@ class Desk:
             self.waiting += len(lines)
             await self.open.wait()
             self.waiting -= len(lines)
+            if self.fault is not None:
+                raise self.fault
             return receipts
 
         return answered
@@ -306,6 +310,24 @@ async def test_a_bug_in_an_operation_costs_its_connection_and_is_told_once(hall:
             assert await reader.read() == b""
             writer.close()
     assert [each["event"] for each in logs] == ["operation_failed"]
+
+
+async def test_where_nobody_can_say_whether_a_job_was_stored_the_connection_ends_after_the_replies_before_it(
+    hall: Hall,
+) -> None:
+    reader, writer = await hall.dial()
+    hall.desk.open.clear()
+    writer.write(NOOP)
+    await until(lambda: hall.desk.waiting == 1)
+    with capture_logs() as logs:
+        hall.desk.open.set()
+        assert json.loads(await reader.readline())["job"] == 1
+        hall.desk.fault = OutcomeUnknown("cut off")
+        writer.write(PING + NOOP)
+        assert json.loads(await reader.readline())["line"] == 2
+        assert await reader.read() == b""
+    assert logs == []
+    writer.close()
 
 
 async def test_questions_of_who_is_gone_are_not_answered(hall: Hall) -> None:

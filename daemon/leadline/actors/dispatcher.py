@@ -12,7 +12,7 @@ whoever sends without end is served as fast as the disk is and nobody waits behi
 Nothing that follows from a decision happens before its records are durable: answers, starts, stops and permits wait
 for the commit. If a commit fails, the scheduler in memory knows things that the database does not; `run` then raises,
 the supervisor drops the reign and builds the next one from the database, and everybody who waits for an answer is
-told `unavailable`.
+told `unavailable`: but those whose commit may have taken place get no answer, as any would be a guess.
 
 Bare asyncio futures and one deque, because this is the hot path: a task per submission would cost more than the rest
 of the way (an asyncio task 4 µs, a task of a task group 18 µs, against 9 µs of everything else, measured on two
@@ -21,7 +21,7 @@ cores).
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import anyio
@@ -46,7 +46,7 @@ from leadline.core.events import DaemonSlept, Event, KnownKey, NewJob, Submitted
 from leadline.core.model import Now
 from leadline.core.scheduler import Scheduler
 from leadline.ports.clock import Clock
-from leadline.ports.store import Store
+from leadline.ports.store import OutcomeUnknown, Store
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import CallId
 
@@ -158,7 +158,8 @@ class Dispatcher:
         """Hand jobs in, behind all that were before: the answers come, in order, when what they say is durable.
 
         Sources are served in turn. Raises Refused with `busy` where too many wait already, and, as waiting for the
-        answers does, with `unavailable` where the database is lost.
+        answers does, with `unavailable` where the database is lost. Waiting raises OutcomeUnknown where nobody can say
+        whether they were stored.
         """
         if self._closed:
             raise unavailable()
@@ -177,7 +178,7 @@ class Dispatcher:
         return cast("asyncio.Future[Sequence[Receipt | Refused]]", future)
 
     async def tell(self, event: Event) -> None:
-        """Post an event and wait until what follows from it is durable. Raises Refused."""
+        """Post an event and wait until what follows from it is durable. Raises Refused, and OutcomeUnknown."""
         answer = await self._ask(event)
         if isinstance(answer, Refused):
             raise answer
@@ -332,20 +333,29 @@ class Dispatcher:
     async def _close(self) -> None:
         self._closed = True
         self._timekeeper.disarm()
-        if self._landing is not None:
-            self._landing.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.gather(self._landing, return_exceptions=True)
+        if self._landing is not None and await self._is_unknown(self._landing):
+            unknown = OutcomeUnknown("nobody can say whether it was stored: the commit was cut off")
+            _fail([posted.answer for posted in self._unstored.popleft()], unknown)
         posted = [*(each for batch in self._unstored for each in batch), *self._inbox]
         while self._submitted:
             posted.append(self._submitted.take())
-        waiting = [*(each.answer for each in posted), *(future for _, future in self._looks)]
+        _fail([*(each.answer for each in posted), *(future for _, future in self._looks)], unavailable())
         self._unstored.clear()
         self._inbox.clear()
         self._looks.clear()
-        for future in waiting:
-            if future is not None and not future.done():
-                future.set_exception(unavailable())
+
+    async def _is_unknown(self, landing: asyncio.Task[None]) -> bool:
+        """End the last commit where it is under way; whether it may have taken place all the same."""
+        landing.cancel()
+        with anyio.CancelScope(shield=True):
+            (end,) = await asyncio.gather(landing, return_exceptions=True)
+        return self._under_way is not None and isinstance(end, OutcomeUnknown | asyncio.CancelledError)
+
+
+def _fail(waiting: Iterable["asyncio.Future[Any] | None"], why: Exception) -> None:
+    for future in waiting:
+        if future is not None and not future.done():
+            future.set_exception(why)
 
 
 def unavailable() -> Refused:

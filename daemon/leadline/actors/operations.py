@@ -181,7 +181,8 @@ class Operations:
         """Hand submissions in, behind all that were handed in before; what is returned waits for the replies.
 
         The replies come in the order of the lines, when what they say is durable. Where more comes in than can be
-        stored at once, the sources have their turns.
+        stored at once, the sources have their turns. Waiting raises OutcomeUnknown where nobody can say whether the
+        jobs were stored.
         """
         replies: list[wire.Receipt | wire.Refusal | None] = [None] * len(lines)
         places: list[int] = []
@@ -265,12 +266,12 @@ class Operations:
     # -- operations -------------------------------------------------------------------------------------------------
 
     async def perform(self, operation: wire.Operation[wire.Reply], peer: Peer, line: int) -> wire.Reply | wire.Refusal:
-        """Carry out one operation."""
+        """Carry out one operation. Raises OutcomeUnknown where nobody can say whether it took place."""
         try:
             return await self._handlers[type(operation)](operation, peer, line)
         except Refused as refused:
             return refusal(refused, line, operation.ref)
-        except STORE_LOST as error:
+        except (Unavailable, Fenced) as error:
             return refusal(self._lost(error), line, operation.ref)
 
     async def view(self, job_id: JobId) -> wire.JobView:

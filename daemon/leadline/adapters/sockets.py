@@ -37,6 +37,7 @@ from leadline.actors.dispatcher import unavailable
 from leadline.actors.operations import Operations, Peer, refusal
 from leadline.actors.subscriber import LISTENED_MAX, Subscriber
 from leadline.actors.turns import Turns
+from leadline.ports.store import OutcomeUnknown
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineDecoder, LineFault, RequestDecoder, encode, only_asks
 from leadline_protocol.errors import ErrorCode, Refused
@@ -428,6 +429,11 @@ class Connection(asyncio.BufferedProtocol):
         """Answer one block."""
         try:
             await self._answer(entries, before)
+        except OutcomeUnknown:  # silence is the one true answer; who comes again with its key will learn
+            self._connections.mishaps.count("unknown_outcomes")
+            if before is not None and not before.done():
+                await asyncio.wait([before])
+            self.hang_up()
         except Exception:  # noqa: BLE001  a bug in an operation costs this connection, not the daemon
             if self._connections.mishaps.count("failed_operations"):
                 log.error("operation_failed", error=traceback.format_exc())
