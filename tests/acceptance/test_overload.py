@@ -168,7 +168,7 @@ def test_nothing_of_what_comes_and_goes_stays_in_memory(daemon: Stage) -> None:
 
 
 def test_ten_thousand_disconnects_are_a_few_lines_of_the_log(daemon: Stage) -> None:
-    assert told(begin("storm", daemon, 1_000)) == {"gone": 1_000}
+    assert told(begin("storm", daemon, 10_000)) == {"gone": 10_000}  # what it takes at its worst, it may keep once
     before, lines = resident(daemon), log_lines(daemon)
     assert told(begin("storm", daemon, 10_000)) == {"gone": 10_000}
     with daemon.blocking_client() as client:
