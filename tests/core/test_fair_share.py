@@ -32,15 +32,20 @@ rivals = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(players=st.lists(rivals, min_size=2, max_size=5), others=st.lists(st.integers(0, 40), max_size=40))
+@given(
+    players=st.lists(rivals, min_size=2, max_size=5),
+    others=st.lists(st.integers(0, 40), max_size=40),
+    returns=st.lists(st.tuples(st.integers(0, 149), st.integers(1, 9)), max_size=5).map(dict),
+)
 def test_two_keys_that_wait_throughout_never_differ_by_more_than_a_call_each(
-    players: list[Rival], others: list[int]
+    players: list[Rival], others: list[int], returns: dict[int, int]
 ) -> None:
-    """In any stretch of the history, while other keys come and go."""
+    """In any stretch of the history in which neither gives a call back, while other keys come, go and do so."""
     fair: FairShare[int] = FairShare()
     numbers = map(CallId, count())
     cost: dict[CallId, tuple[int, int]] = {}
     done = [0] * len(players)
+    taken: list[tuple[int, float]] = []
 
     def ask(key: int) -> None:
         call = next(numbers)
@@ -60,14 +65,19 @@ def test_two_keys_that_wait_throughout_never_differ_by_more_than_a_call_each(
             ask(100 + others[turn])
         _, call = fair.head()
         key, units = cost[call]
-        fair.take(call, units)
+        taken.append((key, fair.take(call, units)))
         if key < len(players):
             done[key] += units
             ask(key)
+        returned = set()
+        for _ in range(min(returns.get(turn, 0), len(taken))):
+            key, advance = taken.pop()
+            fair.give_back(key, advance)
+            returned.add(key)
         for a, first in enumerate(players):
             for b, second in enumerate(players[:a]):
                 apart = done[a] / first.weight - done[b] / second.weight
-                low, high = span[a, b]
+                low, high = span[a, b] if returned.isdisjoint((a, b)) else (apart, apart)
                 span[a, b] = low, high = min(low, apart), max(high, apart)
                 bound = max(first.costs) / first.weight + max(second.costs) / second.weight
                 assert high - low <= bound + ROUNDING
@@ -199,6 +209,23 @@ def test_within_a_key_it_is_first_in_first_out_by_order_then_call() -> None:
         taken.append(fair.head()[1])
         fair.take(taken[-1], 1)
     assert taken == [2, 3, 4, 1]
+
+
+def test_a_call_that_is_given_back_is_charged_as_far_as_others_have_gone_meanwhile() -> None:
+    """Somebody who came since would otherwise wait for what he had no part in."""
+    fair: FairShare[str] = FairShare()
+    for call, key in enumerate("aaaabbbb"):
+        fair.add(CallId(call), key, order=0)
+    advances = [fair.take(CallId(call), 1) for call in (0, 4, 1, 5)]
+    fair.add(CallId(8), "c", order=9)
+    fair.add(CallId(9), "c", order=9)
+    for advance in advances[::2]:
+        fair.give_back("a", advance)
+    taken = []
+    while len(fair):
+        taken.append(fair.head()[1])
+        fair.take(taken[-1], 1)
+    assert taken == [2, 8, 3, 6, 9, 7], "a has its second turn again, and not its first"
 
 
 def test_who_had_the_place_alone_owes_nothing_to_who_comes_later() -> None:

@@ -4,6 +4,7 @@ A mutant is a subclass of one of the parts, with one thing left out, and says wh
 misfortunes bring that to light. `hunt` lets it live through one seed after the other until something is noticed.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -340,6 +341,26 @@ class FavoursScheduler(Altered):
     permits_type = Favours
 
 
+class GivesAllBack(Permits):
+    """Lets who gives a call back unsent have all the turns that he has missed, before anybody who came since."""
+
+    def ended(self, event: ev.CallEnded, decision: Decision) -> Call | None:
+        call = self.calls.get(event.call)
+        lanes = () if call is None else self.accounts[call.account]._turns._lanes.values()
+        times = [lane.fair._virtual for lane in lanes]
+        if event.end.unsent:
+            for lane in lanes:
+                lane.fair._virtual = -math.inf
+        known = super().ended(event, decision)
+        for lane, time in zip(lanes, times, strict=True):
+            lane.fair._virtual = time
+        return known
+
+
+class GivesAllBackScheduler(Altered):
+    permits_type = GivesAllBack
+
+
 class HearsHalf(Scheduler):
     """Forgets every tenth end of a call."""
 
@@ -468,6 +489,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a window lasts its time": Mutant("P14", Parts(scheduler=Hasty)),
     "charges outlive a restart": Mutant("P14", Parts(store=ForgetsCharges), frozenset({Fault.CRASH})),
     "shares are fair": Mutant("P15", Parts(scheduler=FavoursScheduler)),
+    "what is given back makes nobody wait": Mutant(
+        "P15", Parts(scheduler=GivesAllBackScheduler), frozenset({Fault.FREEZE, Fault.PAUSE}), seed=4
+    ),
     "who says wait is left alone": Mutant(
         "P16", Parts(scheduler=ThrownBackUnheardScheduler), frozenset({Fault.THROTTLE})
     ),

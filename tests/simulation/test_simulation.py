@@ -43,6 +43,8 @@ def test_with_every_fault_at_once_too() -> None:
 REGRESSIONS: dict[str, Options] = {
     # Places that a crash had left taken became free with nobody looking: a provider's calls waited for ever.
     "places that a crash has left taken become free": Options(4, 0.5, frozenset({Fault.CRASH})),
+    # A call that was given back unsent was counted against the teamspace that made another in its place.
+    "a call that is given back is not counted as made": Options(3000, 0.8),
 }
 """Seeds that have found something, with the faults that it took."""
 

@@ -78,7 +78,7 @@ class Witness:
         """As the last decision has it that was stored: what a new reign must know."""
         self._told_circuits: dict[int, dict[AccountName, Circuit]] = {}
         """As each decision has it that is not stored yet."""
-        self._ratios: dict[tuple[AccountName, int, int], list[float]] = {}
+        self._ratios: dict[tuple[AccountName, str, str], list[float]] = {}
         """Least and largest lead of one teamspace before another while both waited, and the present one."""
         self._held = False
         """Some calls have a permit and wait for a share of the capacity."""
@@ -215,6 +215,8 @@ class Witness:
         """A decision was made, and is not stored yet."""
         for stop in effects.stops:
             self._check_kill(reign, stop)
+        if reign.epoch != self._store.epoch:
+            return  # an ex-daemon: nothing of what it decides is ever stored, and nobody else can know of it
         for event in events:
             if isinstance(event, ev.PauseSet) and event.scope == Scope.JOB and not event.paused:
                 self._released(event.name)
@@ -357,42 +359,49 @@ class Witness:
     # -- shares of a provider ---------------------------------------------------------------------------------------
 
     def _check_shares(self, reign: Reign, events: Sequence[ev.Event], effects: Effects) -> None:
-        """Of two teamspaces that wait for a provider throughout, neither gets ahead by more than a call of each."""
-        waiting: defaultdict[AccountName, dict[int, float]] = defaultdict(dict)
+        """Of two teamspaces that wait for a provider throughout, neither gets ahead by more than a call of each.
+
+        Who gives a call back unsent is charged for it as far as others have gone meanwhile: else whoever came since
+        would wait for what he had no part in. How far that is cannot be seen from outside, so it is counted anew.
+        """
+        waiting: defaultdict[AccountName, dict[str, float]] = defaultdict(dict)
         scheduler = reign.scheduler
-        held = set()
+        held = False
         for job_id, job in scheduler.running.items():
             attempt = attempt_of(job)
-            if attempt.held:
-                held.add(job.teamspace)
+            held = held or bool(attempt.held)
             if attempt.asking:
                 account = AccountName(self._store.plan(job_id).provider)
                 if account in FAIRLY_SHARED:
-                    name = scheduler.teamspaces.names[job.teamspace]
-                    waiting[account][job.teamspace] = WEIGHTS.get(name, 1.0)
+                    name = self._teamspace(job_id)
+                    waiting[account][name] = WEIGHTS.get(name, 1.0)
         upset = bool(effects.refused_calls) or any(isinstance(event, ev.LimitsSet) for event in events)
-        were_held, self._held = self._held, bool(held)
+        were_held, self._held = self._held, held
         if upset or held or were_held:  # what was granted earlier than it is sent cannot be counted from outside
             self._ratios.clear()
             return
-        got: defaultdict[tuple[AccountName, int], int] = defaultdict(int)
-        for send in effects.sends:
-            if send.account in FAIRLY_SHARED:
-                got[send.account, scheduler.jobs[send.job].teamspace] += 1
-        ratios: dict[tuple[AccountName, int, int], list[float]] = {}
+        unsent = [self._store.calls[row.id].row for row in effects.records.calls_closed if row.state == "unsent"]
+        anew = {(call.account, self._teamspace(call.job)) for call in unsent}
+        got = Counter((send.account, self._teamspace(send.job)) for send in effects.sends)
+        ratios: dict[tuple[AccountName, str, str], list[float]] = {}
         for account, a, b, weight_a, weight_b in _pairs(waiting):
-            ratio = self._ratios.get((account, a, b), [0.0, 0.0, 0.0])
-            now = ratio[2] + got[account, a] / weight_a - got[account, b] / weight_b
-            ratio = ratios[account, a, b] = [min(ratio[0], now), max(ratio[1], now), now]
+            known = self._ratios.get((account, a, b))
+            if known is None or (account, a) in anew or (account, b) in anew:
+                known = [0.0, 0.0, 0.0]
+            now = known[2] + got[account, a] / weight_a - got[account, b] / weight_b
+            ratio = ratios[account, a, b] = [min(known[0], now), max(known[1], now), now]
             if ratio[1] - ratio[0] > 1 / weight_a + 1 / weight_b + 1e-6:
-                raise Violation(f"teamspaces {a} and {b} wait for {account}, and differ by {ratio} calls ÷ weight")
+                raise Violation(f"{a} and {b} wait for {account}, and differ by {ratio} calls ÷ weight")
         self._ratios = ratios
+
+    def _teamspace(self, job: JobId) -> str:
+        return self._store.submitted[job].teamspace
 
 
 _WAITS: Final = frozenset({JobState.DELAYED, JobState.QUEUED})
 
 
-def _pairs(waiting: dict[AccountName, dict[int, float]]) -> Iterator[tuple[AccountName, int, int, float, float]]:
+def _pairs(waiting: dict[AccountName, dict[str, float]]) -> Iterator[tuple[AccountName, str, str, float, float]]:
     for account, keys in waiting.items():
         ordered = sorted(keys)
         for place, a in enumerate(ordered):
