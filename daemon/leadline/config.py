@@ -236,6 +236,14 @@ class Plan(Struct, frozen=True, gc=False, kw_only=True):
     weight: Annotated[
         float, Meta(gt=0, le=1_000), _key("Its share where teamspaces compete for a provider, beside weights of 1.")
     ] = 1.0
+    retention_days: Annotated[
+        int | None,
+        Meta(ge=1, le=36_500),
+        _key(
+            "Leads go so long after they were added, from tables that do not say themselves. Absent: they stay.",
+            unit="days",
+        ),
+    ] = None
 
     def limits(self) -> Limits:
         """The same as the core takes it."""

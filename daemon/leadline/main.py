@@ -40,6 +40,7 @@ from leadline.adapters.postgres.control import PostgresControl
 from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads
 from leadline.adapters.postgres.migrate import migrate_database, migration_sql
 from leadline.adapters.postgres.store import PostgresStore
+from leadline.adapters.postgres.tables import PostgresTables
 from leadline.adapters.provider_http import provider_http
 from leadline.adapters.sockets import Connections, Face
 from leadline.adapters.system_clock import SystemClock
@@ -53,7 +54,7 @@ from leadline.features.tables.asking import Endpoint
 from leadline.features.tables.enrich import Endpoints, Enrich
 from leadline.features.tables.export import Export
 from leadline.features.tables.formula import Formula
-from leadline.features.tables.ports import Table
+from leadline.features.tables.life import TableLife
 from leadline.features.tables.provider_modules import ModuleFaultsError, preset, preset_names, read_module
 from leadline.features.tables.requests import Access
 from leadline.features.tables.selection import Allowance, Database
@@ -65,7 +66,7 @@ from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineFault, RequestDecoder
 from leadline_protocol.errors import ErrorCode, LeadlineError, Refused
-from leadline_protocol.ids import AccountName, Instant, JobId, TableId
+from leadline_protocol.ids import AccountName, Instant, JobId
 
 log = structlog.get_logger("leadline")
 
@@ -81,6 +82,7 @@ DATABASE: Final = AccountName("database")
 SECONDS_PER_HOUR: Final = 3_600
 SECONDS_PER_DAY: Final = 86_400
 HOUSEKEEPING_SECONDS: Final = SECONDS_PER_DAY
+SWEEP_RETRY_SECONDS: Final = 10.0
 SUBMISSION_SECONDS_MAX: Final = SECONDS_PER_HOUR
 """Longer than it takes from the copy of an upload's file until its job is stored or refused."""
 
@@ -200,6 +202,8 @@ class Daemon:
         self._embedded = embedded
         self._endpoints = endpoints_of(config)
         self._control = PostgresControl(store)
+        self._table_store = PostgresTables(store)
+        self.tables: Final = TableLife(self._table_store, leads.table, self.retention_days)
         self._plans = Plans(config)
         self._changing = anyio.Lock()
         self._stop = anyio.Event()
@@ -235,19 +239,6 @@ class Daemon:
         return wire.DatabaseStatus(
             reachable=True, embedded=self._embedded, version=row["version"], size_bytes=row["size"]
         )
-
-    async def tables(self, teamspace: str | None, table: str | None) -> Sequence[wire.TableView]:
-        """Tables by teamspace and name."""
-        return [_table_view(*found) for found in await self._leads.tables(teamspace, table)]
-
-    async def table_id(self, teamspace: str | None, table: str) -> TableId:
-        """The number of a table. Raises Refused."""
-        if teamspace is None:
-            raise Refused(ErrorCode.BAD_REQUEST, "name the teamspace whose table it is", at="teamspace")
-        found = await self._leads.table(teamspace, table)
-        if found is None:
-            raise Refused(ErrorCode.UNKNOWN_TABLE, f"{teamspace} has no table {table}", at="table")
-        return found.id
 
     async def refused(self, job: JobId, after: int) -> Sequence[wire.RefusedRow]:
         """A page of the rows of an upload that were not taken."""
@@ -308,6 +299,10 @@ class Daemon:
     def allows(self, uid: int, teamspace: str) -> bool:
         """Whether a user id may submit for a teamspace."""
         return self.config.submit.allows(uid, teamspace)
+
+    def retention_days(self, teamspace: str) -> int | None:
+        """How long the leads of a teamspace stay in tables that say nothing themselves; None: for ever."""
+        return self._plans.retention_days(teamspace)
 
     def plan_of(self, teamspace: str) -> str:
         """The name of a teamspace's plan."""
@@ -374,10 +369,25 @@ class Daemon:
         kept_since = Instant(int((now - self.config.queue.history_days * SECONDS_PER_DAY) * SECOND))
         dropped = await self._store.prune(kept_since)
         await self._control.forget(kept_since)
+        await self._table_store.forget(kept_since)
         copied_before = max(self.started.timestamp(), now - SUBMISSION_SECONDS_MAX)
         orphans = await self._uploads.keep_only(await self._leads.files_of_live_uploads(), copied_before)
         if dropped or orphans:
             log.info("kept_house", partitions=len(dropped), files=len(orphans))
+
+    async def sweep(self) -> None:
+        """Remove the leads of deleted tables, and those that have outlived their retention: when told to, and daily."""
+        while True:
+            await self.supervisor.until_ready()
+            try:
+                if tables := await self.tables.sweep():
+                    log.info("swept", tables=tables)
+            except (Unavailable, OutcomeUnknown) as lost:
+                log.warning("not_swept", error=str(lost))
+                await anyio.sleep(SWEEP_RETRY_SECONDS)
+                continue
+            with anyio.move_on_after(HOUSEKEEPING_SECONDS):
+                await self.tables.to_sweep.wait()
 
     async def report(self) -> None:
         """Keep the service manager informed, and its watchdog fed while the queue gets on."""
@@ -512,6 +522,7 @@ async def daemon(
             await tasks.start(supervisor.run)
             tasks.start_soon(running.report)
             tasks.start_soon(running.keep_house)
+            tasks.start_soon(running.sweep)
             tasks.start_soon(running.obey_signals)
             try:
                 yield running
@@ -591,20 +602,6 @@ def _endpoint(name: str, provider: configuration.Provider) -> Endpoint:
         for teamspace, key in provider.own.items()
     }
     return Endpoint(AccountName(name), module, access(provider.secret), own)
-
-
-def _table_view(table: Table, leads: int, jobs: int) -> wire.TableView:
-    columns = [
-        wire.ColumnView(name=column.name, type=list(column.allowed) or column.type.value) for column in table.columns
-    ]
-    return wire.TableView(
-        teamspace=table.teamspace,
-        table=table.name,
-        leads=leads,
-        columns=columns,
-        created_at=table.created,
-        jobs=jobs,
-    )
 
 
 def _database_limit(config: Config) -> BucketLimit | None:

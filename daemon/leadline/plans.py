@@ -42,6 +42,10 @@ class Plans:
         names = self._config.teamspaces.keys() | {name for scope, name in self._set if scope == "teamspace"}
         return {name: self._of_teamspace(name).limits() for name in names}
 
+    def retention_days(self, teamspace: str) -> int | None:
+        """How long the leads of a teamspace stay; None: for ever."""
+        return self._of_teamspace(teamspace).retention_days
+
     def view_of_plan(self, name: str) -> PlanView:
         """A plan, and where each of its limits comes from. Raises Refused with not_found."""
         self.check(name)

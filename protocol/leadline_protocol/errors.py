@@ -109,6 +109,7 @@ class JobReason(StrEnum):
     GUARD_MORE_THAN = "guard_more_than"
     INVALID_KEY = "invalid_key"
     BAD_FILE = "bad_file"
+    TABLE_DELETED = "table_deleted"
     ERROR = "error"
 
 
@@ -139,6 +140,7 @@ JOB_REASONS: Final[dict[JobReason, str]] = {
     JobReason.GUARD_MORE_THAN: "More leads matched than the step's guard allows.",
     JobReason.INVALID_KEY: "The provider refused the credential.",
     JobReason.BAD_FILE: "The file cannot be read as a table.",
+    JobReason.TABLE_DELETED: "The table that it was submitted for was deleted.",
     JobReason.ERROR: "The job itself failed; the message says how.",
 }
 

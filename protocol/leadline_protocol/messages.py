@@ -659,11 +659,13 @@ class ProvidersReply(Reply, frozen=True, kw_only=True):
     ref: Ref = None
 
 
-class ColumnView(Struct, frozen=True, gc=False, kw_only=True):
+class ColumnView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """A column of a table."""
 
     name: str
     type: ColumnSpec
+    filled: int | None = None
+    """So many leads have a value in it; only in the answer to `describe`."""
 
 
 class TableView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
@@ -676,12 +678,24 @@ class TableView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True)
     created_at: datetime
     jobs: int = 0
     """Jobs on it that have not ended."""
+    key: list[str] = field(default_factory=list)
+    """The columns by which two rows are the same lead."""
+    retention_days: int | None = None
+    """Its leads go so many days after they were added; absent: they stay."""
+    size_bytes: int | None = None
+    """What its leads take; only in the answer to `describe`."""
+    sampled: int | None = None
+    """`filled` and `size_bytes` are estimates from so many leads; absent: they are exact."""
 
 
 class TablesReply(Reply, frozen=True, kw_only=True):
-    """Tables by teamspace and name."""
+    """Tables by teamspace and name, or the one that something was done to."""
 
     tables: list[TableView]
+    next: tuple[str, str] | None = None
+    """To be sent as `after` for the next page; absent on the last."""
+    jobs: list[JobView] = field(default_factory=list)
+    """Of `describe`: the newest jobs on the table; of `delete`: those that it cancels."""
     ref: Ref = None
 
 
@@ -885,10 +899,32 @@ class Providers(ControlOperation[ProvidersReply], tag="providers", frozen=True, 
 
 
 class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=True):
-    """The tables of a teamspace."""
+    """The tables of a teamspace, or of all; with another `action` than `list`, something about one of them."""
 
+    action: Literal["list", "describe", "create", "retain", "delete"] = "list"
     teamspace: Name | None = None
     table: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: tuple[Name, Name] | None = None
+    """The `next` of the page before."""
+    columns: dict[Name, ColumnSpec] = field(default_factory=dict)
+    """Of `create`: its columns, with their types."""
+    key: list[Name] = field(default_factory=list)
+    """Of `create`: the columns by which two rows are the same lead; absent: the first upload says."""
+    days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    """Of `retain`: leads go so many days after they were added; null: they stay."""
+    cancel: bool = False
+    """Of `delete`: cancel the jobs on it and wait for their end."""
+    dry_run: bool = False
+    """Of `delete`: only say what would go."""
+
+    def __post_init__(self) -> None:
+        if self.action != "list" and (self.teamspace is None or self.table is None):
+            raise ValueError("name the teamspace and the table")
+        for action, words in (("create", ("columns", "key")), ("retain", ("days",)), ("delete", ("cancel", "dry_run"))):
+            for word in words:
+                if self.action != action and getattr(self, word):
+                    raise ValueError(f"{word} goes with the action {action}")
 
 
 class Plans(ControlOperation[PlansReply], tag="plans", frozen=True, kw_only=True):

@@ -406,6 +406,10 @@ def test_teamspaces_tables_and_providers_are_listed(leadline: Leadline, daemon: 
         "TEAMSPACE  TABLE     LEADS  JOBS  CREATED   COLUMNS",
         "acme       見込み客  5,000     0  17:30:00  email (text), size (s/m)",
     ]
+    assert leadline("tables", "describe", "見込み客", "--teamspace", "acme").out.splitlines()[:2] == [
+        "Table 見込み客 of acme: 5,000 leads.",
+        "  Made 1 min ago (17:30:00).",
+    ]
     daemon.on(Providers, lambda _: ProvidersReply(line=0, providers=[provider()]))
     assert json.loads(leadline("providers", "snov", "--json").out)["limits"][0]["charged"] == 15
     assert daemon.requests[-1] == Providers(name="snov")

@@ -22,6 +22,7 @@ from leadline.actors import views
 from leadline.actors.dispatcher import unavailable
 from leadline.actors.submitters import Submitters
 from leadline.actors.supervisor import CHAIN, NOOP, Supervisor
+from leadline.actors.table_operations import TableOperations
 from leadline.core.effects import Receipt
 from leadline.core.events import CancelAsked, Key, NewJob, PauseSet
 from leadline.core.forecast import why
@@ -30,11 +31,12 @@ from leadline.core.rate_limit import BucketLimit
 from leadline.core.scheduler import Scheduler
 from leadline.ports.control import Act
 from leadline.ports.store import Fenced, JobFilter, OutcomeUnknown, Store, StoredJob, Unavailable
+from leadline.ports.tables import Tables
 from leadline.ports.work import ChainNotes, JobKind, Prepared, Rerun
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import body_of
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.ids import Instant, JobId, TableId
+from leadline_protocol.ids import Instant, JobId
 
 log = structlog.get_logger(__name__)
 
@@ -77,12 +79,9 @@ class Surroundings(Protocol):
         """The database as it is now."""
         ...
 
-    async def tables(self, teamspace: str | None, table: str | None) -> Sequence[wire.TableView]:
-        """Tables by teamspace and name."""
-        ...
-
-    async def table_id(self, teamspace: str | None, table: str) -> TableId:
-        """The number of a table. Raises Refused: unknown_table, or bad_request where no teamspace is named."""
+    @property
+    def tables(self) -> Tables:
+        """The tables of all teamspaces."""
         ...
 
     async def refused(self, job: JobId, after: int) -> Sequence[wire.RefusedRow]:
@@ -153,6 +152,7 @@ class Operations:
         self._decode = decode
         self._told_of_loss = -LOST_LOG_SECONDS
         self.submitters: Final = Submitters(self._ask_submitters)
+        self._of_tables: Final = TableOperations(supervisor, store, surroundings.tables, self._views)
         self._handlers: Final[dict[type[wire.Operation[wire.Reply]], Callable[..., Awaitable[wire.Reply]]]] = {
             wire.Ping: self._ping,
             wire.Get: self._get,
@@ -358,22 +358,26 @@ class Operations:
         families = () if operation.family is None else (Family[operation.family.upper()],)
         table = None
         if operation.table is not None:
-            table = await self._around.table_id(operation.teamspace, operation.table)
+            if operation.teamspace is None:
+                raise Refused(ErrorCode.BAD_REQUEST, "name the teamspace whose table it is", at="teamspace")
+            table = await self._around.tables.find(operation.teamspace, operation.table)
         states = () if operation.state is None else (JobState(operation.state),)
         which = JobFilter(operation.teamspace, table, families, states, None, operation.before, operation.limit + 1)
         found = list(await self._store.jobs(which))
         page = found[: operation.limit]
         following = page[-1].id if len(found) > operation.limit else None
+        return wire.JobList(line=line, jobs=await self._views(page), next=following, ref=operation.ref)
+
+    async def _views(self, page: Sequence[StoredJob]) -> list[wire.JobView]:
         live = [stored.id for stored in page if stored.state not in ENDED]
 
         def look(scheduler: Scheduler, now: Now) -> dict[JobId, views.Live | None]:
             return {job_id: self._live(scheduler, job_id, now) for job_id in live}
 
         seen = await self._supervisor.dispatcher.look(look) if live else {}
-        jobs = [
+        return [
             views.job_view(stored, self._families.get(stored.kind, "tables"), seen.get(stored.id)) for stored in page
         ]
-        return wire.JobList(line=line, jobs=jobs, next=following, ref=operation.ref)
 
     async def _why(self, operation: wire.Why, _: Peer, line: int) -> wire.Reply:
         stored = await self._stored(operation.job)
@@ -524,9 +528,11 @@ class Operations:
                 raise Refused(ErrorCode.UNKNOWN_PROVIDER, f"there is no provider {operation.name}", at="name")
         return wire.ProvidersReply(line=line, providers=found, ref=operation.ref)
 
-    async def _tables(self, operation: wire.Tables, _: Peer, line: int) -> wire.Reply:
-        found = await self._around.tables(operation.teamspace, operation.table)
-        return wire.TablesReply(line=line, tables=list(found), ref=operation.ref)
+    async def _tables(self, operation: wire.Tables, peer: Peer, line: int) -> wire.Reply:
+        async def record(target: str, detail: str) -> None:
+            await self._around.record(_act(operation, peer, target, detail))
+
+        return await self._of_tables.perform(operation, record, line)
 
     async def _plans(self, operation: wire.Plans, peer: Peer, line: int) -> wire.Reply:
         if operation.key is not None:

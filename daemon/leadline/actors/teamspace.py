@@ -35,7 +35,7 @@ from leadline.core.model import SECOND, Counts, JobState, StopCause, Wait
 from leadline.core.rate_limit import Cost
 from leadline.ports.clock import Clock
 from leadline.ports.store import AttemptRetired, Fenced, OutcomeUnknown, StoredJob, Unavailable
-from leadline.ports.work import Finished, JobKind, Stopped
+from leadline.ports.work import Finished, JobFailed, JobKind, Stopped
 from leadline_protocol.errors import JobReason, Refused
 from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TeamspaceId
 
@@ -323,6 +323,8 @@ class TeamspaceActor:
             return None, ""
         counts = self._counts(order.job)
         for each in raised:
+            if isinstance(each, JobFailed):
+                return Finished(JobState.FAILED, counts, each.reason, str(each)), ""
             if isinstance(each, Refused):  # what held at the submission does not any more: a column is gone
                 return Finished(JobState.FAILED, counts, JobReason.ERROR, str(each)), ""
         story = "".join(traceback.format_exception(error))

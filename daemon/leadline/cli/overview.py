@@ -1,4 +1,4 @@
-"""What there is: `status`, `teamspaces`, `providers`, `tables` and `plans`."""
+"""What there is: `status`, `teamspaces`, `providers` and `plans`."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,7 +13,6 @@ from leadline.cli.daemon import Misused, Placed, control
 from leadline.cli.jobs import Json
 from leadline.cli.words import ago, clock, counted, number, per, shown, size, span
 from leadline_protocol.messages import (
-    ColumnView,
     FamilyStatus,
     LimitView,
     Plans,
@@ -22,12 +21,9 @@ from leadline_protocol.messages import (
     ProviderView,
     Status,
     StatusReply,
-    Tables,
     Teamspaces,
     TeamspaceView,
 )
-
-OfTeamspace = Annotated[str | None, Parameter(help="Only this teamspace.")]
 
 
 def status(*, place: Placed, json: Json = False) -> int:
@@ -204,43 +200,6 @@ def limit_words(limit: LimitView, now: datetime) -> str:
             return (
                 f"{counted(limit.amount, limit.unit)} per {per(limit.per_seconds or 0)}, {number(limit.charged)} taken"
             )
-
-
-def tables(
-    *,
-    place: Placed,
-    teamspace: OfTeamspace = None,
-    table: Annotated[str | None, Parameter(help="Only tables of this name.")] = None,
-    json: Json = False,
-) -> None:
-    """List the tables with their columns."""
-    with control(place) as daemon:
-        views = daemon.client.call(Tables(teamspace=teamspace, table=table)).tables
-    if json:
-        for view in views:
-            terminal.json_line(view)
-        return
-    now = terminal.now()
-    terminal.columns(
-        ("TEAMSPACE", "TABLE", "LEADS", "JOBS", "CREATED", "COLUMNS"),
-        [
-            (
-                shown(view.teamspace),
-                shown(view.table),
-                number(view.leads),
-                number(view.jobs),
-                clock(view.created_at, now),
-                ", ".join(map(_column, view.columns)),
-            )
-            for view in views
-        ],
-        right=("LEADS", "JOBS"),
-    )
-
-
-def _column(column: ColumnView) -> str:
-    kind = column.type if isinstance(column.type, str) else "/".join(column.type)
-    return shown(f"{column.name} ({kind})")
 
 
 def plans(

@@ -36,6 +36,14 @@ class AccountClosed(LeadlineError):
     """The provider account cannot be used: there is none of that name, or its key was refused."""
 
 
+class JobFailed(LeadlineError):
+    """The job itself fails, for a reason of its own; what it has stored stays."""
+
+    def __init__(self, reason: JobReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Prepared(Struct, frozen=True):
     """A submission that can work, and what must be stored with it."""
 

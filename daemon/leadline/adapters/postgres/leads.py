@@ -65,6 +65,8 @@ SETS: Final = frozenset({"formula"})
 
 QUERIES: Final = parse((files(__package__) / "leads.sql").read_text(encoding="utf-8"))
 
+LIFE: Final = parse((files(__package__) / "tables.sql").read_text(encoding="utf-8"))
+
 STATEMENTS: Final[Mapping[str, str]] = {
     name: QUERIES[name].sql for name in (DECLARE_COLUMNS, MAKE_TABLE, ATTACH_LIST, ATTACH_FILE)
 }
@@ -86,7 +88,7 @@ class PostgresLeads:
         """A table as it is now."""
         async with self._store.read() as connection:
             row = await connection.fetchrow(QUERIES["table_by_name"].sql, teamspace, name)
-        return None if row is None else _table(row)
+        return None if row is None else table_of(row)
 
     async def table_by_id(self, table: TableId) -> Table:
         """The same by its number."""
@@ -98,11 +100,10 @@ class PostgresLeads:
         async with self._store.read() as connection:
             return TableId(await connection.fetchval(QUERIES["new_table_id"].sql))
 
-    async def tables(self, teamspace: str | None, name: str | None) -> Sequence[tuple[Table, int, int]]:
-        """Tables by teamspace and name, each with how many leads and how many live jobs it has."""
+    async def was_deleted(self, table: TableId) -> bool:
+        """Whether there was a table of that number, which is gone."""
         async with self._store.read() as connection:
-            rows = await connection.fetch(QUERIES["list_tables"].sql, teamspace, name)
-        return [(_table(row), row["leads"], row["jobs"]) for row in rows]
+            return bool(await connection.fetchval(LIFE["was_deleted"].sql, table))
 
     # -- lists ------------------------------------------------------------------------------------------------------
 
@@ -320,6 +321,8 @@ class PostgresWork:
         await self._connection.copy_records_to_table("lead", records=new, columns=("table_id", "id", "data"))
         await self._connection.copy_records_to_table("lead_key", records=keys, columns=("table_id", "key_hash", "lead"))
         await self._connection.execute(QUERIES["advance_table"].sql, table.id, number)
+        if new:
+            await self._connection.execute(LIFE["note_day"].sql, table.id, new[0][1])
         if there and on_duplicate != "skip":
             query = QUERIES["update_leads" if on_duplicate == "update" else "fill_leads"].sql
             leads = [lead for _, lead, _ in there]
@@ -382,10 +385,11 @@ class PostgresWork:
 async def _table_by_id(connection: Connection, table: TableId) -> Table:
     row = await connection.fetchrow(QUERIES["table_by_id"].sql, table)
     assert row is not None, f"table {table} was there when its job was admitted"
-    return _table(row)
+    return table_of(row)
 
 
-def _table(row: Any) -> Table:
+def table_of(row: Any) -> Table:
+    """A table from its row."""
     return Table(
         TableId(row["id"]),
         row["teamspace"],

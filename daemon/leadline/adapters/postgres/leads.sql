@@ -13,14 +13,6 @@ FROM lead_table WHERE id = $1
 -- name: new_table_id
 SELECT nextval(pg_get_serial_sequence('lead_table', 'id'))
 
--- name: list_tables
--- Counts come from the numbering of the leads: exact until leads can be deleted one by one.
-SELECT id, teamspace, name, columns::text AS columns, key_columns, created, NULL::bigint AS uploading,
-    next_lead - 1 AS leads, (SELECT count(*) FROM job WHERE job.table_id = lead_table.id) AS jobs
-FROM lead_table
-WHERE ($1::text IS NULL OR teamspace = $1) AND ($2::text IS NULL OR name = $2)
-ORDER BY teamspace, name
-
 -- name: make_table
 INSERT INTO lead_table (id, teamspace, name) VALUES ($1::bigint, $2::text, $3::text)
 ON CONFLICT (teamspace, name) DO NOTHING

@@ -189,8 +189,8 @@ class LeadStore(Protocol):
         """A number for a table that does not exist yet."""
         ...
 
-    async def tables(self, teamspace: str | None, name: str | None) -> Sequence[tuple[Table, int, int]]:
-        """Tables by teamspace and name, each with how many leads and how many live jobs it has."""
+    async def was_deleted(self, table: TableId) -> bool:
+        """Whether there was a table of that number, which is gone."""
         ...
 
     async def freeze_now(self, table: Table, where: Compiled | None, first: int | None) -> tuple[JobList, bytes]:

@@ -22,7 +22,7 @@ from leadline.features.tables.columns import Column, ColumnType, declared_column
 from leadline.features.tables.expressions import Compiled, compile_expression
 from leadline.features.tables.ports import ATTACH_LIST, DECLARE_COLUMNS, JobList, LeadStore, Table, columns_json
 from leadline.ports.store import THIS_JOB
-from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun
+from leadline.ports.work import Attempt, ChainNotes, Finished, JobFailed, Prepared, Rerun
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, LeadReason, Refused
 from leadline_protocol.ids import AccountName, LeadId
@@ -183,7 +183,7 @@ async def table_of(leads: LeadStore, attempt: Attempt, name: str, into: Sequence
     The columns are declared with the job's admission, except where an earlier step of its chain had yet to make the
     table: then now.
     """
-    table = await leads.table(attempt.job.teamspace, name)
+    table = await submitted_for(leads, attempt, name)
     if table is None:
         raise Refused(ErrorCode.UNKNOWN_TABLE, f"there is no table {name}", at="table")
     present = {column.name: column for column in table.columns}
@@ -191,6 +191,15 @@ async def table_of(leads: LeadStore, attempt: Attempt, name: str, into: Sequence
     if any(column.name not in present for column in into):
         async with leads.work(attempt.job.id, attempt.number) as work:
             return await work.declare(table.id, into, None)
+    return table
+
+
+async def submitted_for(leads: LeadStore, attempt: Attempt, name: str) -> Table | None:
+    """The table that a job was submitted for. Raises JobFailed where that was deleted, whoever has its name now."""
+    table = await leads.table(attempt.job.teamspace, name)
+    own = attempt.job.table
+    if own is not None and (table is None or table.id != own) and await leads.was_deleted(own):
+        raise JobFailed(JobReason.TABLE_DELETED, f"the table {name} that it was submitted for was deleted")
     return table
 
 

@@ -30,9 +30,9 @@ from leadline.features.tables.reading import (
     UnreadableFileError,
     sniff,
 )
-from leadline.features.tables.selection import Database, ahead_of, finished
+from leadline.features.tables.selection import Database, ahead_of, finished, submitted_for
 from leadline.ports.store import THIS_JOB
-from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun, Stopped
+from leadline.ports.work import Attempt, ChainNotes, Finished, JobFailed, Prepared, Rerun, Stopped
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import TableId
@@ -117,8 +117,9 @@ class Upload:
     ) -> AsyncIterator[Counts]:
         """Read on behind the checkpoint; yields the counts whenever they have been stored."""
         leads, job = self._leads, attempt.job
-        table = await leads.table(job.teamspace, submission.table)
-        assert table is not None, "the admission of an upload makes its table"
+        table = await submitted_for(leads, attempt, submission.table)
+        if table is None:
+            raise JobFailed(JobReason.TABLE_DELETED, f"the table {submission.table} was deleted")
         plan = await anyio.to_thread.run_sync(_plan, path, submission, table)
         key = tuple(column.name for column in plan.key)
         if table.key_columns and key != table.key_columns:

@@ -1,0 +1,97 @@
+-- The life of tables: made, looked at, kept for so long, deleted.
+
+-- name: page_of_tables
+-- Tables behind ($3, $4) by teamspace and name. Leads are counted by their numbers, which have no gaps.
+SELECT id, teamspace, name, columns::text AS columns, key_columns, created, NULL::bigint AS uploading,
+    retention_days,    next_lead - first_lead AS leads, (SELECT count(*) FROM job WHERE job.table_id = lead_table.id) AS jobs
+FROM lead_table
+WHERE ($1::text IS NULL OR teamspace = $1) AND ($2::text IS NULL OR name = $2)
+    AND (teamspace, name) > (coalesce($3::text, ''), coalesce($4::text, ''))
+ORDER BY teamspace, name LIMIT $5
+
+-- name: create_table
+INSERT INTO lead_table (teamspace, name, columns, key_columns) VALUES ($1, $2, $3::text::jsonb, $4)
+ON CONFLICT (teamspace, name) DO NOTHING RETURNING id
+
+-- name: set_retention
+UPDATE lead_table SET retention_days = $2 WHERE id = $1
+
+-- name: delete_table
+-- The table is gone with this, unless a job on it is live; its leads are left to the sweeper.
+WITH gone AS (
+    DELETE FROM lead_table WHERE id = $1 AND NOT EXISTS (SELECT FROM job WHERE job.table_id = $1)
+    RETURNING id, teamspace, name, first_lead, next_lead
+)
+INSERT INTO deleted_table (id, teamspace, name, first_lead, next_lead)
+SELECT id, teamspace, name, first_lead, next_lead FROM gone RETURNING id
+
+-- name: sample
+-- Up to $2 leads of a table, evenly from the first to the last: how many those are, and the bytes of their cells.
+WITH chosen AS MATERIALIZED (
+    SELECT lead.data FROM lead_table
+    CROSS JOIN generate_series(0, least($2, next_lead - first_lead) - 1) AS place
+    JOIN lead ON lead.table_id = $1
+        AND lead.id = first_lead + place * (next_lead - first_lead) / least($2, next_lead - first_lead)
+    WHERE lead_table.id = $1
+)
+SELECT (SELECT count(*) FROM chosen) AS leads, (SELECT coalesce(sum(pg_column_size(data)), 0) FROM chosen) AS bytes,
+    (
+        SELECT coalesce(jsonb_object_agg(key, filled), '{}')::text FROM (
+            SELECT key, count(*) AS filled FROM chosen CROSS JOIN jsonb_each(data) WHERE value <> 'null' GROUP BY key
+        ) AS counted
+    ) AS filled
+
+-- name: was_deleted
+SELECT EXISTS (SELECT FROM deleted_table WHERE id = $1)
+
+-- name: tables_to_sweep
+SELECT id, first_lead, next_lead FROM deleted_table WHERE NOT swept ORDER BY id
+
+-- name: is_swept
+UPDATE deleted_table SET swept = true WHERE id = $1
+
+-- name: forget_deleted
+-- Tables that were deleted before $1 and that no job is on its way to.
+DELETE FROM deleted_table
+WHERE swept AND deleted < to_timestamp($1) AND NOT EXISTS (SELECT FROM job WHERE job.table_id = deleted_table.id)
+
+-- name: sweep_keys
+-- Of the next $4 keys behind $2 remove those of leads below $3; returns the last that was looked at.
+WITH page AS MATERIALIZED (
+    SELECT key_hash, lead FROM lead_key WHERE table_id = $1 AND key_hash > $2 ORDER BY key_hash LIMIT $4
+), gone AS (
+    DELETE FROM lead_key USING page
+    WHERE lead_key.table_id = $1 AND lead_key.key_hash = page.key_hash AND page.lead < $3
+)
+SELECT key_hash FROM page ORDER BY key_hash DESC LIMIT 1
+
+-- name: sweep_leads
+-- Remove the leads from $2 to below $3.
+DELETE FROM lead WHERE table_id = $1 AND id >= $2 AND id < $3
+
+-- name: begin_at
+-- The leads below $2 are gone.
+UPDATE lead_table SET first_lead = $2 WHERE id = $1 AND first_lead < $2
+
+-- name: sweep_days
+-- The days whose leads are gone, or all of a table that is.
+DELETE FROM lead_day WHERE table_id = $1 AND ($2::integer IS NULL OR day < (now() AT TIME ZONE 'UTC')::date - $2)
+
+-- name: tables_with_retention
+-- A page of tables by number, for whoever knows what holds where a table says nothing.
+SELECT id, teamspace, retention_days FROM lead_table WHERE id > $1 AND first_lead < next_lead ORDER BY id LIMIT $2
+
+-- name: outlived
+-- Of these tables ($1) with their days ($2) those that have leads which are older: from where to below which.
+SELECT lead_table.id, lead_table.first_lead, given.days, coalesce(kept.first_lead, next_lead) AS kept_from
+FROM unnest($1::bigint[], $2::integer[]) AS given (id, days) JOIN lead_table USING (id)
+LEFT JOIN LATERAL (
+    SELECT min(lead_day.first_lead) AS first_lead FROM lead_day
+    WHERE lead_day.table_id = lead_table.id AND day >= (now() AT TIME ZONE 'UTC')::date - given.days
+) AS kept ON true
+WHERE coalesce(kept.first_lead, next_lead) > lead_table.first_lead
+
+-- name: note_day
+-- Lead $2 is the first of today, unless there was one before.
+INSERT INTO lead_day (table_id, day, first_lead) VALUES ($1, (now() AT TIME ZONE 'UTC')::date, $2)
+ON CONFLICT (table_id, day) DO NOTHING
