@@ -30,6 +30,7 @@ import structlog
 
 from leadline import config as configuration
 from leadline import plans
+from leadline.actors import views
 from leadline.actors.announcer import Announcer
 from leadline.actors.operations import Operations
 from leadline.actors.pace import Progress
@@ -47,7 +48,8 @@ from leadline.adapters.system_clock import SystemClock
 from leadline.adapters.systemd import ServiceManager, activated_sockets
 from leadline.adapters.upload_folder import UploadFolder
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
-from leadline.core.events import AccountLearned
+from leadline.core.events import AccountLearned, CancelAsked, NewJob
+from leadline.core.forecast import why
 from leadline.core.model import SECOND
 from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit
 from leadline.features.tables.asking import Endpoint
@@ -58,6 +60,7 @@ from leadline.features.tables.life import TableLife
 from leadline.features.tables.provider_modules import ModuleFaultsError, preset, preset_names, read_module
 from leadline.features.tables.requests import Access
 from leadline.features.tables.selection import Allowance, Database
+from leadline.features.tables.trial import Try
 from leadline.features.tables.upload import Upload
 from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
@@ -83,6 +86,12 @@ SECONDS_PER_HOUR: Final = 3_600
 SECONDS_PER_DAY: Final = 86_400
 HOUSEKEEPING_SECONDS: Final = SECONDS_PER_DAY
 SWEEP_RETRY_SECONDS: Final = 10.0
+TRY_TEAMSPACE: Final = "leadline"
+"""Whose call a try is where nobody is named."""
+TRY_PERMIT_SECONDS: Final = 10.0
+"""So long a try waits for leave to call."""
+TRY_SECONDS_MAX: Final = 150.0
+"""From then on: a call and the polls for its result."""
 SUBMISSION_SECONDS_MAX: Final = SECONDS_PER_HOUR
 """Longer than it takes from the copy of an upload's file until its job is stored or refused."""
 
@@ -201,6 +210,7 @@ class Daemon:
         self._uploads = uploads
         self._embedded = embedded
         self._endpoints = endpoints_of(config)
+        self.tries: Final = Try(self.endpoints)
         self._control = PostgresControl(store)
         self._table_store = PostgresTables(store)
         self.tables: Final = TableLife(self._table_store, leads.table, self.retention_days)
@@ -276,6 +286,39 @@ class Daemon:
         async with self._changing:
             await self._control.override(scope, name, wanted.key, value, act)
             await self.supervisor.reload(await self.setting())
+
+    async def try_provider(self, wanted: wire.Providers, uid: int) -> wire.Tried:
+        """Make one real call to a provider, as a job, and wait for what comes of it. Raises Refused."""
+        assert wanted.name is not None
+        assert wanted.lead is not None
+        teamspace = wanted.teamspace or TRY_TEAMSPACE
+        trial = self.tries.begin(wanted.name, teamspace, wanted.lead)
+        kind = next(number for number, each in self.supervisor.works.items() if each is self.tries)
+        try:
+            (receipt,) = await self.supervisor.dispatcher.submit([NewJob(teamspace, kind, trial.payload, uid=uid)])
+            if isinstance(receipt, Refused):
+                raise receipt
+            with anyio.move_on_after(TRY_PERMIT_SECONDS):
+                await trial.until_called()
+            if trial.called:
+                with anyio.move_on_after(TRY_SECONDS_MAX):
+                    await trial.ended.wait()
+            if not trial.ended.is_set():
+                raise await self._given_up(receipt.job)
+        finally:
+            self.tries.forget(trial)
+        if isinstance(trial.outcome, wire.Tried):
+            return trial.outcome
+        raise trial.outcome or Refused(ErrorCode.BUSY, f"job {receipt.job}, the try, was stopped", retry_after=1.0)
+
+    async def _given_up(self, job: JobId) -> Refused:
+        """End a try that takes too long, and say what held it up."""
+        dispatcher = self.supervisor.dispatcher
+        told = await dispatcher.look(lambda scheduler, now: why(scheduler, job, now))
+        await dispatcher.tell(CancelAsked(job, force=True))
+        reasons = [each.message or each.reason for each in map(views.wait, told.blockers)]
+        message = "; ".join(reasons) or "the provider takes too long"
+        return Refused(ErrorCode.BUSY, f"there was no call: {message}", retry_after=TRY_PERMIT_SECONDS)
 
     def _configured(self, provider: str) -> "_Configured":
         found = _configured_accounts(self.config, self._endpoints).get(AccountName(provider))
@@ -494,7 +537,11 @@ async def daemon(
         running = Daemon(config, config_path, store, leads, uploads, embedded=config.database.url is None)
         client = await stack.enter_async_context(provider_http())
         database = Database(running.database_allowance)
-        kinds = [*table_kinds(database, leads, uploads, state_dir, running.endpoints), *extra_kinds(store)]
+        kinds = [
+            *table_kinds(database, leads, uploads, state_dir, running.endpoints),
+            running.tries,
+            *extra_kinds(store),
+        ]
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
             place=place,
@@ -573,7 +620,7 @@ def endpoints_of(config: Config) -> Mapping[str, Endpoint]:
             found[name] = _endpoint(name, provider)
         except ModuleFaultsError as error:
             path = f"providers.{name}.module"
-            faults += [configuration.Fault(path, f"{fault.path}: {fault.message}") for fault in error.faults]
+            faults += [configuration.Fault(path, str(fault)) for fault in error.faults]
         except KeyError:
             message = f"there is no preset {provider.preset}; there are {', '.join(preset_names())}"
             faults.append(configuration.Fault(f"providers.{name}.preset", message))

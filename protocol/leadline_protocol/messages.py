@@ -652,10 +652,43 @@ class ProviderView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=Tr
     message: str | None = None
 
 
+class TriedCall(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One request of a try, as it was sent but for the key, and what came of it."""
+
+    method: str
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str | None = None
+    status: int | None = None
+    """Absent where no answer came."""
+    answer: str | None = None
+    """The beginning of it."""
+    seconds: float
+    """From the request to the end of its answer."""
+    verdict: str
+    """What the daemon makes of it, for people."""
+
+
+class Tried(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What came of a try."""
+
+    job: JobId
+    """A try is a job: its history tells of it later."""
+    provider: str
+    """The account whose limits were charged."""
+    outcome: str
+    """done, not_found, pending (the provider still works on it), throttled, used_up, invalid_key, failed or unknown."""
+    calls: list[TriedCall]
+    values: dict[str, Any] = field(default_factory=dict)
+    """Output of the module → its value."""
+
+
 class ProvidersReply(Reply, frozen=True, kw_only=True):
     """Provider accounts by name."""
 
     providers: list[ProviderView]
+    tried: Tried | None = None
+    """Only where a provider was to be tried."""
     ref: Ref = None
 
 
@@ -893,9 +926,24 @@ class Teamspaces(ControlOperation[TeamspacesReply], tag="teamspaces", frozen=Tru
 
 
 class Providers(ControlOperation[ProvidersReply], tag="providers", frozen=True, kw_only=True):
-    """The provider accounts, their limits and who waits."""
+    """The provider accounts, their limits and who waits; with `action` try, first one real call to one of them.
+
+    The call waits for a permit and is charged like any other. The answer comes when there is one, or refused as busy
+    where there is no permit for ten seconds.
+    """
 
     name: Name | None = None
+    action: Literal["list", "try"] = "list"
+    lead: dict[str, Any] | None = None
+    """To try: the module's inputs by name; an endpoint that is asked by prompts has the input `prompt`."""
+    teamspace: Name | None = None
+    """To try: as a call of this teamspace, with its own key where it has one; absent: `leadline`."""
+
+    def __post_init__(self) -> None:
+        if self.action == "try" and (self.name is None or self.lead is None):
+            raise ValueError("to try a provider give name and lead")
+        if self.action != "try" and (self.lead is not None or self.teamspace is not None):
+            raise ValueError("lead and teamspace go with action = try")
 
 
 class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=True):

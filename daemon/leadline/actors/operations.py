@@ -100,6 +100,10 @@ class Surroundings(Protocol):
         """Set the limit that `wanted` names, or take it back, and record the act. Raises Refused."""
         ...
 
+    async def try_provider(self, wanted: wire.Providers, uid: int) -> wire.Tried:
+        """Make one real call to a provider, for a user. Raises Refused."""
+        ...
+
     async def record(self, act: Act) -> None:
         """Write down what is about to be done."""
         ...
@@ -517,7 +521,12 @@ class Operations:
             slots={family.word: slots for family, slots in limits.slots.items() if slots is not None},
         )
 
-    async def _providers(self, operation: wire.Providers, _: Peer, line: int) -> wire.Reply:
+    async def _providers(self, operation: wire.Providers, peer: Peer, line: int) -> wire.Reply:
+        tried = None
+        if operation.action == "try":
+            await self._around.record(_act(operation, peer, f"provider {operation.name}", "try"))
+            tried = await self._around.try_provider(operation, peer.uid)
+
         def look(scheduler: Scheduler, now: Now) -> list[wire.ProviderView]:
             return _providers(scheduler, now, in_use=False)
 
@@ -526,7 +535,7 @@ class Operations:
             found = [view for view in found if view.provider == operation.name]
             if not found:
                 raise Refused(ErrorCode.UNKNOWN_PROVIDER, f"there is no provider {operation.name}", at="name")
-        return wire.ProvidersReply(line=line, providers=found, ref=operation.ref)
+        return wire.ProvidersReply(line=line, providers=found, tried=tried, ref=operation.ref)
 
     async def _tables(self, operation: wire.Tables, peer: Peer, line: int) -> wire.Reply:
         async def record(target: str, detail: str) -> None:

@@ -69,7 +69,7 @@ _COMMANDS: Final[Sequence[tuple[Group, str, str, str]]] = (
     (_QUEUE, "resume", "control:resume", "Let go on what was paused or held."),
     (_QUEUE, "teamspaces", "overview:teamspaces", "List teamspaces and what each has in the queue."),
     (_QUEUE, "tables", "tables:tables", "List tables; describe, create, keep for so long or delete one."),
-    (_QUEUE, "providers", "overview:providers", "List providers, their limits, and who waits for them."),
+    (_QUEUE, "providers", "providers:providers", "List providers and who waits for them; check a module, or try one."),
     (_QUEUE, "plans", "overview:plans", "Show the limits in force and where each comes from, or set one."),
     (_SERVICE, "serve", "service:serve", "Run the daemon."),
     (_SERVICE, "status", "overview:status", "Tell how the daemon is."),

@@ -21,6 +21,9 @@ from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, SYSTEM_RUNTIME, SYSTE
 from leadline_protocol.blocking import BlockingClient
 from leadline_protocol.errors import Unreachable
 
+TIMEOUT_SECONDS: Final = 30.0
+"""What the daemon is given to answer."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -90,9 +93,9 @@ def _homes(place: Place) -> list[_Home]:
 
 
 @contextmanager
-def control(place: Place) -> Iterator[Daemon]:
-    """A connection to the control socket; raises NoDaemon."""
-    with _connected(place, (CONTROL_SOCKET,)) as daemon:
+def control(place: Place, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Daemon]:
+    """A connection to the control socket, where an answer may take so long; raises NoDaemon."""
+    with _connected(place, (CONTROL_SOCKET,), timeout_seconds) as daemon:
         yield daemon
 
 
@@ -110,12 +113,12 @@ def find_socket(place: Place) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _connected(place: Place, names: tuple[str, ...]) -> Iterator[Daemon]:
+def _connected(place: Place, names: tuple[str, ...], timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Daemon]:
     failures: list[tuple[Path, Unreachable]] = []
     for home in _homes(place):
         for name in names:
             path = home.runtime_dir / name
-            connecting = BlockingClient.connect(path)
+            connecting = BlockingClient.connect(path, timeout_seconds=timeout_seconds)
             try:
                 client = connecting.__enter__()
             except Unreachable as unreachable:

@@ -1,4 +1,4 @@
-"""What there is: `status`, `teamspaces`, `providers` and `plans`."""
+"""What there is: `status`, `teamspaces` and `plans`; and how providers are shown."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,7 +17,6 @@ from leadline_protocol.messages import (
     LimitView,
     Plans,
     PlanView,
-    Providers,
     ProviderView,
     Status,
     StatusReply,
@@ -134,19 +133,6 @@ def _teamspaces(place: Placed) -> Iterator[TeamspaceView]:
             after = page.next
             if after is None:
                 return
-
-
-def providers(
-    name: Annotated[str | None, Parameter(help="Only this one.")] = None, /, *, place: Placed, json: Json = False
-) -> None:
-    """List the providers, their limits and how full they are, and who waits for them."""
-    with control(place) as daemon:
-        views = daemon.client.call(Providers(name=name)).providers
-    if json:
-        for view in views:
-            terminal.json_line(view)
-        return
-    provider_list(views, terminal.now())
 
 
 def provider_list(views: list[ProviderView], now: datetime) -> None:

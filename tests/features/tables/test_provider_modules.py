@@ -42,7 +42,7 @@ company = { select = "data.company" }
 def faults(text: str) -> dict[str, str]:
     with pytest.raises(ModuleFaultsError) as caught:
         read_module(text, file="m.toml")
-    assert str(caught.value).startswith("m.toml: ")
+    assert str(caught.value).startswith("m.toml:")
     return {fault.path: fault.message for fault in caught.value.faults}
 
 
@@ -96,6 +96,18 @@ B = { select = "b" }
         "response.columns.a.type",
         "response.columns.B",
     }
+
+
+def test_each_fault_names_its_line() -> None:
+    with pytest.raises(ModuleFaultsError) as caught:
+        read_module(SYNC.replace('["email"]', '["mail"]\nsurprise = 1'), file="m.toml")
+    assert str(caught.value).startswith("m.toml:5: surprise: there is no such key")
+    with pytest.raises(ModuleFaultsError) as caught:
+        read_module(SYNC.replace('["email"]', '["mail"]'), file="m.toml")
+    assert str(caught.value).splitlines() == [
+        "m.toml:6: request.path: there is no input or setting 'email'",
+        "m.toml:4: inputs[0]: 'mail' is nowhere in the request",
+    ]
 
 
 @pytest.mark.parametrize(

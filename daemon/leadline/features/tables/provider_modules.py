@@ -22,9 +22,11 @@ import jmespath
 import jmespath.exceptions
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from leadline.core.rate_limit import FLIGHT_SECONDS, Cost, Limit
 from leadline.features.tables.columns import Column, ColumnType, JsonValue
+from leadline.features.tables.module_lines import line_of, lines_of
 from leadline.features.tables.templates import TemplateFaultError, names_in, parse_json_template
 from leadline_protocol.errors import LeadlineError
 
@@ -197,13 +199,19 @@ class Fault(Struct, frozen=True):
 
     path: str
     message: str
+    line: int | None = None
+    """From 1; None where it is not the fault of one."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class ModuleFaultsError(LeadlineError):
     """A module file that cannot be used; holds all its faults."""
 
     def __init__(self, file: str, faults: Sequence[Fault]) -> None:
-        super().__init__("\n".join(f"{file}: {fault.path}: {fault.message}" for fault in faults))
+        places = [file if fault.line is None else f"{file}:{fault.line}" for fault in faults]
+        super().__init__("\n".join(f"{place}: {fault}" for place, fault in zip(places, faults, strict=True)))
         self.file: Final = file
         self.faults: Final = tuple(faults)
 
@@ -212,7 +220,7 @@ def read_module(text: str, *, file: str) -> ProviderModule:
     """The module that a TOML file describes.
 
     Raises:
-        ModuleFaultsError: it is not TOML, or not a module; with every fault, each with its path.
+        ModuleFaultsError: it is not TOML, or not a module; with every fault, each with its path and line.
 
     """
     try:
@@ -220,13 +228,13 @@ def read_module(text: str, *, file: str) -> ProviderModule:
     except tomllib.TOMLDecodeError as error:
         raise ModuleFaultsError(file, [Fault("", f"is not TOML: {error}")]) from None
     faults = list(_type_faults(ProviderModule, document, ""))
-    if faults:
-        raise ModuleFaultsError(file, faults)
-    module = msgspec.convert(document, ProviderModule)
-    faults = [*_shape_faults(module), *_template_faults(module)]
-    if faults:
-        raise ModuleFaultsError(file, faults)
-    return module
+    if not faults:
+        module = msgspec.convert(document, ProviderModule)
+        faults = [*_shape_faults(module), *_template_faults(module)]
+        if not faults:
+            return module
+    lines = lines_of(text)
+    raise ModuleFaultsError(file, [replace(fault, line=line_of(fault.path, lines)) for fault in faults])
 
 
 def preset_names() -> tuple[str, ...]:
