@@ -68,12 +68,12 @@ async def evaluate(
     connection: "asyncpg.Connection[Any]", text: str, *leads: dict[str, Any]
 ) -> list[tuple[object, str | None]]:
     """(the cell that the expression makes, why the lead fails) for each lead, all in one statement."""
-    compiled = compile_expression(text, COLUMNS, field="formula", first_parameter=2)
+    compiled = compile_expression(text, COLUMNS, field="formula")
     rows = await connection.fetch(
         f"SELECT {compiled.json} AS cell, {compiled.fails or 'NULL::text'} AS fails, {compiled.value} IS NULL AS empty"
-        " FROM unnest($1::jsonb[]) WITH ORDINALITY AS lead(data, id) ORDER BY id",
+        " FROM (SELECT $1::text[]) AS given, unnest($2::jsonb[]) WITH ORDINALITY AS lead(data, id) ORDER BY id",
+        compiled.parameters,
         [json.dumps(lead) for lead in leads],
-        *compiled.parameters,
     )
     for row in rows:
         assert compiled.fails is not None or row["fails"] is None
@@ -213,16 +213,16 @@ async def test_the_statement_of_a_formula_writes_each_lead_once_and_leaves_the_f
     connection: "asyncpg.Connection[Any]",
 ) -> None:
     """The statement in which formulas run, as the docstring of Compiled allows it."""
-    compiled = compile_expression("n / m", COLUMNS, field="formula", first_parameter=3)
+    compiled = compile_expression("n / m", COLUMNS, field="formula")
     await connection.execute(
         """INSERT INTO lead SELECT 7, i, jsonb_build_object('n', i, 'm', i % 10) FROM generate_series(1, 100) AS i"""
     )
     status = await connection.execute(
-        f"UPDATE lead SET data = jsonb_set(data, ARRAY[$2::text], coalesce({compiled.json}, 'null'))"
-        f" WHERE table_id = $1 AND ({compiled.fails}) IS NULL",
+        f"UPDATE lead SET data = jsonb_set(data, ARRAY[$3::text], coalesce({compiled.json}, 'null'))"
+        f" FROM (SELECT $1::text[]) AS given WHERE table_id = $2 AND ({compiled.fails}) IS NULL",
+        compiled.parameters,
         7,
         "ratio",
-        *compiled.parameters,
     )
     assert status == "UPDATE 90"
     rows = await connection.fetch("SELECT id, data->>'ratio' AS ratio FROM lead WHERE table_id = 7 ORDER BY id")

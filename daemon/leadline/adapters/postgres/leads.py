@@ -2,8 +2,8 @@
 
 Reading is done on any connection. Writing happens in work transactions of an attempt, each of which holds the
 attempt's row, so that nothing of a killed attempt lands after it was retired. What a tenant wrote, a filter or a
-formula, runs as the role leadline_expressions, which can read leads and write their data and reach nothing else, with
-a bound on its time; that is the second wall behind the parser that compiled it.
+formula, runs as the role leadline_expressions, which can read leads and write their data and reach nothing else, and
+the session bounds its time; that is the second wall behind the parser that compiled it.
 
 Lists travel as text, one string of numbers per chunk: asyncpg encodes an array of 5,000 integers element by element,
 a string at once.
@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.resources import files
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 
 from leadline.adapters.postgres.pool import Connection
@@ -39,7 +40,7 @@ from leadline.features.tables.ports import (
     columns_json,
 )
 from leadline.features.tables.reading import RefusedRow
-from leadline_protocol.errors import LeadReason
+from leadline_protocol.errors import ErrorCode, LeadReason, Refused
 from leadline_protocol.ids import CallId, Instant, JobId, LeadId, TableId
 
 CHUNK_LEADS: Final = 5_000
@@ -50,15 +51,6 @@ REFUSED_ROWS_MAX: Final = 1_000
 
 REFUSED_BYTES_MAX: Final = 1 << 20
 """Their text in one page, but for the row that goes beyond: a page is one line on a socket."""
-
-EXPRESSION_SECONDS_MAX: Final = 60
-"""A chunk of a formula takes tens of milliseconds; a filter over millions of leads some seconds."""
-
-AS_EXPRESSION: Final = (
-    "SET LOCAL ROLE leadline_expressions;"
-    f" SET LOCAL statement_timeout = '{EXPRESSION_SECONDS_MAX}s'; SET LOCAL TimeZone = 'UTC'"
-)
-AS_OURSELVES: Final = "RESET ROLE"
 
 SETS: Final = frozenset({"formula"})
 """Kinds of job that store results of exceptions only."""
@@ -148,14 +140,13 @@ class PostgresLeads:
 
     async def matching(self, table: Table, ids: Sequence[LeadId], condition: Compiled) -> frozenset[LeadId]:
         """Those of these leads for which a condition is true."""
+        given = _Given(condition)
+        statement = (
+            f"SELECT id FROM lead WHERE table_id = {given.number(table.id)} AND id = ANY ({given.numbers(ids)})"  # noqa: S608  compiled
+            f" AND {_true(condition)}"
+        )
         async with self._store.read() as connection, connection.transaction(readonly=True):
-            await connection.execute(AS_EXPRESSION)
-            rows = await connection.fetch(
-                f"SELECT id FROM lead WHERE table_id = $1 AND id = ANY ($2::bigint[]) AND {_true(condition)}",  # noqa: S608  compiled
-                table.id,
-                ids,
-                *condition.parameters,
-            )
+            rows = await given.run(connection, statement, "id bigint", field="run_if")
         return frozenset(LeadId(row["id"]) for row in rows)
 
     # -- what earlier attempts left ---------------------------------------------------------------------------------
@@ -257,29 +248,25 @@ class PostgresWork:
         self, table: Table, leads: Sequence[LeadId], column: str, value: Compiled
     ) -> Mapping[LeadReason, Sequence[LeadId]]:
         """Write an expression's value into a column of these leads, in one statement."""
-        # The expression's own parameters begin at $4.
+        given = _Given(value)
+        table_id, ids, name = given.number(table.id), given.numbers(leads), given.text(column)
         reason = value.fails or "NULL::text"
-        await self._connection.execute(AS_EXPRESSION)
-        rows = await self._connection.fetch(
-            f"""
+        statement = f"""
             WITH judged AS MATERIALIZED (
                 SELECT lead.id, ({reason}) AS reason, ({value.json}) AS cell
-                FROM lead WHERE lead.table_id = $1 AND lead.id = ANY ($2::bigint[])
+                FROM lead WHERE lead.table_id = {table_id} AND lead.id = ANY ({ids})
             ), written AS (
-                UPDATE lead SET data = CASE WHEN judged.cell IS NULL THEN lead.data - $3::text
-                    ELSE lead.data || jsonb_build_object($3::text, judged.cell) END
-                FROM judged WHERE lead.table_id = $1 AND lead.id = judged.id AND judged.reason IS NULL
-                AND lead.data -> $3::text IS DISTINCT FROM judged.cell
+                UPDATE lead SET data = CASE WHEN judged.cell IS NULL THEN lead.data - {name}
+                    ELSE lead.data || jsonb_build_object({name}, judged.cell) END
+                FROM judged WHERE lead.table_id = {table_id} AND lead.id = judged.id AND judged.reason IS NULL
+                AND lead.data -> {name} IS DISTINCT FROM judged.cell
             )
             SELECT reason, count(*) AS leads, array_agg(id) FILTER (WHERE reason IS NOT NULL) AS ids
             FROM judged GROUP BY reason
-            """,  # noqa: S608  written anew by the compiler, every literal a parameter
-            table.id,
-            leads,
-            column,
-            *value.parameters,
+            """  # noqa: S608  written anew by the compiler, every literal a parameter
+        rows = await given.run(
+            self._connection, statement, "reason text, leads bigint, ids bigint[]", field="expression"
         )
-        await self._connection.execute(AS_OURSELVES)
         failed: dict[LeadReason, Sequence[LeadId]] = {
             LeadReason(row["reason"]): row["ids"] for row in rows if row["reason"] is not None
         }
@@ -402,23 +389,52 @@ def table_of(row: Any) -> Table:
 
 
 def _true(condition: Compiled) -> str:
-    """SQL that is true where the condition is, and names every parameter of it."""
+    """SQL that is true where the condition is."""
     return f"({condition.value})" if condition.fails is None else f"({condition.value}) AND ({condition.fails}) IS NULL"
+
+
+class _Given:
+    """The parameters of a statement with a compiled expression in it, and the way to carry it out.
+
+    Planned anew each time, Postgres takes the parameters for constants and folds them. Everything travels in one array
+    of texts because a function takes a fixed number of arguments.
+    """
+
+    def __init__(self, expression: Compiled | None) -> None:
+        self._parameters = list(expression.parameters) if expression is not None else []
+
+    def text(self, value: str) -> str:
+        """SQL that reads one more parameter."""
+        self._parameters.append(value)
+        return f"($1)[{len(self._parameters)}]"
+
+    def number(self, value: int) -> str:
+        """SQL that reads one more, a number."""
+        return f"{self.text(str(value))}::bigint"
+
+    def numbers(self, values: Sequence[int]) -> str:
+        """SQL that reads one more, an array of numbers."""
+        return f"string_to_array({self.text(','.join(map(str, values)))}, ',')::bigint[]"
+
+    async def run(self, connection: Connection, statement: str, row: str, *, field: str) -> Sequence["asyncpg.Record"]:
+        """The rows of the statement, which look like `row`. Raises Refused where they took too long to find."""
+        try:
+            return await connection.fetch(QUERIES["run_expression"].sql.format(row=row), statement, self._parameters)
+        except asyncpg.QueryCanceledError as error:
+            raise Refused(ErrorCode.BAD_EXPRESSION, f"given up by the database: {error}", at=field) from error
 
 
 async def _matching_leads(
     connection: Connection, table: Table, where: Compiled | None, first: int | None
 ) -> Sequence[int]:
-    # The filter's own parameters begin at $3.
-    parameters: tuple[object, ...] = ()
-    if where is None:
-        query = "SELECT id FROM lead WHERE table_id = $1 ORDER BY id LIMIT $2"
-    else:
-        query = f"SELECT id FROM lead WHERE table_id = $1 AND {_true(where)} ORDER BY id LIMIT $2"  # noqa: S608  compiled
-        parameters = where.parameters
-    await connection.execute(AS_EXPRESSION)
-    rows = await connection.fetch(query, table.id, first, *parameters)
-    await connection.execute(AS_OURSELVES)
+    given = _Given(where)
+    statement = f"SELECT id FROM lead WHERE table_id = {given.number(table.id)}"  # noqa: S608  compiled
+    if where is not None:
+        statement += f" AND {_true(where)}"
+    statement += " ORDER BY id"
+    if first is not None:
+        statement += f" LIMIT {given.number(first)}"
+    rows = await given.run(connection, statement, "id bigint", field="where")
     return [row["id"] for row in rows]
 
 

@@ -43,6 +43,10 @@ INSERT INTO upload_file (job, file, original) VALUES ($1::bigint, $2::text, $3::
 -- name: upload_file
 SELECT file, original FROM upload_file WHERE job = $1
 
+-- name: run_expression
+-- A statement with a compiled expression in it, whose rows look like {row}.
+SELECT * FROM run_expression($1, $2) AS found ({row})
+
 -- name: new_list
 SELECT nextval('lead_list_id')
 

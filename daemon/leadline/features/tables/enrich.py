@@ -31,7 +31,6 @@ from leadline.features.tables.ports import AnsweredCall, CutOff, JobList, LeadSt
 from leadline.features.tables.requests import Access
 from leadline.features.tables.results import Brought, ResultWriter
 from leadline.features.tables.selection import (
-    WHERE_PARAMETER,
     Database,
     ahead_of,
     compiled,
@@ -164,7 +163,7 @@ def plan_of(
     """
     into = declared_columns(submission.into)
     types = {column.name: column.type for column in columns.values()}
-    run_if = compiled(submission.run_if, types, None, "run_if", WHERE_PARAMETER, unknown_allowed=open_table)
+    run_if = compiled(submission.run_if, types, None, "run_if", unknown_allowed=open_table)
     if submission.module == AI_PROMPT:
         told = _params(submission.params, PromptParams)
         names = {*columns, *_placeholders(told.prompt)} if open_table else set(columns)

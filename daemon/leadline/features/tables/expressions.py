@@ -1,6 +1,6 @@
 """A filter or a formula → SQL that can reach nothing but the lead it stands on, and cannot fail a statement.
 
-`compile_expression("revenue / employees", columns)` gives two fragments over the table alias `lead`:
+`compile_expression("revenue / employees", columns, field="where")` gives fragments over the table alias `lead`:
 
     value   what the expression is worth for a lead; never raises
     fails   why it fails for a lead (a word of the lead reasons), NULL where it does not; None where it never can
@@ -12,7 +12,7 @@ from left to right, so `b <> 0 and a / b > 2` fails for no lead.
 
 The complication is trust: the text is a tenant's. Nothing of it reaches Postgres as text. sqlglot parses it; a first
 pass over the tokens and a second over the tree admit what is listed here, by name, and refuse everything else with its
-place; the SQL is then written anew from the tree, every literal and every column name as a bind parameter. What could
+place; the SQL is then written anew from the tree, every literal and every column name as a parameter. What could
 grow without bound (numbers, texts, patterns) has its bound at compile time or in its function.
 
 Numbers are Postgres' numeric throughout: 5 / 2 is 2.5. Timestamps are moments, read and written in UTC. `where` and
@@ -142,11 +142,7 @@ _NUMERAL: Final = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d{1,2})?", re.ASCII)
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """An expression, ready to stand in a statement over `lead`.
-
-    Whoever builds a statement from `fails` puts `value` (or `json`) into it as well: between them the three use every
-    parameter, and Postgres wants to see each one used. The statement must run with TimeZone UTC.
-    """
+    """An expression, ready to stand in a statement over `lead`; its `$1` is `parameters`, its TimeZone must be UTC."""
 
     value: str
     """SQL of `type`, NULL where the result is empty; where the lead fails it means nothing, and raises nothing."""
@@ -154,8 +150,8 @@ class Compiled(msgspec.Struct, frozen=True):
     """SQL of type text: a word of the lead reasons where the lead fails, else NULL. None: it fails for no lead."""
     json: str
     """SQL of type jsonb: `value` as a cell holds it (numbers to 20 decimals), NULL where it is empty."""
-    parameters: tuple[object, ...]
-    """The values of `$first_parameter` and on: str, Decimal, int, datetime.date and datetime.datetime."""
+    parameters: tuple[str, ...]
+    """What the array of texts `$1` holds: column names and literals, each cast to its type where it is read."""
     type: ColumnType
     columns: tuple[str, ...]
     """The columns that it reads, in the order of first use."""
@@ -167,7 +163,6 @@ def compile_expression(
     *,
     field: str,
     wants: ColumnType | None = None,
-    first_parameter: int = 1,
 ) -> Compiled:
     """The SQL of an expression over a table with these columns, for a result of type `wants` (None: of any type).
 
@@ -176,7 +171,7 @@ def compile_expression(
 
     """
     try:
-        return _compiled(text, tuple(columns.items()), wants, first_parameter)
+        return _compiled(text, tuple(columns.items()), wants)
     except _FaultError as fault:
         raise Refused(fault.code, fault.message, at=f"{field}:{fault.offset + 1}") from None
 
@@ -190,12 +185,10 @@ class _FaultError(Exception):
 
 
 @lru_cache(maxsize=2_048)
-def _compiled(
-    text: str, columns: tuple[tuple[str, ColumnType], ...], wants: ColumnType | None, first_parameter: int
-) -> Compiled:
+def _compiled(text: str, columns: tuple[tuple[str, ColumnType], ...], wants: ColumnType | None) -> Compiled:
     names = dict(columns)
     tree = _parsed(text, names)
-    compiler = _Compiler(names, first_parameter)
+    compiler = _Compiler(names)
     return compiler.finish(compiler.term(tree, 1), wants)
 
 
@@ -211,8 +204,9 @@ def _parsed(text: str, columns: Mapping[str, ColumnType]) -> "exp.Expr":
         raise _FaultError(f"longer than {CHARACTERS_MAX:,} characters", CHARACTERS_MAX)
     if not text.strip():
         raise _FaultError("is empty", 0)
-    if "\0" in text:
-        raise _FaultError("holds a NUL character", text.index("\0"))
+    for offset, character in enumerate(text):
+        if character == "\0" or "\ud800" <= character <= "\udfff":
+            raise _FaultError("holds a NUL, or half a surrogate pair", offset)
     dialect = Postgres()
     try:
         words = dialect.tokenize(text)
@@ -410,14 +404,12 @@ _NOUNS: Final[Mapping[ColumnType | None, str]] = {
 class _Compiler:
     """Compiles one tree; holds the parameters and the columns met on the way."""
 
-    def __init__(self, columns: Mapping[str, ColumnType], first_parameter: int) -> None:
+    def __init__(self, columns: Mapping[str, ColumnType]) -> None:
         self.types = columns
         self.folded: dict[str, list[str]] = {}
         for name in columns:
             self.folded.setdefault(name.casefold(), []).append(name)
-        self.first_parameter = first_parameter
-        self.parameters: list[object] = []
-        self.numbers: dict[tuple[str, object], str] = {}
+        self.parameters: dict[str, int] = {}
         self.used: dict[str, None] = {}
         self.nodes = 0
 
@@ -486,11 +478,8 @@ class _Compiler:
 
     def bind(self, value: object, sql_type: str) -> str:
         """The place of a parameter with this value."""
-        key = (sql_type, value)
-        if key not in self.numbers:
-            self.numbers[key] = f"${self.first_parameter + len(self.parameters)}::{sql_type}"
-            self.parameters.append(value)
-        return self.numbers[key]
+        place = f"($1)[{self.parameters.setdefault(str(value), len(self.parameters) + 1)}]"
+        return place if sql_type == "text" else f"{place}::{sql_type}"
 
     # Types.
 
@@ -565,7 +554,7 @@ class _Compiler:
         """An argument that must be of one type."""
         return self.as_type(self.child(node, argument, depth), wanted, f"{_function(node)} takes {_NOUNS[wanted]}")
 
-    def whole_number(self, node: "exp.Expr", argument: str, low: int, high: int) -> str:
+    def whole_number(self, node: "exp.Expr", argument: str, low: int, high: int) -> int:
         """An argument that must be written out as a whole number within bounds."""
         below = node.args[argument]
         self.nodes += 1
@@ -577,7 +566,7 @@ class _Compiler:
             raise _FaultError(
                 f"must be a whole number from {low:,} to {high:,}, written out", _offset(below, _offset(node))
             )
-        return self.bind(sign * int(written), "int")
+        return sign * int(written)
 
     # Leaves.
 
@@ -691,10 +680,10 @@ class _Compiler:
     @_compiles("Round", arguments="this decimals")
     def _round(self, node: "exp.Expr", depth: int) -> _Term:
         term = self.typed_child(node, "this", depth, ColumnType.NUMBER)
-        decimals = (
-            self.whole_number(node, "decimals", -DECIMALS_MAX, DECIMALS_MAX) if node.args.get("decimals") else "0"
-        )
-        return _over(f"round({term.sql}, {decimals})", ColumnType.NUMBER, term)
+        decimals = 0
+        if node.args.get("decimals"):
+            decimals = self.whole_number(node, "decimals", -DECIMALS_MAX, DECIMALS_MAX)
+        return _over(f"round({term.sql}, {self.bind(decimals, 'int')})", ColumnType.NUMBER, term)
 
     # Comparison and logic.
 
@@ -877,7 +866,7 @@ class _Compiler:
     def _substring(self, node: "exp.Expr", depth: int) -> _Term:
         term = self.typed_child(node, "this", depth, ColumnType.TEXT)
         places = [
-            self.whole_number(node, argument, low, TEXT_CHARACTERS_MAX)
+            self.bind(self.whole_number(node, argument, low, TEXT_CHARACTERS_MAX), "int")
             for argument, low in (("start", 1), ("length", 0))
             if node.args.get(argument)
         ]
@@ -889,16 +878,17 @@ class _Compiler:
     def _left(self, node: "exp.Expr", depth: int) -> _Term:
         term = self.typed_child(node, "this", depth, ColumnType.TEXT)
         count = self.whole_number(node, "expression", -TEXT_CHARACTERS_MAX, TEXT_CHARACTERS_MAX)
-        return _over(f"{_function(node)}({term.sql}, {count})", ColumnType.TEXT, term)
+        return _over(f"{_function(node)}({term.sql}, {self.bind(count, 'int')})", ColumnType.TEXT, term)
 
     @_compiles("SplitPart", arguments="this delimiter part_index")
     def _split_part(self, node: "exp.Expr", depth: int) -> _Term:
         term = self.typed_child(node, "this", depth, ColumnType.TEXT)
         separator = self.typed_child(node, "delimiter", depth, ColumnType.TEXT)
         part = self.whole_number(node, "part_index", -1_000, 1_000)
-        if self.parameters[int(part[1 : part.index(":")]) - self.first_parameter] == 0:
+        if part == 0:
             raise _FaultError("the parts of split_part count from 1", _offset(node.args["part_index"], _offset(node)))
-        return _over(f"split_part({term.sql}, {separator.sql}, {part})", ColumnType.TEXT, term, separator)
+        sql = f"split_part({term.sql}, {separator.sql}, {self.bind(part, 'int')})"
+        return _over(sql, ColumnType.TEXT, term, separator)
 
     @_compiles("Replace", arguments="this expression replacement")
     def _replace(self, node: "exp.Expr", depth: int) -> _Term:

@@ -12,7 +12,6 @@ from leadline.features.tables.columns import ColumnType, declared_columns
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.ports import LeadStore
 from leadline.features.tables.selection import (
-    VALUE_PARAMETER,
     Database,
     ahead_of,
     compiled,
@@ -95,6 +94,4 @@ def value_of(
     if column.allowed:
         message = "a formula fills a column of one type, not one of a list of texts"
         raise Refused(ErrorCode.BAD_REQUEST, message, at=f"into.{column.name}")
-    return compiled(
-        submission.expression, types, column.type, "expression", VALUE_PARAMETER, unknown_allowed=unknown_allowed
-    )
+    return compiled(submission.expression, types, column.type, "expression", unknown_allowed=unknown_allowed)

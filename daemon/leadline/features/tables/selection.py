@@ -27,11 +27,6 @@ from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, LeadReason, Refused
 from leadline_protocol.ids import AccountName, LeadId
 
-WHERE_PARAMETER: Final = 3
-"""Where a filter's own parameters begin in the statements that it is part of."""
-VALUE_PARAMETER: Final = 4
-"""The same for the value of a formula."""
-
 _AHEAD: Final = "tables"
 
 NO_LEAD: Final = LeadId(0)
@@ -94,7 +89,7 @@ def compiled_where(
     text: str | None, types: Mapping[str, ColumnType], *, unknown_allowed: bool = False
 ) -> Compiled | None:
     """A filter, compiled. Raises Refused with its place."""
-    return compiled(text, types, ColumnType.BOOLEAN, "where", WHERE_PARAMETER, unknown_allowed=unknown_allowed)
+    return compiled(text, types, ColumnType.BOOLEAN, "where", unknown_allowed=unknown_allowed)
 
 
 def compiled(
@@ -102,7 +97,6 @@ def compiled(
     types: Mapping[str, ColumnType],
     wants: ColumnType | None,
     field: str,
-    first_parameter: int,
     *,
     unknown_allowed: bool = False,
 ) -> Compiled | None:
@@ -113,7 +107,7 @@ def compiled(
     if text is None:
         return None
     try:
-        return compile_expression(text, types, field=field, wants=wants, first_parameter=first_parameter)
+        return compile_expression(text, types, field=field, wants=wants)
     except Refused as refused:
         if unknown_allowed and refused.code is ErrorCode.UNKNOWN_COLUMN:
             return None
