@@ -171,6 +171,7 @@ class LeadReason(StrEnum):
     RAGGED_ROW = "ragged_row"
     FIELD_TOO_LONG = "field_too_long"
     UNDECODABLE = "undecodable"
+    BAD_JSON = "bad_json"
 
 
 LEAD_REASONS: Final[dict[LeadReason, str]] = {
@@ -197,6 +198,7 @@ LEAD_REASONS: Final[dict[LeadReason, str]] = {
     LeadReason.RAGGED_ROW: "The row has more or fewer fields than the header.",
     LeadReason.FIELD_TOO_LONG: "A field of the row is longer than allowed.",
     LeadReason.UNDECODABLE: "The row's bytes are not text in the file's encoding.",
+    LeadReason.BAD_JSON: "The row's line is no JSON object.",
 }
 
 

@@ -88,7 +88,7 @@ DelaySeconds = Annotated[float, Meta(ge=0, le=31_622_400)]
 
 
 class Dialect(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """How a CSV file is written, where guessing it is not wanted."""
+    """How a CSV file is written, where guessing it is not wanted; of JSON Lines, `encoding` alone."""
 
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] | None = None
     quote: Annotated[str, Meta(min_length=1, max_length=1)] | None = None
@@ -160,8 +160,10 @@ class Upload(Submission, tag="upload", frozen=True, kw_only=True):
     on_duplicate: Literal["skip", "update", "fill"] = "skip"
     """`update` overwrites the stored lead, `fill` writes its empty cells only."""
     format: FileFormat | None = None
-    """Absent: by the file's name, then by its content."""
+    """Absent: found by looking; the file's name decides where that leaves a doubt."""
     dialect: Dialect | None = None
+    sheet: Name | None = None
+    """The sheet of a spreadsheet; absent: its first."""
 
 
 class Formula(Submission, tag="formula", frozen=True, kw_only=True):
@@ -244,6 +246,7 @@ class UploadStep(StepBase, tag="upload", frozen=True, kw_only=True):
     on_duplicate: Literal["skip", "update", "fill"] = "skip"
     format: FileFormat | None = None
     dialect: Dialect | None = None
+    sheet: Name | None = None
 
 
 class FormulaStep(StepBase, tag="formula", frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ import pytest
 from leadline import config
 from leadline.cli.app import app
 from leadline.core.lifecycle import TRANSITIONS
-from leadline.features.tables import expressions, ingest
+from leadline.features.tables import expressions, ingest, lead_files
 from leadline.features.tables.columns import ColumnType, declared_columns
 from leadline.features.tables.expressions import FUNCTIONS, compile_expression
 from leadline.features.tables.provider_modules import preset_names, read_module
@@ -332,7 +332,7 @@ def test_the_bounds_of_the_language_are_those_of_the_code() -> None:
         expressions.PATTERN_CHARACTERS_MAX,
         expressions.PATTERN_WILDCARDS_MAX,
     ]
-    assert f"the first {ingest.SAMPLE_ROWS} rows" in read(TABLES)
+    assert f"the first {lead_files.SAMPLE_ROWS} rows" in read(TABLES)
 
 
 def test_the_provider_guide_is_read_by_the_daemon(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ Wait = Annotated[Flag, Parameter(help="Wait until the job has ended, and say how
 
 
 def upload(
-    file: Annotated[Path, Parameter(help="The file: CSV, of any dialect.")],
+    file: Annotated[Path, Parameter(help="The file: CSV of any dialect, JSON Lines or XLSX.")],
     /,
     *,
     place: Placed,
@@ -46,6 +46,10 @@ def upload(
         Literal["skip", "update", "fill"],
         Parameter(help="What becomes of a lead that is there already: `fill` writes its empty cells only."),
     ] = "skip",
+    format: Annotated[  # noqa: A002  the option's name
+        messages.FileFormat | None, Parameter(help="The kind of file, where looking at it goes wrong.")
+    ] = None,
+    sheet: Annotated[str | None, Parameter(help="The sheet of a spreadsheet [the first].")] = None,
     wait: Wait = False,
     json: Json = False,
 ) -> int:
@@ -59,6 +63,8 @@ def upload(
             path=name,
             key=_split(key),
             on_duplicate=on_duplicate,
+            format=format,
+            sheet=sheet,
         )
         try:
             receipt = daemon.client.submit(submission)

@@ -23,7 +23,7 @@ def read(data: bytes, *, block: int = 65_536, after: int = 0) -> list[Row | Refu
 
 
 def values(data: bytes, *, block: int = 65_536) -> list[list[str]]:
-    return [row.values for row in read(data, block=block) if isinstance(row, Row)]
+    return [list(map(str, row.values)) for row in read(data, block=block) if isinstance(row, Row)]
 
 
 def refused(data: bytes) -> list[tuple[int, int, LeadReason]]:
@@ -189,7 +189,7 @@ def test_any_bytes_are_read_alike_however_they_are_cut(body: bytes, block: int) 
     for row in rows:
         if isinstance(row, Row):
             assert len(row.values) == 2
-            "".join(row.values).encode()
+            "".join(map(str, row.values)).encode()
 
 
 def test_the_demo_file_is_read_row_by_row_as_it_was_made() -> None:

@@ -2,7 +2,11 @@
 
 The pure half of the slice, in the order in which a lead meets it:
 
-    reading, ingest          a file's bytes → rows → leads, or rows refused with their reasons
+    lead_files               a file of any kind → its columns and rows, by
+      reading                  CSV,
+      json_lines               JSON Lines, and
+      spreadsheets             XLSX
+    ingest                   rows → leads, or rows refused with their reasons
     columns                  what a column is called and what its cells may hold
     expressions              a filter or formula → SQL that cannot fail a statement and can reach nothing else
     templates, prompts       {{placeholders}} → what is sent for one lead; a model's answer → a value

@@ -99,15 +99,40 @@ class Column(msgspec.Struct, frozen=True, gc=False):
             case ColumnType.JSON:
                 return _json(raw)
 
-    def keep(self, cell: str) -> JsonValue:
+    def keep(self, cell: JsonValue) -> JsonValue:
         """The JSON value that stands for an uploaded `cell`: of the column's type where it fits, else its text."""
+        if not isinstance(cell, str):
+            return self._keep_value(cell)
         if self.type is ColumnType.NUMBER and _WHOLE_NUMBER.fullmatch(cell):
             return int(cell)  # most of the numbers in most files, and a tenth of the cost
         if not cell or cell.isspace():
             return None
-        if self.type is ColumnType.TEXT or not self.holds(cell):
+        if self.type is ColumnType.TEXT:
             return cell
-        return self.accept(cell)
+        if self.type is ColumnType.JSON:
+            return self._keep_structure(cell)
+        return self.accept(cell) if self.holds(cell) else cell
+
+    def _keep_value(self, cell: JsonValue) -> JsonValue:
+        """What stands for a value that came from its file with a type of its own."""
+        fits = self.type is not ColumnType.TEXT and self.type is not ColumnType.BOOLEAN
+        if cell is None or (self.type is ColumnType.BOOLEAN and isinstance(cell, bool)):
+            return cell
+        if fits:
+            try:
+                return self.accept(cell)
+            except BadValueError:
+                pass
+        return cell_text(cell)
+
+    def _keep_structure(self, cell: str) -> JsonValue:
+        """A list or an object that an uploaded text writes down; any other text is itself."""
+        if cell.lstrip()[0] in "[{":
+            try:
+                return self.accept(msgspec.json.decode(cell))
+            except (BadValueError, msgspec.DecodeError, RecursionError):
+                pass
+        return cell
 
     def holds(self, cell: str) -> bool:
         """Whether an uploaded `cell` fits the type without losing anything."""
@@ -208,12 +233,33 @@ def normal_names(headers: Sequence[str]) -> list[str]:
     return names
 
 
-def inferred_type(cells: Iterable[str]) -> ColumnType:
+def inferred_type(cells: Iterable[JsonValue], *, typed: bool = False) -> ColumnType:
     """The narrowest type that every cell of a sample fits without losing anything; text where the sample is empty.
 
     Dates and timestamps must be ISO 8601 or `31.01.2026`: a slashed date may be American or European, so it stays text.
+    `typed` says that the cells come from a file with types of its own: there a text is never a number, only perhaps a
+    date, for which JSON has no type.
     """
-    candidates = [Column("", kind) for kind in _INFERRED]
+    if typed:
+        return _type_of_values([cell for cell in cells if cell is not None and cell != ""])
+    return _type_of_texts(map(cell_text, cells), _INFERRED)
+
+
+def _type_of_values(values: Sequence[JsonValue]) -> ColumnType:
+    if any(isinstance(value, list | dict) for value in values):
+        return ColumnType.JSON
+    kinds = {type(value) for value in values}
+    if kinds == {bool}:
+        return ColumnType.BOOLEAN
+    if kinds and kinds <= {int, float, Decimal}:
+        return ColumnType.NUMBER
+    if kinds == {str}:
+        return _type_of_texts(map(cell_text, values), (ColumnType.DATE, ColumnType.TIMESTAMP))
+    return ColumnType.TEXT
+
+
+def _type_of_texts(cells: Iterable[str], types: Iterable[ColumnType]) -> ColumnType:
+    candidates = [Column("", kind) for kind in types]
     seen = False
     for cell in cells:
         if cell and not cell.isspace():

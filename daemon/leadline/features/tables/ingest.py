@@ -7,21 +7,25 @@ the rules for what then happens (`skip`: the row is refused as a duplicate, `upd
 lead has, `fill`: it fills what the lead lacks), and the folding of rows that meet within one batch.
 """
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from leadline.features.tables.columns import Cells, Column, ColumnType, inferred_type, normal_name, normal_names
-from leadline.features.tables.reading import RAW_CHARACTERS_MAX, RefusedRow, Row, UnreadableFileError
+from leadline.features.tables.columns import (
+    Cells,
+    Column,
+    ColumnType,
+    JsonValue,
+    cell_text,
+    inferred_type,
+    normal_name,
+    normal_names,
+)
+from leadline.features.tables.reading import RefusedRow, Row, UnreadableFileError, record
 from leadline_protocol.errors import LeadReason
-
-SAMPLE_ROWS: Final = 500
-"""From how many rows the types of columns are inferred."""
 
 EMAIL_CHARACTERS_MAX: Final = 254
 """RFC 5321: a path has 256 octets with its brackets."""
@@ -40,7 +44,7 @@ class NewRow(msgspec.Struct, frozen=True, gc=False):
     key: str | None
     """What makes two rows the same lead; None in a table without a key."""
     data: Cells
-    values: list[str]
+    values: Sequence[JsonValue]
     """The row as it stands in the file."""
 
 
@@ -65,14 +69,15 @@ class UploadPlan(msgspec.Struct, frozen=True):
         """The lead that a row makes, or why it makes none."""
         data: Cells = {}
         for column, cell in zip(self.columns, row.values, strict=True):
-            if not cell:
+            if cell is None or cell == "":
                 continue
-            value = column.keep(cell) if column.type is not _TEXT or cell.isspace() else cell
+            plain = column.type is _TEXT and type(cell) is str and not cell.isspace()
+            value = cell if plain else column.keep(cell)
             if value is not None:
                 data[column.name] = value
         parts: list[str] = []
         for part in self.key:
-            cell = row.values[part.position].strip()
+            cell = cell_text(row.values[part.position]).strip()
             if not cell:
                 return _refused(row, LeadReason.MISSING_KEY, f"nothing in {part.name}")
             if part.is_email:
@@ -92,12 +97,13 @@ def plan_upload(
     mapping: Mapping[str, str],
     declared: Sequence[Column],
     key: Sequence[str] | None,
+    typed: bool = False,
 ) -> UploadPlan:
     """The plan for a file with these headers and first rows, into a table that has these columns.
 
     `mapping`: header to column name, for headers that should not get their own normal name. `declared`: columns whose
-    type is not to be inferred. `key`: names of the key columns; None: `email` where there is such a column. A column
-    that the table has keeps its type.
+    type is not to be inferred. `key`: names of the key columns; None: `email` where there is such a column. `typed`:
+    the file has types of its own (`inferred_type`). A column that the table has keeps its type.
 
     Raises:
         UnreadableFileError: a name in `mapping`, `declared` or `key` is not in the file, or two headers map to one.
@@ -109,7 +115,7 @@ def plan_upload(
         _position(names, column.name, "a type is declared for")
     rows = list(sample)
     columns = tuple(
-        known.get(name) or Column(name, inferred_type(row.values[position] for row in rows))
+        known.get(name) or Column(name, inferred_type((row.values[position] for row in rows), typed=typed))
         for position, name in enumerate(names)
     )
     if key is None:
@@ -182,9 +188,7 @@ def duplicate(row: NewRow) -> RefusedRow:
 
 
 def _refused(row: Row | NewRow, reason: LeadReason, detail: str) -> RefusedRow:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(row.values)
-    return RefusedRow(row.number, row.line, reason, detail, text.getvalue()[:RAW_CHARACTERS_MAX])
+    return RefusedRow(row.number, row.line, reason, detail, record(map(cell_text, row.values)))
 
 
 def holds_email(name: str) -> bool:

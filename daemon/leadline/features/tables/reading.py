@@ -14,15 +14,16 @@ Undecodable bytes and NULs refuse their own row, not the file. What is no CSV fi
 
 import codecs
 import csv
+import io
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final
 
 import msgspec
 
-from leadline.features.tables.columns import TEXT_CHARACTERS_MAX
+from leadline.features.tables.columns import TEXT_CHARACTERS_MAX, JsonValue
 from leadline_protocol.errors import LeadlineError, LeadReason
 
 SAMPLE_BYTES: Final = 65_536
@@ -38,6 +39,8 @@ RAW_CHARACTERS_MAX: Final = 65_536
 """How much of a refused row is kept for the person who repairs it."""
 
 COLUMNS_MAX: Final = 1_000
+
+UNDECODABLE: Final = "bytes that are not text in the encoding of the file"
 
 DELIMITERS: Final = ",;\t|"
 
@@ -65,7 +68,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     number: int
     line: int
-    values: list[str]
+    values: Sequence[JsonValue]
+    """Texts, where the file is one of texts; an empty cell is an empty text or None."""
 
 
 class RefusedRow(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +80,16 @@ class RefusedRow(msgspec.Struct, frozen=True, gc=False):
     reason: LeadReason
     detail: str
     raw: str
-    """Its text as it stands in the file, or the beginning of it; what could not be decoded is �."""
+    """Its values as one record of CSV with commas, or the beginning of it; a row that could not be taken apart is one
+    value. What could not be decoded is �.
+    """
+
+
+def record(values: Iterable[str]) -> str:
+    """Values as the text of one record of CSV with commas, as far as it is kept and storable."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return _UNSTORABLE.sub("\ufffd", text.getvalue()[:RAW_CHARACTERS_MAX])
 
 
 def sniff(
@@ -96,8 +109,7 @@ def sniff(
         UnreadableFileError: the file is empty or is no text, or what is given cannot be.
 
     """
-    _check_text(sample)
-    codec = _text_codec(encoding) if encoding else _encoding(sample, complete=complete)
+    codec = text_encoding(sample, complete=complete, said=encoding)
     text = codecs.getincrementaldecoder(codec)(errors="replace").decode(sample)
     if not text.strip():
         raise UnreadableFileError("the file is empty")
@@ -109,10 +121,23 @@ def sniff(
     return CsvFormat(codec, delimiter, quote, line_end)
 
 
+def text_encoding(sample: bytes, *, complete: bool, said: str | None = None) -> str:
+    """The codec for a file that begins with `sample`: the one that is said, else the one that is found.
+
+    Raises:
+        UnreadableFileError: the file is no text, or there is no codec of that name.
+
+    """
+    if said is not None:
+        return _text_codec(said)
+    _check_text(sample)
+    return _encoding(sample, complete=complete)
+
+
 def _text_codec(name: str) -> str:
     """The codec of an encoding that was asked for."""
     try:
-        b"a".decode(name)
+        "a".encode(name)
         codec = codecs.lookup(name).name
         codecs.getincrementaldecoder(codec)
     except (LookupError, UnicodeError, ValueError):
@@ -122,7 +147,7 @@ def _text_codec(name: str) -> str:
 
 def _check_text(sample: bytes) -> None:
     known = {
-        b"PK\x03\x04": "a spreadsheet or another ZIP archive; save it as CSV",
+        b"PK\x03\x04": "a spreadsheet or another ZIP archive",
         b"\xd0\xcf\x11\xe0": "an old Excel file; save it as CSV",
         b"\x1f\x8b": "compressed; unpack it first",
         b"%PDF": "a PDF file",
@@ -171,7 +196,7 @@ class CsvFile:
             UnreadableFileError: there is none, or it has more than COLUMNS_MAX columns.
 
         """
-        self._lines = _Lines(_decoded(blocks, written), written.line_end)
+        self._lines = Lines(decoded(blocks, written.encoding), written.line_end)
         self._records = csv.reader(self._lines, delimiter=written.delimiter, quotechar=written.quote)
         self.headers: Final = self._read_headers()
 
@@ -181,6 +206,7 @@ class CsvFile:
         number = 0
         while True:
             lines.forget()
+            values: list[str] | None = None
             try:
                 values = next(records)
             except StopIteration:
@@ -189,10 +215,11 @@ class CsvFile:
                 refused = self._broken_off()
             except csv.Error as error:
                 refused = self._broken_off(too_long="field limit" in str(error))
-            except _LineTooLongError:
+            except LineTooLongError:
                 refused = self._broken_off(too_long=True)
             else:
                 if lines.ended_within:
+                    values = None
                     refused = self._broken_off()
                 elif not values:
                     continue  # a blank line is no row
@@ -207,7 +234,8 @@ class CsvFile:
             number += 1
             if number > after:
                 reason, detail = refused
-                yield RefusedRow(number, lines.first, reason, detail, lines.raw())
+                raw = record([lines.raw()] if values is None else values)
+                yield RefusedRow(number, lines.first, reason, detail, raw)
 
     def _broken_off(self, *, too_long: bool = False) -> tuple[LeadReason, str]:
         """Refuse the first line of the record at hand, and have the lines behind it read again."""
@@ -220,7 +248,7 @@ class CsvFile:
     def _read_headers(self) -> tuple[str, ...]:
         try:
             headers = next((values for values in self._records if values), None)
-        except (csv.Error, _LineTooLongError):
+        except (csv.Error, LineTooLongError):
             raise UnreadableFileError("the header cannot be read") from None
         if self._lines.ended_within:
             raise UnreadableFileError("a quotation mark in the header is not closed")
@@ -231,9 +259,9 @@ class CsvFile:
         return tuple(headers)
 
 
-def _fault(values: list[str], columns: int, lines: "_Lines") -> tuple[LeadReason, str] | None:
+def _fault(values: list[str], columns: int, lines: "Lines") -> tuple[LeadReason, str] | None:
     if lines.tainted:
-        return LeadReason.UNDECODABLE, "bytes that are not text in the encoding of the file"
+        return LeadReason.UNDECODABLE, UNDECODABLE
     if len(values) != columns:
         return LeadReason.RAGGED_ROW, f"{len(values)} fields; the header has {columns}"
     if lines.characters > TEXT_CHARACTERS_MAX:
@@ -244,14 +272,14 @@ def _fault(values: list[str], columns: int, lines: "_Lines") -> tuple[LeadReason
     return None
 
 
-class _LineTooLongError(Exception):
-    pass
+class LineTooLongError(Exception):
+    """The line at hand has more than LINE_CHARACTERS_MAX characters."""
 
 
-def _decoded(blocks: Iterable[bytes], written: CsvFormat) -> Iterator[str]:
+def decoded(blocks: Iterable[bytes], encoding: str) -> Iterator[str]:
     """The text of the blocks; a byte that is not text becomes half a surrogate pair, to be found again in its row."""
-    errors = "surrogatepass" if written.encoding.startswith("utf-16") else "surrogateescape"
-    decoder = codecs.getincrementaldecoder(written.encoding)(errors=errors)
+    errors = "surrogatepass" if encoding.startswith("utf-16") else "surrogateescape"
+    decoder = codecs.getincrementaldecoder(encoding)(errors=errors)
     for block in chain(blocks, (b"",)):
         try:
             yield decoder.decode(block, final=not block)
@@ -259,8 +287,8 @@ def _decoded(blocks: Iterable[bytes], written: CsvFormat) -> Iterator[str]:
             yield "\udcff"  # an odd byte at the end of UTF-16
 
 
-class _Lines:
-    """The lines of a text, for the csv module, with a memory of those that belong to the record at hand."""
+class Lines:
+    """The lines of a text, with a memory of those that belong to the record at hand."""
 
     def __init__(self, texts: Iterator[str], line_end: str) -> None:
         self._texts = texts
@@ -278,7 +306,7 @@ class _Lines:
         self.ended_within = False
         """Whether the text ended while the csv module asked for more of the record."""
 
-    def __iter__(self) -> "_Lines":
+    def __iter__(self) -> "Lines":
         return self
 
     def __next__(self) -> str:
@@ -293,7 +321,7 @@ class _Lines:
         if self._suspect and not self.tainted:
             self.tainted = not _is_clean(line)
         if len(line) > LINE_CHARACTERS_MAX:
-            raise _LineTooLongError
+            raise LineTooLongError
         return line
 
     def forget(self) -> None:

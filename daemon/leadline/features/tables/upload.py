@@ -1,36 +1,34 @@
 """The kind `upload`: a file's rows become leads, chunk by chunk.
 
-The daemon reads its own copy of the file, so that whoever put it there cannot change it under the job. A first pass
-counts the rows, so that progress has a whole; the second reads them, in a thread, a chunk at a time. Each chunk is
+The daemon reads its own copy of the file, so that whoever put it there cannot change it under the job; of a
+spreadsheet it first makes a plain file, in a process of its own. A first pass surveys the columns and counts the rows,
+so that progress has a whole; the second reads them, in a thread, a chunk at a time. Each chunk is
 one transaction with its leads, its keys, its refused rows, the counts and the number of its last row: after a crash
 the next attempt reads on behind that row. Rows are numbered by the file alone, so the second attempt sees the same
 numbers. That the file was read to its end is stored before the file goes, and the file goes before the end of the job
 is stored, after which nobody would think of it: so an attempt that a crash lets come in between needs no file.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import anyio
 import anyio.to_thread
 import msgspec
 
 from leadline.core.events import Statement
 from leadline.core.model import Counts, Family, JobState
+from leadline.features.tables import spreadsheet_worker
 from leadline.features.tables.columns import declared_columns, normal_name
-from leadline.features.tables.ingest import SAMPLE_ROWS, NewRow, UploadPlan, duplicate, fold, plan_upload
+from leadline.features.tables.ingest import NewRow, UploadPlan, duplicate, fold, plan_upload
+from leadline.features.tables.lead_files import Format, Survey, recognised, survey
+from leadline.features.tables.lead_files import rows as rows_of
 from leadline.features.tables.ports import ATTACH_FILE, MAKE_TABLE, Incoming, LeadStore, Table
-from leadline.features.tables.reading import (
-    SAMPLE_BYTES,
-    CsvFile,
-    CsvFormat,
-    RefusedRow,
-    Row,
-    UnreadableFileError,
-    sniff,
-)
+from leadline.features.tables.reading import RefusedRow, Row, UnreadableFileError
 from leadline.features.tables.selection import Database, ahead_of, finished, submitted_for
+from leadline.features.tables.spreadsheets import SheetFormat
 from leadline.ports.store import THIS_JOB
 from leadline.ports.work import Attempt, ChainNotes, Finished, JobFailed, Prepared, Rerun, Stopped
 from leadline_protocol import messages as wire
@@ -39,8 +37,6 @@ from leadline_protocol.ids import TableId
 
 CHUNK_ROWS: Final = 1_000
 """Rows in one transaction: some 30 ms, so that a cancel and the progress bar never wait."""
-
-BLOCK_BYTES: Final = 256 * 1024
 
 _SUBMISSION = msgspec.json.Decoder(wire.Upload)
 
@@ -74,8 +70,8 @@ class Upload:
         assert isinstance(submission, wire.Upload)
         if rerun is not None:
             raise Refused(ErrorCode.BAD_STATE, "an upload is run again by handing the file in again", at="job")
-        if (submission.format or "csv") != "csv":
-            raise Refused(ErrorCode.BAD_REQUEST, "an upload can be csv", at="format")
+        if submission.format is not None:
+            _check_options(submission, submission.format)
         if submission.types:
             declared_columns(submission.types, field="types")
         if normal_name(submission.table) == "":
@@ -104,6 +100,9 @@ class Upload:
                     attempt.progressed(counts)
             except UnreadableFileError as error:
                 checkpoint.fault = str(error)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(_remove, _plain_file(path, attempt.number))
             checkpoint.ended = True
             async with self._leads.work(attempt.job.id, attempt.number) as work:
                 await work.save(counts, "read to its end", checkpoint)
@@ -120,19 +119,19 @@ class Upload:
         table = await submitted_for(leads, attempt, submission.table)
         if table is None:
             raise JobFailed(JobReason.TABLE_DELETED, f"the table {submission.table} was deleted")
-        plan = await anyio.to_thread.run_sync(_plan, path, submission, table)
+        path, written = await self._readable(attempt, submission, path)
+        found = await anyio.to_thread.run_sync(survey, path, written)
+        plan = _plan(found, submission, table)
         key = tuple(column.name for column in plan.key)
         if table.key_columns and key != table.key_columns:
             message = f"the leads of {table.name} are told apart by {', '.join(table.key_columns)}"
             raise UnreadableFileError(message)
-        counts = job.counts
-        if not counts.total:
-            counts = Counts(total=await anyio.to_thread.run_sync(_count_rows, path, submission))
+        counts = job.counts if job.counts.total else Counts(total=found.rows)
         async with leads.work(job.id, attempt.number) as work:
             table = await work.declare(table.id, plan.columns, key)
             await work.save(counts, "reading", checkpoint)
         yield counts
-        chunks = _chunks(path, submission, plan, checkpoint.row)
+        chunks = _chunks(rows_of(path, written, found.headers, after=checkpoint.row), plan)
         while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
             if attempt.stopping:
                 raise Stopped("told to stop")
@@ -151,6 +150,32 @@ class Upload:
                 await work.save(counts, f"row {last:,} of {counts.total:,}", checkpoint)
             yield counts
 
+    async def _readable(self, attempt: Attempt, submission: wire.Upload, path: Path) -> tuple[Path, Format]:
+        """The file to read the rows from, and how it is written. Raises UnreadableFileError."""
+        written = await anyio.to_thread.run_sync(recognised, path, submission)
+        if not isinstance(written, SheetFormat):
+            return path, written
+        attempt.doing("unpacking the spreadsheet")
+        plain = _plain_file(path, attempt.number)
+        await spreadsheet_worker.unpack(path, submission.sheet, plain, attempt.moved)
+        return plain, written
+
+
+def _plain_file(path: Path, attempt: int) -> Path:
+    """Where an attempt unpacks a spreadsheet to; beside the daemon's copy, and like it swept up after a crash."""
+    return path.with_name(f"{path.name}.{attempt}")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _check_options(submission: wire.Upload, kind: wire.FileFormat) -> None:
+    if submission.sheet is not None and kind != "xlsx":
+        raise Refused(ErrorCode.BAD_REQUEST, f"{kind} has no sheets", at="sheet")
+    if submission.dialect is not None and kind == "xlsx":
+        raise Refused(ErrorCode.BAD_REQUEST, "says how a text is written, and xlsx is none", at="dialect")
+
 
 def _check_key(table: Table | None, submission: wire.Upload) -> None:
     if table is None or not table.key_columns or submission.key is None:
@@ -160,48 +185,24 @@ def _check_key(table: Table | None, submission: wire.Upload) -> None:
         raise Refused(ErrorCode.BAD_REQUEST, message, at="key")
 
 
-def _format(path: Path, submission: wire.Upload) -> CsvFormat:
-    with path.open("rb") as file:
-        sample = file.read(SAMPLE_BYTES)
-    found = sniff(sample, complete=len(sample) < SAMPLE_BYTES)
-    dialect = submission.dialect
-    if dialect is None:
-        return found
-    return CsvFormat(dialect.encoding or found.encoding, dialect.delimiter or found.delimiter, found.line_end)
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block
-
-
-def _plan(path: Path, submission: wire.Upload, table: Table) -> UploadPlan:
-    """How the rows become leads, from the header and the first of them. Raises UnreadableFileError."""
-    file = CsvFile(_blocks(path), _format(path, submission))
-    sample = (row for row in islice(file.rows(), SAMPLE_ROWS) if isinstance(row, Row))
+def _plan(found: Survey, submission: wire.Upload, table: Table) -> UploadPlan:
+    """How the rows become leads. Raises UnreadableFileError."""
     return plan_upload(
-        file.headers,
-        sample,
+        found.headers,
+        found.sample,
         table.columns,
         mapping=submission.mapping or {},
         declared=declared_columns(submission.types, field="types") if submission.types else (),
         key=submission.key if submission.key is not None else (table.key_columns or None),
+        typed=found.typed,
     )
-
-
-def _count_rows(path: Path, submission: wire.Upload) -> int:
-    file = CsvFile(_blocks(path), _format(path, submission))
-    return sum(1 for _ in file.rows())
 
 
 Chunk = tuple[list[NewRow], list[RefusedRow], int]
 """Rows to be stored, rows refused already, and the number of the last of them."""
 
 
-def _chunks(path: Path, submission: wire.Upload, plan: UploadPlan, after: int) -> Iterator[Chunk]:
-    file = CsvFile(_blocks(path), _format(path, submission))
-    rows: Iterable[Row | RefusedRow] = file.rows(after=after)
+def _chunks(rows: Iterator[Row | RefusedRow], plan: UploadPlan) -> Iterator[Chunk]:
     while chunk := list(islice(rows, CHUNK_ROWS)):
         judged = [plan.lead(row) if isinstance(row, Row) else row for row in chunk]
         yield (
