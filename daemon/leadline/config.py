@@ -332,6 +332,19 @@ class Provider(Struct, frozen=True, gc=False, kw_only=True):
         Meta(gt=0, le=600),
         _key("So long after it was sent a request may still reach it. Absent: as its module says.", unit="s"),
     ] = None
+    credits_per_lead: Annotated[
+        float | None, Meta(ge=0, le=1_000_000), _key("What a lead costs there. Absent: as its module says.")
+    ] = None
+    credits_per_1000_input_tokens: Annotated[
+        float | None,
+        Meta(ge=0, le=1_000_000),
+        _key("What a thousand tokens of a prompt cost at an AI endpoint. Absent: as its module says."),
+    ] = None
+    credits_per_1000_output_tokens: Annotated[
+        float | None,
+        Meta(ge=0, le=1_000_000),
+        _key("What a thousand tokens of an answer cost at an AI endpoint. Absent: as its module says."),
+    ] = None
     settings: Annotated[
         dict[_Name, str], _key("What only its module knows the meaning of, such as the model of an AI endpoint.")
     ] = {}

@@ -82,6 +82,8 @@ LIBC: Final = ctypes.CDLL(None)
 STATUS_SECONDS: Final = 10.0
 """Least time between two lines for the service manager."""
 DATABASE: Final = AccountName("database")
+PRICES: Final = ("credits_per_lead", "credits_per_1000_input_tokens", "credits_per_1000_output_tokens")
+"""What a configuration may say in the place of a provider's module."""
 SECONDS_PER_HOUR: Final = 3_600
 SECONDS_PER_DAY: Final = 86_400
 HOUSEKEEPING_SECONDS: Final = SECONDS_PER_DAY
@@ -634,6 +636,8 @@ def _endpoint(name: str, provider: configuration.Provider) -> Endpoint:
         module = read_module(provider.module.read_text(encoding="utf-8"), file=str(provider.module))
     else:
         module = preset(provider.preset or name)
+    prices = {key: price for key in PRICES if (price := getattr(provider, key)) is not None}
+    module = msgspec.structs.replace(module, **prices)
 
     def access(secret: configuration.Secret | None) -> Access:
         return Access(

@@ -2,6 +2,7 @@
 
     name, base_url, auth            who it is and how a key travels
     limits, cost, poll.cost         what it allows, and what a lead and a poll take of that
+    credits_per_..., charge_on      what a lead costs, and when that is due
     [request] [poll] [response]     one call for a lead, or a start and polls; what of the answer goes into columns
     [chat]                          instead of these: an OpenAI-compatible endpoint, asked by the module `ai_prompt`
     throttled, quota_gone, ...      how it says no: by status, by a header, or in the body of a 200
@@ -36,6 +37,8 @@ Selector = Annotated[str, Meta(min_length=1, max_length=1_000)]
 Path = Annotated[str, Meta(pattern=r"^/[^\s?#]*$", max_length=2_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Status = Annotated[int, Meta(ge=100, le=599)]
+Credits = Annotated[float, Meta(ge=0, le=1_000_000)]
+"""A price: the decimal that is written (credits.py)."""
 JsonScalar: TypeAlias = str | int | float | bool | None
 Mode: TypeAlias = Literal["sync", "poll", "bulk"]
 
@@ -163,8 +166,12 @@ class ProviderModule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: list[Limit] = []
     cost: Cost = Cost(request=1, lead=1)
     """What the first request of a lead takes of the limits."""
-    credits_per_lead: Annotated[float, Meta(ge=0)] = 0.0
+    credits_per_lead: Credits = 0.0
     charge_on: Literal["result", "request"] = "result"
+    """When they are due: with a lead's result, or once the provider has answered about it, found or not."""
+    credits_per_1000_input_tokens: Credits = 0.0
+    """For an endpoint that is asked by prompts: due with every answer, usable or not."""
+    credits_per_1000_output_tokens: Credits = 0.0
     call_timeout_seconds: Seconds = 60.0
     flight_seconds: Annotated[float, Meta(gt=0, le=600)] = FLIGHT_SECONDS
     failed_count: bool = True
@@ -325,6 +332,9 @@ def _shape_faults(module: ProviderModule) -> Iterator[Fault]:
             yield Fault(key, "is missing; a module has request and response, or chat")
         if module.chat is not None and given is not None:
             yield Fault(key, "cannot stand beside chat")
+    for key in ("credits_per_1000_input_tokens", "credits_per_1000_output_tokens"):
+        if module.chat is None and getattr(module, key):
+            yield Fault(key, "is for an endpoint with chat only")
     if module.mode == "bulk":
         yield Fault("mode", "bulk orders cannot be run by this version")
     if (module.mode == "poll") != (module.poll is not None):
