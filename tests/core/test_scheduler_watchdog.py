@@ -6,9 +6,9 @@ from msgspec.structs import replace
 from leadline.core import events as ev
 from leadline.core.effects import WarnStalled
 from leadline.core.model import SECOND, Family, JobState, StopCause
-from leadline.core.rate_limit import WindowLimit
+from leadline.core.rate_limit import ConcurrentLimit, WindowLimit
 from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import JobId
+from leadline_protocol.ids import Instant, JobId
 from tests.core.harness import RULES, Harness
 
 HOUR = 3600
@@ -89,6 +89,59 @@ def test_a_call_in_flight_is_no_wait(queue: Harness) -> None:
     queue.ask(job)
     queue.pass_seconds(300)
     assert queue.last_cause(job) is StopCause.STALLED
+
+
+def test_a_call_that_hangs_is_missed_though_others_of_its_attempt_wait_for_its_place(queue: Harness) -> None:
+    queue.provider("busy", ConcurrentLimit(1))
+    job = queue.submit("a")
+    queue.ask(job, "busy", lead=1)
+    queue.ask(job, "busy", lead=2)
+    queue.pass_seconds(299.9)
+    assert not queue.stops
+    queue.pass_seconds(0.1)
+    assert queue.last_cause(job) is StopCause.STALLED
+
+
+def test_a_canary_that_hangs_is_missed_though_everybody_waits_for_its_answer(queue: Harness) -> None:
+    queue.provider("ai", WindowLimit(60, 60), ConcurrentLimit(10))
+    job, other = queue.submit("a"), queue.submit("b")
+    retry = Instant(queue.instant + 60 * SECOND)
+    queue.answer(job, queue.ask(job, "ai", lead=9), throttled=True, retry_after=retry)
+    canary, *rest = [queue.ask(job, "ai", lead=lead) for lead in (10, 14, 15)]
+    waiting = queue.ask(other, "ai")
+    queue.pass_seconds(60)
+    assert queue.sent[-1] == (queue.instant, canary)
+    queue.tell(ev.ResponseBegan(canary, queue.now.instant))
+    queue.pass_seconds(300)
+    assert queue.last_cause(job) is StopCause.STALLED
+    assert set(rest) <= queue.refused.keys()
+    assert queue.sent[-1][1] == waiting, "the next canary"
+    queue.answer(other, waiting)
+    queue.ask(job, "ai", lead=10)
+    assert len(queue.sent) == 4, "everyone goes"
+
+
+def test_a_wait_of_the_work_is_no_excuse_for_a_call_that_hangs_beside_it(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(15, 60))
+    job = queue.submit("a")
+    queue.ask(job)
+    queue.pass_seconds(200)
+    queue.wait(job, JobReason.BULK_RESULT)
+    queue.pass_seconds(299.9)
+    assert not queue.stops
+    queue.pass_seconds(0.1)
+    assert queue.last_cause(job) is StopCause.STALLED
+
+
+def test_while_calls_go_and_end_their_attempt_is_at_work(queue: Harness) -> None:
+    queue.provider("busy", ConcurrentLimit(2))
+    job = queue.submit("a")
+    calls = [queue.ask(job, "busy") for _ in range(20)]
+    for call in calls[:18]:
+        queue.pass_seconds(100)
+        queue.answer(job, call, failed=True)
+    assert not queue.stops
+    assert not queue.warnings
 
 
 def test_people_are_warned_once_at_120_seconds(queue: Harness) -> None:

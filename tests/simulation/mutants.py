@@ -395,6 +395,16 @@ class NeverStalled(Scheduler):
         super()._check_attempt(job_id, number, late=late)
 
 
+class ExcusedByWaits(Scheduler):
+    """Takes an attempt for one that waits while any lead of it does."""
+
+    def _check_attempt(self, job_id: JobId, number: int, *, late: bool) -> None:
+        attempt = self._attempt(job_id, number)
+        if attempt is not None and (attempt.asking or attempt.waits):
+            attempt.moved = self._decision.now.instant
+        super()._check_attempt(job_id, number, late=late)
+
+
 class StalledLate(Scheduler):
     """Looks at an attempt ten seconds after it should."""
 
@@ -499,6 +509,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "hints outlive a restart": Mutant("P16", Parts(store=ForgetsHints), frozenset({Fault.THROTTLE, Fault.CRASH})),
     "fresh time after a pause": Mutant("P21", Parts(scheduler=NoFreshTime), frozenset({Fault.FREEZE})),
     "who stands still is stopped": Mutant("P21", Parts(scheduler=NeverStalled), frozenset({Fault.STUCK_LEAD})),
+    "... whoever waits beside him": Mutant(
+        "P21", Parts(scheduler=ExcusedByWaits), frozenset({Fault.STUCK_LEAD, Fault.THROTTLE}), seed=32
+    ),
     "... and in time": Mutant("P21", Parts(scheduler=StalledLate), frozenset({Fault.STUCK_LEAD})),
     "who takes the daemon down is quarantined": Mutant(
         "P22", Parts(store=ForgetsSuspects), frozenset({Fault.DEADLY_JOB})

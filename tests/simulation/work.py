@@ -109,8 +109,12 @@ class AttemptActor:
         self._after(self.host.luck.latency(), self._begin)
 
     def overdue_since(self) -> Instant | None:
-        """Since when it stands still without any reason; None: it does not, or is being stopped."""
-        if self.waiting or self.asked or self.stopping is not None or not self.process.alive:
+        """Since when it stands still without any reason; None: it does not, or is being stopped.
+
+        That some leads wait is no reason for one whose request has gone out.
+        """
+        waits = bool(self.waiting or self.asked) and all(flow.sent_at is None for flow in self.flows.values())
+        if waits or self.stopping is not None or not self.process.alive:
             return None
         return Instant(max(self.moved_at, self.answered_at))
 

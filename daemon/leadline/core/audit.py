@@ -241,8 +241,7 @@ def _check_capacity(scheduler: Scheduler, tally: _Tally) -> None:
             assert not wants_share(attempt), f"{_story(job)} could go on and is not in line"
         assert attempt.busy or not attempt.flying, f"{_story(job)} has calls out without a share of the capacity"
         assert not (attempt.busy and attempt.held), f"{_story(job)} holds calls back for nothing"
-        only_waits = not attempt.flying and heartbeats.waiting(attempt)
-        assert not (attempt.busy and only_waits), f"{_story(job)} only waits and keeps its share"
+        assert not (attempt.busy and heartbeats.waiting(attempt)), f"{_story(job)} only waits and keeps its share"
     assert busy == capacity.busy, f"busy are {busy}, counted {capacity.busy}"
     for family, line in capacity.waking.items():
         assert line.keys() == waiting[family], f"{family.word}: in line are {set(line)}, {waiting[family]} wait"

@@ -5,6 +5,11 @@ progress although nothing that is known keeps it waiting, stands still: people c
 open (a rate limit, a poll, a back-off) standing still is right and no time runs; when the last wait closes, the time
 starts anew.
 
+A complication is a call that is out while other leads of the attempt wait. They may be waiting for that very call: it
+has the last place at the provider, or is the canary whose answer lets everyone go on. If their waits excused the
+attempt, a call that is stuck would never be missed, and nobody would ever go on. So time runs while a call is out,
+whatever else waits; it starts anew with each call that goes, and with each wait that opens or closes.
+
 Everything is a function of the attempt and the instant; the caller arms one deadline per attempt, `next_check`.
 """
 
@@ -33,8 +38,8 @@ class Verdict(StrEnum):
 
 
 def waiting(attempt: Attempt) -> bool:
-    """Whether a known reason keeps the attempt, or a part of it, from going on."""
-    return bool(attempt.asking or attempt.waits)
+    """Whether a known reason keeps the attempt from going on: something of it waits, and nothing is out."""
+    return not attempt.flying and bool(attempt.asking or attempt.waits)
 
 
 def judge(attempt: Attempt, rules: Rules, instant: Instant) -> Verdict:

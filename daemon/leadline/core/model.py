@@ -122,7 +122,7 @@ class Attempt(Struct, gc=False):
     beaten: Instant
     """When its worker was last heard of."""
     moved: Instant
-    """When it last made progress, or when its last wait closed."""
+    """When it last made progress, let a call go, or had a wait open or close."""
     launched: bool = False
     """Whether it has been handed to an actor; until then it is only a slot held, and stopping it takes no time."""
     counts: Counts = Counts()

@@ -134,10 +134,12 @@ class Scheduler(Admission, Lives):
             case ev.WaitOpened():
                 if (attempt := self._attempt(event.job, event.number)) is not None:
                     attempt.waits[event.wait.reason] = event.wait
+                    self._restart_clock(attempt)
                     self._unsettled[event.job] = attempt
             case ev.WaitClosed():
                 if (attempt := self._attempt(event.job, event.number)) is not None:
                     attempt.waits.pop(event.reason, None)
+                    self._restart_clock(attempt)
                     self._unsettled[event.job] = attempt
             case ev.CallAsked():
                 self._call_asked(event)
@@ -207,18 +209,16 @@ class Scheduler(Admission, Lives):
                 continue
             family = self.kinds[job.kind].family
             if attempt.busy:
-                if heartbeats.waiting(attempt) and not attempt.flying:
+                if heartbeats.waiting(attempt):
                     self.capacity.give_back(family, attempt)
                     self._note(job_id, outside=True)
             elif attempt.stopping is None and wants_share(attempt):
                 self.capacity.queue(family, job_id, attempt)
             waiting = heartbeats.waiting(attempt)
             if attempt.waiting and not waiting:
-                attempt.moved = self._decision.now.instant
-                attempt.warned = attempt.flagged = False
+                self._restart_clock(attempt)
                 self._arm_check(job, attempt)
-                if not attempt.flying:
-                    self._note(job_id, outside=False)
+                self._note(job_id, outside=False)
             attempt.waiting = waiting
             self._yield_if_long(job, attempt)
 
@@ -258,6 +258,7 @@ class Scheduler(Admission, Lives):
     def _send(self, call: Call, attempt: Attempt) -> None:
         """Let a call go out: its attempt goes on."""
         self.permits.send(call, attempt, self._decision)
+        self._restart_clock(attempt)
         self._note(call.job, outside=False)
 
     def _note(self, job_id: JobId, *, outside: bool) -> None:
@@ -309,7 +310,11 @@ class Scheduler(Admission, Lives):
         attempt.activity = event.activity or attempt.activity
 
     def _note_progress(self, attempt: Attempt) -> None:
-        attempt.beaten = attempt.moved = self._decision.now.instant
+        attempt.beaten = self._decision.now.instant
+        self._restart_clock(attempt)
+
+    def _restart_clock(self, attempt: Attempt) -> None:
+        attempt.moved = self._decision.now.instant
         attempt.warned = attempt.flagged = False
 
     # -- calls --------------------------------------------------------------------------------------------------------
