@@ -95,6 +95,56 @@ async def test_5000_rows_with_120_duplicates_and_30_invalid_ones_are_4850_leads_
     assert len(await stored(place)) == 4_850
 
 
+FIRST = "email,name,city\na@a.example,Ada,\nb@b.example,Bob,Bonn\n"
+AGAIN = (
+    "email,name,city,zip\n B@B.example,Rob,,53111\nA@a.example,,Leeds,\nc@c.example,Cid,Rome,00100\nC@C.EXAMPLE,Sid,,\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("on_duplicate", "refused", "leads"),
+    [
+        ("skip", [1, 2, 4], [("Ada", None, None), ("Bob", "Bonn", None), ("Cid", "Rome", "00100")]),
+        ("update", [], [("Ada", "Leeds", None), ("Rob", "Bonn", "53111"), ("Sid", "Rome", "00100")]),
+        ("fill", [], [("Ada", "Leeds", None), ("Bob", "Bonn", "53111"), ("Cid", "Rome", "00100")]),
+    ],
+)
+async def test_a_lead_that_is_there_is_left_or_updated_or_filled(
+    on_duplicate: str, refused: list[int], leads: list[tuple[str | None, ...]], place: Place
+) -> None:
+    async with place.daemon() as (_, client):
+        for name, text in (("first.csv", FIRST), ("again.csv", AGAIN)):
+            (place.state / "incoming" / name).write_text(text)
+            job, ended = await upload(place, client, name, on_duplicate=on_duplicate)
+        assert (ended.state, ended.counts.done) == ("partial" if refused else "completed", 4 - len(refused))
+        told = (await client.call(Job(job=job, refused_after=0))).refused
+        assert [(row.row, row.reason.value) for row in told] == [(row, "duplicate") for row in refused]
+    found = await stored(place)
+    assert [(lead.get("name"), lead.get("city"), lead.get("zip")) for lead in found] == leads
+    assert [lead["email"] for lead in found] == ["a@a.example", "b@b.example", "c@c.example"]
+
+
+async def test_duplicates_are_found_however_far_they_are_apart(place: Place) -> None:
+    """Far more rows lie between them than one transaction stores."""
+    sites = [f"https://www.site{number}.example/" for number in range(2_500)]
+    lines = [
+        "website,team",
+        *(f"{site},a" for site in sites),
+        "SITE0.example,A ",
+        "site0.example,b",
+        "site1.example:80,a",
+    ]
+    async with place.daemon() as (_, client):
+        (place.state / "incoming" / "sites.csv").write_text("\n".join(lines))
+        job, ended = await upload(place, client, "sites.csv", key=["website", "team"])
+        assert (ended.counts.done, ended.counts.failed) == (2_501, 2)
+        told = (await client.call(Job(job=job, refused_after=0))).refused
+    assert [(row.row, row.detail) for row in told] == [
+        (2_501, "'site0.example, a' is there already"),
+        (2_503, "'site1.example, a' is there already"),
+    ]
+
+
 async def test_a_spreadsheet_goes_on_behind_its_checkpoint(place: Place) -> None:
     """The second daemon unpacks it again, and the rows have the same numbers."""
     rows = [{"email": f"lead{number}@a.example", "n": number} for number in range(20_000)]

@@ -48,7 +48,7 @@ def test_a_column_of_the_table_keeps_its_type_and_a_declared_one_gets_its_own() 
 def test_headers_are_mapped_however_they_are_spelt() -> None:
     made = plan(["E-Mail Address", "Name"], mapping={"e-mail address": "email"}, key=["email"])
     assert [column.name for column in made.columns] == ["email", "name"]
-    assert made.key[0].is_email
+    assert made.key[0].holds == "email"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,63 @@ def test_a_row_without_a_usable_key_is_refused_with_its_reason(address: str, rea
     assert isinstance(made, RefusedRow)
     assert (made.number, made.line, made.reason) == (1, 2, reason)
     assert made.raw.endswith('"A ""B"", C"')
+
+
+@pytest.mark.parametrize(
+    ("written", "domain"),
+    [
+        ("b.example", "b.example"),
+        (" HTTPS://www.B.Example/about?x=1#y ", "b.example"),
+        ("//www.b.example:8080", "b.example"),
+        ("http://ada:secret@shop.b.example.", "shop.b.example"),
+        ("info@b.example", "b.example"),
+        ("www.example", "www.example"),
+        ("www.Müller.example", "xn--mller-kva.example"),
+        ("xn--mller-kva.example", "xn--mller-kva.example"),
+        ("n/a", None),
+        ("none", None),
+        ("https://", None),
+        ("b .example", None),
+        ("b..example", None),
+        ("b.example, c.example", None),
+        ("x." * 150 + "example", None),
+    ],
+)
+def test_of_a_website_only_the_domain_counts(written: str, domain: str | None) -> None:
+    assert ingest.domain_of(written) == domain
+
+
+def test_a_lead_may_be_told_by_its_domain_and_keeps_its_website() -> None:
+    by_site = plan(["Name", "Website"], key=["website"])
+    made = lead(by_site, "B", "https://www.B.example/")
+    assert isinstance(made, NewRow)
+    assert (made.key, made.data) == ("b.example", {"name": "B", "website": "https://www.B.example/"})
+    refused = lead(by_site, "C", "n/a")
+    assert isinstance(refused, RefusedRow)
+    assert (refused.reason, refused.detail) == (LeadReason.MISSING_KEY, "no domain in website, but 'n/a'")
+
+
+@pytest.mark.parametrize(
+    ("name", "holds"),
+    [
+        ("email", "email"),
+        ("work_e_mail", "email"),
+        ("domain", "domain"),
+        ("company_domain", "domain"),
+        ("website_2", "domain"),
+        ("linkedin_url", "text"),
+        ("domain_name_of_it", "text"),
+        ("name", "text"),
+    ],
+)
+def test_the_name_of_a_key_column_says_what_it_holds(name: str, holds: str) -> None:
+    assert ingest.held_by(name) == holds
+
+
+def test_a_key_may_be_a_number_as_well_as_its_text() -> None:
+    by_number = plan(["No"], key=["no"])
+    keys = [by_number.lead(Row(1, 2, [value])) for value in (7, "7", " 7 ", 7.0)]
+    assert [key.key for key in keys if isinstance(key, NewRow)] == ["7"] * 4
 
 
 def test_a_key_of_several_columns_needs_them_all() -> None:

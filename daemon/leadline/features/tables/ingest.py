@@ -2,14 +2,18 @@
 
 A plan is made once, from the header and a sample of rows; then every row goes through it alone. The key of a lead is
 the text of its key columns, trimmed and in one case, so that `Ada@B.example ` and `ada@b.example` are one lead; an
-e-mail address in a key is also stored so. Whether a key is in the table already, only the database can say: here are
-the rules for what then happens (`skip`: the row is refused as a duplicate, `update`: what it says replaces what the
-lead has, `fill`: it fills what the lead lacks), and the folding of rows that meet within one batch.
+e-mail address in a key is also stored so. Of a website only the domain counts: `https://www.B.example/about` and
+`b.example` are one lead, whose cell stays as it was written. What a column holds, its name says.
+
+Whether a key is in the table already, only the database can say: here are the rules for what then happens (`skip`: the
+row is refused as a duplicate, `update`: what it says replaces what the lead has, `fill`: it fills what the lead lacks),
+and the folding of rows that meet within one batch.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -27,12 +31,22 @@ from leadline.features.tables.columns import (
 from leadline.features.tables.reading import RefusedRow, Row, UnreadableFileError, record
 from leadline_protocol.errors import LeadReason
 
+DOMAIN_CHARACTERS_MAX: Final = 253
+
 EMAIL_CHARACTERS_MAX: Final = 254
 """RFC 5321: a path has 256 octets with its brackets."""
+
+KeyKind: TypeAlias = Literal["text", "email", "domain"]
+"""What a column of a key holds, and so, what makes two of its cells the same."""
 
 OnDuplicate: TypeAlias = Literal["skip", "update", "fill"]
 
 _TEXT: Final = ColumnType.TEXT
+_DOMAIN = re.compile(r"[^\s.,;:@/\\]+(?:\.[^\s.,;:@/\\]+)+")
+_SCHEME = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//")
+_BEYOND_AUTHORITY = re.compile(r"[/?#\\].*", re.DOTALL)
+_PORT = re.compile(r":\d*$")
+_NAMES_DOMAIN = re.compile(r"(?:^|_)(?:domain|website|web_site|homepage)(?:_\d+)?$")
 _EMAIL = re.compile(r"[^@\s,;<>()\"\\]+@[^@\s,;<>()\"\\.]+(?:\.[^@\s,;<>()\"\\.]+)+")
 
 
@@ -54,7 +68,7 @@ class KeyColumn(msgspec.Struct, frozen=True):
     name: str
     position: int
     """Among the file's columns, from 0."""
-    is_email: bool
+    holds: KeyKind
 
 
 class UploadPlan(msgspec.Struct, frozen=True):
@@ -80,11 +94,16 @@ class UploadPlan(msgspec.Struct, frozen=True):
             cell = cell_text(row.values[part.position]).strip()
             if not cell:
                 return _refused(row, LeadReason.MISSING_KEY, f"nothing in {part.name}")
-            if part.is_email:
+            if part.holds == "email":
                 cell = cell.lower()
                 if not is_email(cell):
                     return _refused(row, LeadReason.INVALID_EMAIL, f"{cell[:60]!r} in {part.name}")
                 data[part.name] = cell
+            elif part.holds == "domain":
+                domain = domain_of(cell)
+                if domain is None:
+                    return _refused(row, LeadReason.MISSING_KEY, f"no domain in {part.name}, but {cell[:60]!r}")
+                cell = domain
             parts.append(cell.casefold())
         return NewRow(row.number, row.line, "\x1f".join(parts) if parts else None, data, row.values)
 
@@ -120,7 +139,7 @@ def plan_upload(
     )
     if key is None:
         key = [name for name in names if name == "email"]
-    parts = tuple(KeyColumn(name, _position(names, name, "the key is to be"), holds_email(name)) for name in key)
+    parts = tuple(KeyColumn(name, _position(names, name, "the key is to be"), held_by(name)) for name in key)
     return UploadPlan(columns, parts)
 
 
@@ -191,11 +210,25 @@ def _refused(row: Row | NewRow, reason: LeadReason, detail: str) -> RefusedRow:
     return RefusedRow(row.number, row.line, reason, detail, record(map(cell_text, row.values)))
 
 
-def holds_email(name: str) -> bool:
-    """Whether a column of this name is understood to hold e-mail addresses."""
-    return name == "mail" or "email" in name or "e_mail" in name
+def held_by(name: str) -> KeyKind:
+    """What a column of this name is understood to hold, where it takes part in a key."""
+    if name == "mail" or "email" in name or "e_mail" in name:
+        return "email"
+    return "domain" if _NAMES_DOMAIN.search(name) else "text"
 
 
 def is_email(text: str) -> bool:
     """Whether a text may be one e-mail address: one @, something before it, a domain of at least two labels behind."""
     return len(text) <= EMAIL_CHARACTERS_MAX and _EMAIL.fullmatch(text) is not None
+
+
+def domain_of(text: str) -> str | None:
+    """The domain that a text names, without `www.` and in one spelling: `https://www.B.example/` → `b.example`."""
+    authority = _BEYOND_AUTHORITY.sub("", _SCHEME.sub("", text.strip().lower()), count=1)
+    host = _PORT.sub("", authority.rpartition("@")[2]).rstrip(".")
+    if host.startswith("www.") and host.count(".") > 1:
+        host = host[len("www.") :]
+    if not host.isascii():
+        with suppress(UnicodeError):
+            host = host.encode("idna").decode()
+    return host if len(host) <= DOMAIN_CHARACTERS_MAX and _DOMAIN.fullmatch(host) else None
