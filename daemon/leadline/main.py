@@ -259,6 +259,10 @@ class Daemon:
             for row in await self._leads.refused(job, after)
         ]
 
+    async def headers(self, job: JobId) -> Sequence[str]:
+        """The headers of the file of an upload."""
+        return await self._leads.headers(job)
+
     def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
         """Limits in force. Raises Refused."""
         if teamspace is not None:

@@ -476,7 +476,9 @@ class RefusedRow(Struct, frozen=True, gc=False, kw_only=True):
     reason: LeadReason
     detail: str
     raw: str
-    """The row as it stands in the file, or its beginning."""
+    """Its values as one record of CSV with commas, or the beginning of it. A row that could not be taken apart is one
+    value.
+    """
 
 
 class JobReply(Reply, frozen=True, kw_only=True):
@@ -487,6 +489,8 @@ class JobReply(Reply, frozen=True, kw_only=True):
     """What was submitted; only in the answer to `job`."""
     refused: list[RefusedRow] = field(default_factory=list)
     """Asked for by `refused_after`; empty behind the last row."""
+    headers: list[str] = field(default_factory=list)
+    """Of the file whose rows those are; with the first page only."""
     ref: Ref = None
 
 

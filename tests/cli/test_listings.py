@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -201,22 +202,41 @@ def rows_not_taken(asked: Job) -> JobReply:
     """Two rows, one a page."""
     rows = [
         RefusedRow(row=18, line=20, reason=LeadReason.INVALID_EMAIL, detail="ada@ is none", raw='Ada,"ada@"'),
-        RefusedRow(row=21, line=24, reason=LeadReason.DUPLICATE, detail="", raw="Bob\x1b[2J,bob@a.example"),
+        RefusedRow(row=21, line=24, reason=LeadReason.DUPLICATE, detail="", raw="-Bob\x1b[2J,bob@a.example,surplus"),
     ]
     assert asked.refused_after is not None
-    return JobReply(line=0, view=view(asked.job), refused=[row for row in rows if row.row > asked.refused_after][:1])
+    page = [row for row in rows if row.row > asked.refused_after][:1]
+    headers = [] if asked.refused_after else ["Name", "=Mail"]
+    return JobReply(line=0, view=view(asked.job), refused=page, headers=headers)
 
 
 def test_the_rows_that_were_not_taken_are_csv_page_after_page(leadline: Leadline, daemon: FakeDaemon) -> None:
     daemon.on(Job, rows_not_taken)
     table = list(csv.reader(io.StringIO(leadline("job", 41, "--refused").out)))
     assert table == [
-        ["row", "line", "reason", "detail", "raw"],
-        ["18", "20", "invalid_email", "ada@ is none", 'Ada,"ada@"'],
-        ["21", "24", "duplicate", "", "Bob\x1b[2J,bob@a.example"],
+        ["refused_row", "refused_line", "refused_reason", "refused_detail", "Name", "'=Mail"],
+        ["18", "20", "invalid_email", "ada@ is none", "Ada", "ada@"],
+        ["21", "24", "duplicate", "", "'-Bob\x1b[2J", "bob@a.example", "surplus"],
     ]
     lines = leadline("job", 41, "--refused", "--json").out.splitlines()
     assert [json.loads(line)["row"] for line in lines] == [18, 21]
+
+
+def test_the_rows_that_were_not_taken_go_into_a_file_whole_or_not_at_all(
+    leadline: Leadline, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    daemon.on(Job, rows_not_taken)
+    output = tmp_path / "refused.csv"
+    ran = leadline("job", 41, "--refused", "--output", output)
+    assert (ran.out, ran.err) == ("", f"2 rows in {output}; repair them and upload it again\n")
+    assert output.read_bytes().startswith(b"\xef\xbb\xbfrefused_row,"), "spreadsheets take UTF-8 for it by its mark"
+    assert len(output.read_text(encoding="utf-8-sig").splitlines()) == 3
+    ran = leadline("job", 41, "--refused", "--output", tmp_path / "none" / "refused.csv")
+    assert ran.status == 1
+    assert "could not be written: No such file or directory" in ran.err
+    for wrong in (("--output", output), ("--refused", "--json", "--output", output)):
+        assert leadline("job", 41, *wrong).status == 2
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
 
 
 def test_on_a_terminal_nothing_in_a_row_that_was_not_taken_acts_on_it(

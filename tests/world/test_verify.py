@@ -57,7 +57,9 @@ def play_the_chain(directory: Path) -> None:
         for column, cell in row.items():
             row[column] = "'" + cell if cell.startswith(("=", "+", "-", "@")) else cell
     write_csv(directory / "enriched.csv", rows)
-    write_csv(directory / "refused.csv", [{"row": str(row.row), "reason": row.reason} for row in LIST.refused])
+    write_csv(
+        directory / "refused.csv", [{"refused_row": str(row.row), "refused_reason": row.reason} for row in LIST.refused]
+    )
 
 
 def play_the_slow_job(directory: Path) -> None:
@@ -163,11 +165,11 @@ def swap_two_lines(rows: Rows) -> None:
 
 
 def refuse_for_another_reason(rows: Rows) -> None:
-    first(rows, reason="duplicate")["reason"] = "invalid_email"
+    first(rows, refused_reason="duplicate")["refused_reason"] = "invalid_email"
 
 
 def refuse_one_row_more(rows: Rows) -> None:
-    rows.append({"row": "1", "reason": "duplicate"})
+    rows.append({"refused_row": "1", "refused_reason": "duplicate"})
 
 
 def forget_a_slow_lead(rows: Rows) -> None:

@@ -101,8 +101,8 @@ def _the_list(run: Evidence) -> Iterator[Check]:
     yield _same(
         "Exactly the expected rows are refused, each for its reason",
         {f"row {row}: {reason}" for row, reason in refused},
-        {f"row {row.get('row')}: {row.get('reason')}" for row in run.refused},
-        repeated=len(run.refused) - len({row.get("row") for row in run.refused}),
+        {f"row {row.get('refused_row')}: {row.get('refused_reason')}" for row in run.refused},
+        repeated=len(run.refused) - len({row.get("refused_row") for row in run.refused}),
         detail=", ".join(f"{n} {reason}" for reason, n in sorted(Counter(reason for _, reason in refused).items())),
     )
 

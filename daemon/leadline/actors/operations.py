@@ -88,6 +88,10 @@ class Surroundings(Protocol):
         """A page of the rows of an upload that were not taken, from behind row number `after` on."""
         ...
 
+    async def headers(self, job: JobId) -> Sequence[str]:
+        """The headers of the file of an upload."""
+        ...
+
     def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
         """Limits in force. Raises Refused."""
         ...
@@ -353,10 +357,19 @@ class Operations:
         stored = await self._stored(operation.job)
         submission = msgspec.json.decode(stored.payload) if stored.payload else None
         refused: Sequence[wire.RefusedRow] = ()
+        headers: Sequence[str] = ()
         if operation.refused_after is not None:
             refused = await self._around.refused(stored.id, operation.refused_after)
-        view = await self._view(stored)
-        return wire.JobReply(line=line, view=view, submission=submission, refused=list(refused), ref=operation.ref)
+            if operation.refused_after == 0:
+                headers = await self._around.headers(stored.id)
+        return wire.JobReply(
+            line=line,
+            view=await self._view(stored),
+            submission=submission,
+            refused=list(refused),
+            headers=list(headers),
+            ref=operation.ref,
+        )
 
     async def _jobs(self, operation: wire.Jobs, _: Peer, line: int) -> wire.Reply:
         families = () if operation.family is None else (Family[operation.family.upper()],)

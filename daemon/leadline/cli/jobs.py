@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from leadline.cli import terminal
-from leadline.cli.daemon import Daemon, Misused, Placed, any_socket, control
+from leadline.cli.daemon import FileOrDash, Misused, Placed, any_socket, control
 from leadline.cli.words import (
     ago,
     clock,
@@ -38,7 +38,6 @@ from leadline_protocol.messages import (
     JobReply,
     Jobs,
     JobView,
-    RefusedRow,
     State,
     Why,
     WhyReply,
@@ -121,20 +120,31 @@ def job(
         Flag, Parameter(help="Also how it came to where it is; as JSON, the entries of that alone.")
     ] = False,
     refused: Annotated[
-        Flag, Parameter(help="Instead, as CSV, the rows of an upload that were not taken, and why.")
+        Flag, Parameter(help="Instead, as CSV to be repaired, the rows of an upload that were not taken, and why.")
     ] = False,
+    output: Annotated[
+        FileOrDash | None,
+        Parameter(name=("--output", "-o"), help="Put the refused rows into this file; - for standard output."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show one job: how far it is, what it waits for, what was submitted."""
     if history and refused:
         raise Misused("Give --history or --refused, not both")
+    if output is not None and (json or not refused):
+        raise Misused("--output goes with --refused, and is CSV")
     job_id = JobId(id_)
     with any_socket(place) as daemon:
         if (history or refused) and not daemon.controls:
             option = "--history" if history else "--refused"
             raise Misused(f"{option} takes the control socket, which you may not open")
         if refused:
-            _show_refused(_refused(daemon, job_id), json=json)
+            from leadline.cli import refused_rows
+
+            if output is None or str(output) == "-":
+                refused_rows.show(daemon, job_id, json=json)
+            else:
+                refused_rows.save(daemon, job_id, output)
             return
         reply = daemon.client.call(Job(job=job_id) if daemon.controls else Get(job=job_id))
         story = daemon.client.call(History(job=job_id)).history if history else []
@@ -164,28 +174,6 @@ def _as_one_object(reply: JobReply) -> dict[str, Any]:
     if reply.submission is not None:
         job["submission"] = reply.submission
     return job
-
-
-def _refused(daemon: Daemon, job_id: JobId) -> Iterator[RefusedRow]:
-    after = 0
-    while page := daemon.client.call(Job(job=job_id, refused_after=after)).refused:
-        yield from page
-        after = page[-1].row
-
-
-def _show_refused(rows: Iterator[RefusedRow], *, json: bool) -> None:
-    """One after the other as they come: there may be as many as the file has rows."""
-    if json:
-        for row in rows:
-            terminal.json_line(row)
-        return
-    import csv
-
-    safe = shown if terminal.is_terminal(sys.stdout) else str
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(RefusedRow.__struct_fields__)
-    for row in rows:
-        table.writerow((row.row, row.line, row.reason, safe(row.detail), safe(row.raw)))
 
 
 def _show_job(view: JobView, now: datetime) -> None:

@@ -36,10 +36,10 @@ def read(path: Path, plain: Path, **options: Any) -> tuple[lead_files.Survey, li
         spreadsheets.unpack(path, submission.sheet, plain, lambda: None)
         path = plain
     found = survey(path, written)
-    rows = list(lead_files.rows(path, written, found.headers))
+    rows = list(lead_files.rows(path, written, found))
     assert len(rows) == found.rows
     for after in range(len(rows)):
-        assert list(lead_files.rows(path, written, found.headers, after=after)) == rows[after:]
+        assert list(lead_files.rows(path, written, found, after=after)) == rows[after:]
     return found, rows
 
 

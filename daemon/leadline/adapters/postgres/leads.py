@@ -39,7 +39,7 @@ from leadline.features.tables.ports import (
     Work,
     columns_json,
 )
-from leadline.features.tables.reading import RefusedRow
+from leadline.features.tables.reading import RefusedRow, record, values_of
 from leadline_protocol.errors import ErrorCode, LeadReason, Refused
 from leadline_protocol.ids import CallId, Instant, JobId, LeadId, TableId
 
@@ -48,6 +48,9 @@ CHUNK_LEADS: Final = 5_000
 
 REFUSED_ROWS_MAX: Final = 1_000
 """Refused rows in one page."""
+
+HEADER_CHARACTERS_MAX: Final = 1 << 20
+"""How much of a file's header is kept: all of it, as an upload bounds both their number and their length."""
 
 REFUSED_BYTES_MAX: Final = 1 << 20
 """Their text in one page, but for the row that goes beyond: a page is one line on a socket."""
@@ -190,6 +193,12 @@ class PostgresLeads:
             for row in rows
         ]
 
+    async def headers(self, job: JobId) -> Sequence[str]:
+        """The headers of an uploaded file; none before it was surveyed, or where the job is no upload."""
+        async with self._store.read() as connection:
+            header = await connection.fetchval(QUERIES["header"].sql, job)
+        return () if header is None else values_of(header)
+
     def work(self, job: JobId, number: int) -> AbstractAsyncContextManager[Work]:
         """A work transaction of an attempt. Raises AttemptRetired, Fenced, Unavailable, OutcomeUnknown."""
         return self._work(job, number)
@@ -214,6 +223,10 @@ class PostgresWork:
         if key is not None:
             await self._connection.execute(QUERIES["set_key"].sql, table, list(key))
         return await _table_by_id(self._connection, table)
+
+    async def keep_headers(self, headers: Sequence[str]) -> None:
+        """Store the headers of the uploaded file."""
+        await self._connection.execute(QUERIES["keep_header"].sql, self._job, record(headers, HEADER_CHARACTERS_MAX))
 
     async def save(self, counts: Counts, activity: str, checkpoint: object) -> None:
         """Store the job's counts and where to go on after a crash."""

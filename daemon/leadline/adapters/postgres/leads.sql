@@ -47,6 +47,14 @@ SELECT file, original FROM upload_file WHERE job = $1
 -- A statement with a compiled expression in it, whose rows look like {row}.
 SELECT * FROM run_expression($1, $2) AS found ({row})
 
+-- name: keep_header
+-- Rows are counted from 1 below the header of their file: row 0 is the header.
+INSERT INTO refused_row (job, row_number, line, reason, detail, raw) VALUES ($1, 0, 0, 'header', '', $2)
+ON CONFLICT (job, row_number) DO NOTHING
+
+-- name: header
+SELECT raw FROM refused_row WHERE job = $1 AND row_number = 0
+
 -- name: new_list
 SELECT nextval('lead_list_id')
 

@@ -6,6 +6,7 @@ The pure half of the slice, in the order in which a lead meets it:
       reading                  CSV,
       json_lines               JSON Lines, and
       spreadsheets             XLSX
+      repair                   what a person has repaired of what was refused
     ingest                   rows → leads, or rows refused with their reasons
     columns                  what a column is called and what its cells may hold
     expressions              a filter or formula → SQL that cannot fail a statement and can reach nothing else

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias, assert_never
 
 import msgspec
 
-from leadline.features.tables import json_lines, spreadsheets
+from leadline.features.tables import json_lines, repair, spreadsheets
 from leadline.features.tables.json_lines import JsonLinesFormat
 from leadline.features.tables.reading import (
     SAMPLE_BYTES,
@@ -46,11 +46,14 @@ class Survey(msgspec.Struct, frozen=True):
     """What is to be known of a file before its rows can become leads."""
 
     headers: tuple[str, ...]
+    """Of the columns that leads get."""
     rows: int
     """How many there are, refused ones among them."""
     sample: list[Row]
     typed: bool
     """Whether its values have types of their own; else all are texts."""
+    columns: tuple[str, ...]
+    """What stands over all its columns, also those that only tell of an earlier refusal (`repair`)."""
 
 
 def recognised(path: Path, upload: wire.Upload) -> Format:
@@ -81,28 +84,34 @@ def survey(path: Path, written: Format) -> Survey:
         file = CsvFile(_blocks(path), written)
         found = file.rows()
         sample = list(islice(found, SAMPLE_ROWS))
-        count = len(sample) + sum(1 for _ in found)
-        headers = file.headers
+        headers, count = file.headers, len(sample) + sum(1 for _ in found)
     else:
         headers, count = (
             json_lines.keys(_blocks(path), written)
             if isinstance(written, JsonLinesFormat)
             else spreadsheets.headers(path)
         )
-        sample = list(islice(rows(path, written, headers), SAMPLE_ROWS))
-    taken = [row for row in sample if isinstance(row, Row)]
-    return Survey(headers, count, taken, typed=not isinstance(written, CsvFormat))
+        sample = list(islice(_rows(path, written, headers, after=0), SAMPLE_ROWS))
+    repaired = repair.is_repaired(headers)
+    taken = [row for row in (repair.own_rows(iter(sample)) if repaired else sample) if isinstance(row, Row)]
+    typed = not isinstance(written, CsvFormat)
+    return Survey(repair.own_headers(headers) if repaired else headers, count, taken, typed, headers)
 
 
-def rows(path: Path, written: Format, headers: tuple[str, ...], *, after: int = 0) -> Iterator[Row | RefusedRow]:
-    """The rows of a file that has these columns, those up to number `after` left out."""
+def rows(path: Path, written: Format, found: Survey, *, after: int = 0) -> Iterator[Row | RefusedRow]:
+    """The rows of a file that was surveyed, those up to number `after` left out."""
+    read = _rows(path, written, found.columns, after=after)
+    return repair.own_rows(read) if repair.is_repaired(found.columns) else read
+
+
+def _rows(path: Path, written: Format, columns: tuple[str, ...], *, after: int) -> Iterator[Row | RefusedRow]:
     match written:
         case CsvFormat():
             return CsvFile(_blocks(path), written).rows(after=after)
         case JsonLinesFormat():
-            return json_lines.rows(_blocks(path), written, headers, after=after)
+            return json_lines.rows(_blocks(path), written, columns, after=after)
         case SheetFormat():
-            return spreadsheets.rows(path, len(headers), after=after)
+            return spreadsheets.rows(path, len(columns), after=after)
         case never:
             assert_never(never)
 

@@ -112,6 +112,10 @@ class Work(Protocol):
         """Store how far a job that works on whole sets has got in its list."""
         ...
 
+    async def keep_headers(self, headers: Sequence[str]) -> None:
+        """Store the headers of the uploaded file."""
+        ...
+
     async def save(self, counts: Counts, activity: str, checkpoint: object) -> None:
         """Store the job's counts and where to go on after a crash."""
         ...
@@ -242,6 +246,10 @@ class LeadStore(Protocol):
 
         A page of them, bounded in rows and in text; empty behind the last.
         """
+        ...
+
+    async def headers(self, job: JobId) -> Sequence[str]:
+        """The headers of an uploaded file; none before it was surveyed, or where the job is no upload."""
         ...
 
     def work(self, job: JobId, number: int) -> AbstractAsyncContextManager[Work]:

@@ -51,6 +51,11 @@ class UnreadableFileError(LeadlineError):
     """The file cannot be read as a table; the message says why in a person's words."""
 
 
+def storable(text: str) -> str:
+    """The text with � for what no database holds."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
 class CsvFormat(msgspec.Struct, frozen=True):
     """How a CSV file is written. A quotation mark within a quotation is doubled."""
 
@@ -85,11 +90,16 @@ class RefusedRow(msgspec.Struct, frozen=True, gc=False):
     """
 
 
-def record(values: Iterable[str]) -> str:
-    """Values as the text of one record of CSV with commas, as far as it is kept and storable."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(values)
-    return _UNSTORABLE.sub("\ufffd", text.getvalue()[:RAW_CHARACTERS_MAX])
+def record(values: Iterable[str], characters_max: int = RAW_CHARACTERS_MAX) -> str:
+    """Values as one record of CSV with commas, as far as it is kept and storable."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(values)  # with an end of line, as without one it would not quote those in a value
+    return storable(text.getvalue()[:-2][:characters_max])
+
+
+def values_of(text: str) -> Sequence[str]:
+    """The values of a record; the last may be cut off."""
+    return next(csv.reader(io.StringIO(text, newline="")), [""])
 
 
 def sniff(
@@ -339,8 +349,7 @@ class Lines:
 
     def raw(self) -> str:
         """The record as it stands in the file, as far as it is kept."""
-        text = "".join(self.taken)[:RAW_CHARACTERS_MAX].rstrip("\r\n")
-        return _UNSTORABLE.sub("\ufffd", text)
+        return storable("".join(self.taken)[:RAW_CHARACTERS_MAX].rstrip("\r\n"))
 
     def _refill(self) -> bool:
         text = next(self._texts, None)

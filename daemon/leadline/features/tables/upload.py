@@ -38,6 +38,9 @@ from leadline_protocol.ids import TableId
 CHUNK_ROWS: Final = 1_000
 """Rows in one transaction: some 30 ms, so that a cancel and the progress bar never wait."""
 
+HEADER_CHARACTERS_MAX: Final = 300
+"""How much of each header is kept: more than counts for the name of its column."""
+
 _SUBMISSION = msgspec.json.Decoder(wire.Upload)
 
 
@@ -129,9 +132,10 @@ class Upload:
         counts = job.counts if job.counts.total else Counts(total=found.rows)
         async with leads.work(job.id, attempt.number) as work:
             table = await work.declare(table.id, plan.columns, key)
+            await work.keep_headers([header[:HEADER_CHARACTERS_MAX] for header in found.headers])
             await work.save(counts, "reading", checkpoint)
         yield counts
-        chunks = _chunks(rows_of(path, written, found.headers, after=checkpoint.row), plan)
+        chunks = _chunks(rows_of(path, written, found, after=checkpoint.row), plan)
         while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
             if attempt.stopping:
                 raise Stopped("told to stop")
