@@ -56,6 +56,15 @@ def test_an_uploaded_file_belongs_to_the_group_of_the_folder(
     assert file.stat().st_gid == 4711
 
 
+def test_what_a_file_is_and_which_sheet_is_meant_can_be_said(
+    leadline: Leadline, daemon: FakeDaemon, leads: Path
+) -> None:
+    leadline("upload", leads, "--table", "t", "--teamspace", "a", "--format", "xlsx", "--sheet", "März")
+    (upload,) = daemon.requests
+    assert isinstance(upload, Upload)
+    assert (upload.format, upload.sheet) == ("xlsx", "März")
+
+
 def test_two_uploads_of_one_file_do_not_meet(leadline: Leadline, daemon: FakeDaemon, leads: Path) -> None:
     for _ in range(2):
         leadline("upload", leads, "--table", "t", "--teamspace", "a")
@@ -134,14 +143,17 @@ def test_an_export_can_go_on_in_a_pipe(leadline: Leadline, daemon: FakeDaemon) -
     assert ran.out == "email\r\na@x.test\r\n"
 
 
-def test_the_format_follows_the_name_of_the_output(leadline: Leadline, daemon: FakeDaemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "xlsx"])
+def test_the_format_follows_the_name_of_the_output(
+    kind: str, leadline: Leadline, daemon: FakeDaemon, tmp_path: Path
+) -> None:
     _export_by(daemon)
-    leadline("export", "--table", "t", "--teamspace", "a", "-o", tmp_path / "out.jsonl")
+    leadline("export", "--table", "t", "--teamspace", "a", "-o", tmp_path / f"out.{kind}")
     export = daemon.requests[0]
     assert isinstance(export, Export)
-    assert export.format == "jsonl"
+    assert export.format == kind
     assert export.path is not None
-    assert export.path.endswith(".jsonl")
+    assert export.path.endswith(f".{kind}")
 
 
 def test_an_export_that_failed_is_not_copied(leadline: Leadline, daemon: FakeDaemon, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -26,6 +27,8 @@ from leadline_protocol.messages import Receipt
 
 INCOMING: Final = "incoming"
 EXPORTS: Final = "exports"
+
+_BY_SUFFIX: Final[Mapping[str, messages.FileFormat]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".xlsx": "xlsx"}
 
 Table = Annotated[str, Parameter(help="The table.")]
 Teamspace = Annotated[str, Parameter(help="The teamspace that it belongs to.")]
@@ -91,7 +94,7 @@ def export(
         Parameter(name=("--output", "-o"), help="Wait and put the file there; - for standard output."),
     ] = None,
     format: Annotated[  # noqa: A002  the option's name
-        Literal["csv", "jsonl"] | None, Parameter(help="The kind of file [by the name of the output, else csv].")
+        messages.FileFormat | None, Parameter(help="The kind of file [by the name of the output, else csv].")
     ] = None,
     wait: Wait = False,
     json: Json = False,
@@ -99,7 +102,7 @@ def export(
     """Write leads of a table to a file; prints where it is."""
     if output is not None and str(output) != "-" and not output.parent.is_dir():
         raise Misused(f"There is no folder {output.parent}")
-    chosen = format or ("jsonl" if output is not None and output.suffix == ".jsonl" else "csv")
+    chosen = format or _BY_SUFFIX.get("" if output is None else output.suffix.lower(), "csv")
     name = f"{_plain(table)}-{secrets.token_hex(4)}.{chosen}"
     with any_socket(place) as daemon:
         submission = messages.Export(

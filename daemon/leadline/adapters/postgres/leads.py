@@ -141,6 +141,12 @@ class PostgresLeads:
             rows = await connection.fetch(QUERIES["leads"].sql, table, ids)
         return {LeadId(row["id"]): _CELLS.decode(row["data"]) for row in rows}
 
+    async def lead_texts(self, table: TableId, ids: Sequence[LeadId]) -> Mapping[LeadId, str]:
+        """The same as JSON."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["leads"].sql, table, ids)
+        return {LeadId(row["id"]): row["data"] for row in rows}
+
     async def matching(self, table: Table, ids: Sequence[LeadId], condition: Compiled) -> frozenset[LeadId]:
         """Those of these leads for which a condition is true."""
         given = _Given(condition)

@@ -2,22 +2,29 @@
 
 The file grows under a name of its own (`….part`) and gets its real name when it is whole, so that nobody takes half a
 file for an export. The checkpoint is how long the file was after the last chunk: an attempt that goes on after a crash
-copies so much into a file of its own, for the one before may not be dead but asleep. A cell that a spreadsheet would
-take for a formula is written behind an apostrophe.
+copies so much into a file of its own, for the one before may not be dead but asleep. In CSV a cell that a spreadsheet
+would take for a formula is written behind an apostrophe.
+
+A spreadsheet cannot grow like that. It is written as a plain file of rows, like the others, which at its end is packed
+(`spreadsheets`); a crash meanwhile costs the packing alone.
 """
 
 import csv
 import io
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, assert_never
 
 import anyio.to_thread
 import msgspec
 
 from leadline.core.model import Counts, Family
-from leadline.features.tables.columns import Cells, cell_text
+from leadline.features.tables import spreadsheet_worker
+from leadline.features.tables.columns import Column, ColumnType, JsonValue, cell_text
+from leadline.features.tables.formula_cells import defused
 from leadline.features.tables.ports import LeadStore
 from leadline.features.tables.selection import (
     Database,
@@ -28,20 +35,20 @@ from leadline.features.tables.selection import (
     skipped_by_guard,
     table_of,
 )
+from leadline.features.tables.spreadsheets import FILE_MODE
 from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun, Stopped
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, LeadReason, Refused
 from leadline_protocol.ids import JobId
 
-FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
-"""A cell of text that begins so is a formula to spreadsheets (OWASP, CSV injection)."""
-
 PART: Final = ".part"
 
-FILE_MODE: Final = 0o640
-"""The group of the folder may read what is in it."""
+PACKED: Final = ".packed" + PART
+"""What a spreadsheet is packed into before it gets its name."""
 
 _SUBMISSION = msgspec.json.Decoder(wire.Export)
+_CELLS: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+_LINES: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 class Checkpoint(msgspec.Struct):
@@ -69,8 +76,6 @@ class Export:
     ) -> Prepared:
         """Check the table, the columns, the filter and the file's name. Raises Refused."""
         assert isinstance(submission, wire.Export)
-        if submission.format == "xlsx":
-            raise Refused(ErrorCode.BAD_REQUEST, "an export can be csv or jsonl", at="format")
         if submission.path is not None and not plain_name(submission.path):
             message = "the name of a file in the exports folder: no slash, no leading dot"
             raise Refused(ErrorCode.BAD_REQUEST, message, at="path")
@@ -92,13 +97,14 @@ class Export:
         frozen = await list_of(leads, attempt, table, submission, None)
         if (skipped := skipped_by_guard(submission, frozen.total)) is not None:
             return skipped
-        columns = submission.columns or [column.name for column in table.columns]
+        known = {column.name: column for column in table.columns}
+        columns = [known.get(name) or Column(name, ColumnType.TEXT) for name in submission.columns or known]
         counts = attempt.job.counts if attempt.job.counts.total else Counts(total=frozen.total)
         checkpoint = msgspec.convert(await leads.checkpoint(attempt.job.id) or {}, Checkpoint)
         final = self._folder / (submission.path or f"{table.name}-{attempt.job.id}.{submission.format}")
         part = _part(final, attempt.job.id, attempt.number)
         if checkpoint.attempt == 0:
-            heading = encoded_heading(columns) if submission.format == "csv" else b""
+            heading = encoded_heading(columns, submission.format)
             checkpoint.file_bytes = await anyio.to_thread.run_sync(_write_at, part, 0, heading)
         elif checkpoint.attempt != attempt.number:
             older = _part(final, attempt.job.id, checkpoint.attempt)
@@ -109,16 +115,22 @@ class Export:
             if attempt.stopping:
                 raise Stopped("told to stop")
             await self._database.records(attempt, len(chunk), frozen.total)
-            found = await leads.leads(table.id, chunk)
-            rows = [found[lead] for lead in chunk if lead in found]
-            piece = encoded_rows(rows, columns, submission.format)
-            checkpoint.file_bytes = await anyio.to_thread.run_sync(_write_at, part, checkpoint.file_bytes, piece)
+            found = await leads.lead_texts(table.id, chunk)
+            texts = [found[lead] for lead in chunk if lead in found]
+            checkpoint.file_bytes = await anyio.to_thread.run_sync(
+                _write_leads, part, checkpoint.file_bytes, texts, columns, submission.format
+            )
             checkpoint.chunks += 1
-            counts = plus(counts, done=len(rows), failed={LeadReason.DELETED: len(chunk) - len(rows)})
+            counts = plus(counts, done=len(texts), failed={LeadReason.DELETED: len(chunk) - len(texts)})
             async with leads.work(attempt.job.id, attempt.number) as work:
                 await work.save(counts, f"writing {final.name}", checkpoint)
                 await work.chunks_done(checkpoint.chunks)
             attempt.progressed(counts)
+        if submission.format == "xlsx":
+            attempt.doing(f"packing {final.name}")
+            packed = part.with_name(part.name.removesuffix(PART) + PACKED)
+            await spreadsheet_worker.pack(part, packed, attempt.moved)
+            part = packed
         await anyio.to_thread.run_sync(_publish, part, final, attempt.job.id)
         return msgspec.structs.replace(finished(counts), message=str(final.name))
 
@@ -128,31 +140,43 @@ def plain_name(path: str) -> bool:
     return "/" not in path and "\0" not in path and not path.startswith(".") and len(path.encode()) <= 200
 
 
-def encoded_heading(columns: Sequence[str]) -> bytes:
-    """The first line of a CSV."""
-    return encoded_lines([list(columns)])
+def encoded_heading(columns: Sequence[Column], file_format: wire.FileFormat) -> bytes:
+    """What a file begins with."""
+    match file_format:
+        case "csv":
+            return encoded_lines([[column.name for column in columns]])
+        case "jsonl":
+            return b""
+        case "xlsx":
+            return _LINES.encode_lines([columns])
+        case never:
+            assert_never(never)
 
 
-def encoded_rows(rows: Sequence[Cells], columns: Sequence[str], file_format: str) -> bytes:
-    """Leads as lines of a file."""
-    if file_format == "jsonl":
-        return msgspec.json.Encoder().encode_lines([{name: row.get(name) for name in columns} for row in rows])
-    return encoded_lines([[defused(row.get(name)) for name in columns] for row in rows])
+def encoded_leads(leads: Sequence[str], columns: Sequence[Column], file_format: wire.FileFormat) -> bytes:
+    """Leads, given as JSON, as lines of a file: numbers with all their digits."""
+    names = [column.name for column in columns]
+    rows = map(_CELLS.decode, leads)
+    match file_format:
+        case "csv":
+            return encoded_lines([[_csv_cell(row.get(name)) for name in names] for row in rows])
+        case "jsonl":
+            return _LINES.encode_lines([{name: row.get(name) for name in names} for row in rows])
+        case "xlsx":
+            return _LINES.encode_lines([[row.get(name) for name in names] for row in rows])
+        case never:
+            assert_never(never)
 
 
-def encoded_lines(rows: Sequence[Sequence[str]]) -> bytes:
+def encoded_lines(rows: Iterable[Sequence[str]]) -> bytes:
     """Rows of texts as CSV (RFC 4180) in UTF-8."""
     out = io.StringIO(newline="")
     csv.writer(out).writerows(rows)
     return out.getvalue().encode("utf-8", "surrogatepass")
 
 
-def defused(value: object) -> str:
-    """A cell's text; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    text = cell_text(value)  # type: ignore[arg-type]  # a cell holds what columns.py lets in
-    if isinstance(value, str) and text.startswith(FORMULA_STARTS):
-        return "'" + text
-    return text
+def _csv_cell(value: JsonValue) -> str:
+    return defused(value) if isinstance(value, str) else cell_text(value)
 
 
 def _part(final: Path, job: JobId, attempt: int) -> Path:
@@ -191,12 +215,22 @@ def _publish(part: Path, final: Path, job: JobId) -> None:
     part.replace(final)
     for left in final.parent.iterdir():
         if left.name.startswith(f".{final.name}.{job}.") and left.suffix == PART:
-            left.unlink(missing_ok=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
     folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _write_leads(
+    path: Path, offset: int, leads: Sequence[str], columns: Sequence[Column], file_format: wire.FileFormat
+) -> int:
+    """Write leads at the offset, durably; return where the file ends."""
+    return _write_at(path, offset, encoded_leads(leads, columns, file_format))
 
 
 def _write_at(path: Path, offset: int, piece: bytes) -> int:

@@ -221,6 +221,10 @@ class LeadStore(Protocol):
         """These leads as they are now; deleted ones are absent."""
         ...
 
+    async def lead_texts(self, table: TableId, ids: Sequence[LeadId]) -> Mapping[LeadId, str]:
+        """The same as JSON."""
+        ...
+
     async def matching(self, table: Table, ids: Sequence[LeadId], condition: Compiled) -> frozenset[LeadId]:
         """Those of these leads for which a condition is true."""
         ...

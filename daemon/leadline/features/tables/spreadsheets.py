@@ -18,6 +18,7 @@ digits, dates before 1900. A text that would be taken for a formula when a perso
 """
 
 import datetime as dt
+import os
 import resource
 import sys
 import zipfile
@@ -63,6 +64,9 @@ MEMORY_BYTES_MAX: Final = 3 * 1024**3
 """Address space of the process: a sheet of a million rows and seven columns takes a third of it."""
 
 FILE_BYTES_MAX: Final = 8 * 1024**3
+
+FILE_MODE: Final = 0o640
+"""Of what is packed: the group of its folder may read it."""
 
 CPU_SECONDS_MAX: Final = 1_800
 
@@ -191,7 +195,7 @@ def rows(unpacked: Path, columns: int, *, after: int = 0) -> Iterator[Row | Refu
 
 
 def pack(source: Path, target: Path, moved: Callable[[], None]) -> None:
-    """Write a plain file's rows as XLSX."""
+    """Write a plain file's rows as XLSX, durably."""
     import xlsxwriter
 
     with (
@@ -208,7 +212,10 @@ def pack(source: Path, target: Path, moved: Callable[[], None]) -> None:
                 if number % MOVED_ROWS == 0:
                     moved()
             if not file.peek(1):
-                return
+                break
+    with target.open("rb") as packed:
+        os.fchmod(packed.fileno(), FILE_MODE)
+        os.fsync(packed.fileno())
 
 
 class _Sheet:
