@@ -419,6 +419,7 @@ class Daemon:
         dropped = await self._store.prune(kept_since)
         await self._control.forget(kept_since)
         await self._table_store.forget(kept_since)
+        await self._leads.forget_orders(kept_since)
         copied_before = max(self.started.timestamp(), now - SUBMISSION_SECONDS_MAX)
         orphans = await self._uploads.keep_only(await self._leads.files_of_live_uploads(), copied_before)
         if dropped or orphans:

@@ -54,6 +54,7 @@ def served(world: World) -> dict[str, Served]:
         "company": behaviours.Enrichment(),
         "slow": behaviours.Polling(polls=2),
         "quotes": Quotes(),
+        "bulk": behaviours.BulkJobs(seconds=0.5),
         "once": behaviours.Enrichment(),
         "openai": behaviours.ChatCompletions(),
         "throttled": behaviours.Limited(behaviours.Enrichment(), behaviours.Window(0, 60)),
@@ -70,6 +71,7 @@ def daemon(served: dict[str, Served], tmp_path_factory: pytest.TempPathFactory) 
         provider("slow", served["slow"], module=str(module), settings=[secret]),
         provider("once", served["once"], settings=[secret, ONE_CALL]),
         openai(served["openai"]),
+        provider("bulk", served["bulk"], module="bulk"),
         *(provider(name, served[name], settings=[secret]) for name in ("company", "quotes", "throttled")),
     ]
     with stage("".join(parts)) as running:
@@ -110,6 +112,14 @@ def test_a_try_of_a_provider_that_takes_its_time_asks_for_the_result(daemon: Sta
     assert found.values["company"] == behaviours.company_of(LEAD["email"])["company"]
     assert all("api_key=***" in call.url for call in found.calls)
     assert len(served["slow"].calls) == 4
+
+
+def test_a_module_for_bulk_orders_is_tried_with_an_order_for_one_lead(daemon: Stage, served: dict[str, Served]) -> None:
+    found = tried(daemon, "bulk")
+    assert found.outcome == "done"
+    assert found.values["company"] == behaviours.company_of(LEAD["email"])["company"]
+    outcomes = [call.outcome for call in served["bulk"].calls]
+    assert (outcomes[0], outcomes[-2:]) == ("taken", ["done", "results"])
 
 
 def test_the_key_shows_nowhere_though_the_provider_quotes_it(daemon: Stage) -> None:

@@ -218,6 +218,56 @@ class Polling:
         return json_plan(document, outcome=str(document["status"]), lead=lead, notes={"task_hash": task_hash})
 
 
+class BulkJobs:
+    """Sells the same for many leads at a time: POST takes `records`, GET `…/ID` says how far it is, and
+    GET `…/ID/results?page=N` reads what came of it.
+
+    A record has an `id`, which its result repeats, and an `email`. A job is done `seconds` after it was taken. Leads
+    whose address begins with `unknown` are in the results without data; those that begin with `forgotten` are not in
+    them. More than `open_max` jobs at a time are refused with 409.
+    """
+
+    def __init__(self, *, seconds: float = 0.0, page: int = 1_000, open_max: int | None = None) -> None:
+        self._seconds_us, self._page, self._open_max = round(seconds * SECOND), page, open_max
+        self._jobs: dict[str, tuple[list[dict[str, str]], int]] = {}
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """A new job for a POST, else the state or a page of the results of a known one."""
+        if request.method == "POST":
+            return self._take(request, now)
+        parts = request.path.strip("/").split("/")
+        name = parts[-2] if parts[-1] == "results" else parts[-1]
+        if name not in self._jobs:
+            return json_plan({"error": "unknown job"}, status=404, outcome="not_found")
+        records, ready = self._jobs[name]
+        if now.instant < ready:
+            return json_plan({"id": name, "state": "running"}, outcome="running", notes={"job": name})
+        if parts[-1] != "results":
+            return json_plan({"id": name, "state": "done"}, outcome="done", notes={"job": name})
+        told = [record for record in records if not record["email"].startswith("forgotten")]
+        page = int(request.query.get("page") or 1)
+        results = [
+            {"id": record["id"], "data": None if record["email"].startswith("unknown") else company_of(record["email"])}
+            for record in told[(page - 1) * self._page : page * self._page]
+        ]
+        pages = max(1, math.ceil(len(told) / self._page))
+        document = {"state": "done", "results": results, "pages": pages}
+        return json_plan(document, outcome="results", notes={"job": name, "page": page})
+
+    def _take(self, request: Request, now: Now) -> Plan:
+        records = request.document.get("records")
+        if not isinstance(records, list) or not records:
+            return json_plan({"error": "no records"}, status=400, outcome="bad_request")
+        if (
+            self._open_max is not None
+            and sum(now.instant < ready for _, ready in self._jobs.values()) >= self._open_max
+        ):
+            return json_plan({"error": "too many jobs"}, status=409, outcome="too_many")
+        name = f"{number_of('job', len(self._jobs), str(records)):016x}"
+        self._jobs[name] = (records, now.instant + self._seconds_us)
+        return json_plan({"id": name}, outcome="taken", notes={"job": name, "records": len(records)})
+
+
 def score_of(subject: str) -> int:
     """The AI's verdict on a lead (or any text), 1 to 10, evenly spread."""
     return 1 + number_of("score", subject.lower()) % 10

@@ -114,6 +114,8 @@ def sentence(core: Wait) -> str:
                 f"Waiting for {name}: {numbers['amount']} {unit}s in any {_short(numbers['per_seconds'])} s are"
                 f" {_whose(name)}, {numbers.get('charged', 0)} of them are taken."
             )
+        case JobReason.LIMIT if numbers.get("unit") == "order":
+            return f"Waiting for {name}: it works on {numbers['amount']} orders at a time."
         case JobReason.LIMIT if "amount" in numbers:
             return f"Waiting for {name}: {numbers['amount']} calls at a time are {_whose(name)}."
         case JobReason.LIMIT:
@@ -130,6 +132,8 @@ def sentence(core: Wait) -> str:
             return f"The account at {name} has no credits left; somebody must fill it up and resume the provider."
         case JobReason.POLL:
             return f"{name} is working on it; its result is asked for at intervals."
+        case JobReason.BULK_RESULT:
+            return f"{name} is working on an order for {numbers.get('leads', 'many')} leads; it is asked at intervals."
         case JobReason.QUARANTINED:
             often = f"{numbers['crashes']} times" if "crashes" in numbers else "again and again"
             return f"The daemon went down {often} while it was at work; it waits until a person resumes or cancels it."

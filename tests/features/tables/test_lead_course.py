@@ -124,3 +124,34 @@ def test_a_question_keeps_its_id_until_it_is_answered() -> None:
     again = Course("reuse_id")
     again.begin(["crash"], "9")
     assert again.id_for("12") == "9", "also over a restart"
+
+
+def test_what_was_lost_before_an_order_was_taken_does_not_count_any_more() -> None:
+    assert Course("retry_once", task="t1").begin(["lost", "lost"]) == Ask("poll")
+    assert Course("hold", task="t1").begin(["lost"]) == Ask("poll")
+
+
+def test_nobody_asks_before_the_result_can_be_there_also_after_a_restart() -> None:
+    course = Course("hold", poll_seconds=10.0, poll_first_seconds=60.0, poll_wait_seconds=600.0)
+    assert course.pending("t1") == Pause(60 * SECOND, JobReason.POLL, Ask("poll"))
+    assert course.pending(None) == Pause(10 * SECOND, JobReason.POLL, Ask("poll"))
+    early = Course("hold", poll_seconds=10.0, poll_first_seconds=60.0, task="t1", waited_microseconds=20 * SECOND)
+    assert early.begin([]) == Pause(40 * SECOND, JobReason.POLL, Ask("poll"))
+    late = Course("hold", poll_seconds=10.0, poll_first_seconds=60.0, task="t1", waited_microseconds=70 * SECOND)
+    assert late.begin([]) == Ask("poll")
+
+
+def test_patience_counts_from_the_order_over_restarts() -> None:
+    course = Course("hold", poll_seconds=10.0, poll_wait_seconds=60.0, task="t1", waited_microseconds=55 * SECOND)
+    assert isinstance(course.pending(None), Pause)
+    assert isinstance(course.pending(None), Settle)
+
+
+def test_a_page_that_could_not_be_read_is_read_again_and_nothing_is_ordered() -> None:
+    course = Course("retry_once", task="t1", poll_reason=JobReason.BULK_RESULT)
+    assert course.ready() == Ask("read")
+    assert course.ready("2") == Ask("read", "2")
+    assert course.thrown_back() == Ask("read", "2")
+    again = course.lost("reset", 0.0)
+    assert isinstance(again, Pause)
+    assert again.then == Ask("read", "2")

@@ -119,7 +119,7 @@ def test_each_fault_names_its_line() -> None:
         (("{{email}}", "{{email}}/{{email"), "request.path", "not closed"),
         (('["email"]', '["email"]\noptional_inputs = ["email"]'), "optional_inputs", "also among inputs"),
         (('["email"]', '["email"]\nmode = "poll"'), "poll", "mode = 'poll'"),
-        (('["email"]', '["email"]\nmode = "bulk"'), "mode", "cannot be run"),
+        (('["email"]', '["email"]\nmode = "bulk"'), "bulk", "mode = 'bulk'"),
         (('["email"]', '["email"]\nambiguous = "reuse_id"'), "id_header", "reuse_id"),
         (('["email"]', '["email"]\nthrottled = [{}]'), "throttled[0]", "status or a select"),
         (('["email"]', '["email"]\nnot_found = [{ status = 404, equals = 1 }]'), "not_found[0]", "without select"),

@@ -7,17 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from leadline.features.tables.columns import BadValueError
+from leadline.features.tables.bulk import records_of
+from leadline.features.tables.columns import BadValueError, Cells
 from leadline.features.tables.prompts import Message
-from leadline.features.tables.provider_modules import Bearer, KeyHeader, KeyQuery, preset, read_module
+from leadline.features.tables.provider_modules import Bearer, KeyHeader, KeyQuery, preset, preset_names, read_module
 from leadline.features.tables.requests import (
     Access,
     chat_request,
     input_values,
     lead_request,
     missing_inputs,
+    order_request,
     poll_request,
 )
+from leadline_protocol.ids import LeadId
 from tests.features.tables.test_provider_modules import POLL, SYNC
 
 PLAIN = read_module(SYNC, file="plain.toml")
@@ -88,9 +91,15 @@ def test_a_conversation_becomes_a_request_for_a_completion() -> None:
 
 
 def test_every_preset_makes_requests() -> None:
-    for name in ("snov", "hunter", "apollo", "prospeo", "findymail", "leadmagic", "peopledatalabs", "fullenrich"):
+    for name in sorted({*preset_names()} - {"openai"}):
         module = preset(name)
-        request = lead_request(module, ACCESS, dict.fromkeys(module.inputs, "x"), call_id="1")
+        values: Cells = dict.fromkeys(module.inputs, "x")
+        if module.bulk is None:
+            request = lead_request(module, ACCESS, values, call_id="1")
+        else:
+            records, keys = records_of(module, ACCESS, [(LeadId(7), values)])
+            assert keys == ["7"]
+            request = order_request(module, ACCESS, records, call_id="1")
         assert request.url.startswith("https://host.example/base/")
         assert "x" in request.url.removeprefix(ACCESS.base_url) or b'"x"' in request.body
 

@@ -31,6 +31,7 @@ from leadline.features.tables.ports import (
     DECLARE_COLUMNS,
     MAKE_TABLE,
     AnsweredCall,
+    BulkOrder,
     CutOff,
     JobList,
     Order,
@@ -41,7 +42,7 @@ from leadline.features.tables.ports import (
 )
 from leadline.features.tables.reading import RefusedRow, record, values_of
 from leadline_protocol.errors import ErrorCode, LeadReason, Refused
-from leadline_protocol.ids import CallId, Instant, JobId, LeadId, TableId
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 
 CHUNK_LEADS: Final = 5_000
 """Leads in one chunk of a list: what one work transaction takes on at most."""
@@ -165,6 +166,17 @@ class PostgresLeads:
         async with self._store.read() as connection:
             rows = await connection.fetch(QUERIES["orders"].sql, job)
         return {LeadId(row["lead"]): (row["provider_task"], Instant(row["ordered"])) for row in rows}
+
+    async def bulk_orders(self, job: JobId) -> Sequence[BulkOrder]:
+        """The orders of the job that have not been delivered in full."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["bulk_orders"].sql, job)
+        return [BulkOrder(row["number"], tuple(row["leads"]), row["provider_task"], row["ordered"]) for row in rows]
+
+    async def forget_orders(self, before: Instant) -> None:
+        """Drop what jobs that have ended had ordered before then and never fetched."""
+        async with self._store.write() as connection:
+            await connection.execute(QUERIES["drop_old_bulk_orders"].sql, before)
 
     async def cut_off(self, job: JobId) -> Sequence[CutOff]:
         """The calls of earlier attempts whose end nobody knows."""
@@ -367,6 +379,29 @@ class PostgresWork:
             [order.ordered for order in orders],
         )
         await self._calls_are_done([order.call for order in orders])
+
+    async def may_order(self, account: AccountName, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
+        """Keep an order that is about to be sent, unless so many others of the account, since then, are kept."""
+        if orders_max is not None:
+            await self._connection.execute(QUERIES["lock_orders_of"].sql, account)
+            query = QUERIES["open_bulk_orders"].sql
+            if await self._connection.fetchval(query, account, since, self._job, order.number) >= orders_max:
+                return False
+        await self._keep_order(account, order)
+        return True
+
+    async def ordered(self, account: AccountName, order: BulkOrder, call: AnsweredCall) -> None:
+        """Store that the provider has taken an order on, and that the call which ordered it is done."""
+        await self._keep_order(account, order)
+        await self._calls_are_done([call])
+
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        """Every lead of these orders has its result, or they were never sent: forget them."""
+        await self._connection.execute(QUERIES["drop_bulk_orders"].sql, self._job, numbers)
+
+    async def _keep_order(self, account: AccountName, order: BulkOrder) -> None:
+        query = QUERIES["keep_bulk_order"].sql
+        await self._connection.execute(query, self._job, order.number, account, order.leads, order.task, order.ordered)
 
     async def _calls_are_done(self, calls: Sequence[AnsweredCall]) -> None:
         await self._connection.execute(

@@ -109,6 +109,9 @@ SELECT kind.name FROM kind JOIN (
 -- name: orders
 SELECT lead, provider_task, ordered FROM lead_order WHERE job = $1
 
+-- name: bulk_orders
+SELECT number, leads, provider_task, ordered FROM bulk_order WHERE job = $1 ORDER BY number
+
 -- name: cut_off
 -- The calls of a job whose end nobody knows, oldest first; open are those after the last that was answered.
 WITH own AS (
@@ -179,6 +182,23 @@ INSERT INTO lead_order (job, lead, provider_task, ordered)
 SELECT $1, lead, provider_task, ordered
 FROM unnest($2::bigint[], $3::text[], $4::bigint[]) AS given (lead, provider_task, ordered)
 ON CONFLICT (job, lead) DO UPDATE SET provider_task = excluded.provider_task, ordered = excluded.ordered
+
+-- name: lock_orders_of
+-- Whoever is about to order something of an account, one after the other; the first number keeps others' locks apart.
+SELECT pg_advisory_xact_lock(11, hashtext($1))
+
+-- name: open_bulk_orders
+SELECT count(*) FROM bulk_order WHERE account = $1 AND ordered > $2 AND (job, number) <> ($3, $4)
+
+-- name: keep_bulk_order
+INSERT INTO bulk_order (job, number, account, leads, provider_task, ordered) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (job, number) DO UPDATE SET provider_task = excluded.provider_task, ordered = excluded.ordered
+
+-- name: drop_bulk_orders
+DELETE FROM bulk_order WHERE job = $1 AND number = ANY ($2::integer[])
+
+-- name: drop_old_bulk_orders
+DELETE FROM bulk_order WHERE ordered < $1 AND NOT EXISTS (SELECT FROM job WHERE job.id = bulk_order.job)
 
 -- name: files_of_live_uploads
 SELECT upload_file.file FROM upload_file JOIN job ON job.id = upload_file.job

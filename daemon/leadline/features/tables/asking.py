@@ -47,6 +47,20 @@ class Endpoint(Struct, frozen=True):
         return self.own.get(teamspace, self)
 
 
+def course_at(module: ProviderModule, task: str | None = None, waited_microseconds: int = 0) -> Course:
+    """A lead's course at a provider, or an order's; `task` was taken on so long ago."""
+    poll = module.poll
+    return Course(
+        module.ambiguous,
+        poll_seconds=poll.interval_seconds if poll else 0.0,
+        poll_first_seconds=poll.first_seconds if poll else 0.0,
+        poll_wait_seconds=poll.max_wait_seconds if poll else 0.0,
+        poll_reason=JobReason.POLL if module.bulk is None else JobReason.BULK_RESULT,
+        task=task,
+        waited_microseconds=waited_microseconds,
+    )
+
+
 class Heard(Struct, frozen=True):
     """What an answer comes to."""
 
@@ -180,8 +194,8 @@ def heard(verdict: responses.Verdict, course: Course, instant: Instant, jitter: 
             return Heard(CallEnd(failed=True), course.broke(LeadReason.SERVER_ERROR, detail, jitter))
         case responses.Failed(reason=reason_word, detail=detail):
             return Heard(CallEnd(failed=True), course.failed(reason_word, detail))
-        case responses.Done():
-            raise AssertionError("a result is read by who asked for it")
+        case responses.Done() | responses.Listed() | responses.Ready():
+            raise AssertionError("results are read by who asked for them")
 
 
 def _after(instant: Instant, seconds: float | None) -> Instant | None:

@@ -18,17 +18,20 @@ from typing import Any, Final
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from leadline.core.events import CallEnd
 from leadline.core.model import Counts, Family, JobState, Now
 from leadline.core.rate_limit import Cost
-from leadline.features.tables.asking import AI_PROMPT, Asker, Endpoint, ModuleAsker, PromptAsker, inputs_of
-from leadline.features.tables.columns import BadValueError, Cells, Column, declared_columns
+from leadline.features.tables.asking import AI_PROMPT, Asker, Endpoint, ModuleAsker, PromptAsker, course_at, inputs_of
+from leadline.features.tables.bulk import BulkOrders, Reading
+from leadline.features.tables.columns import BadValueError, Cells, Column, JsonValue, declared_columns
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
 from leadline.features.tables.ports import AnsweredCall, CutOff, JobList, LeadStore, Order, Result, Table
 from leadline.features.tables.requests import Access
+from leadline.features.tables.responses import read_values
 from leadline.features.tables.results import Brought, ResultWriter
 from leadline.features.tables.selection import (
     Database,
@@ -94,22 +97,23 @@ class Plan(msgspec.Struct, frozen=True):
         values, _ = inputs_of(self.endpoint.module, cells, self.params.inputs)
         return ModuleAsker(self.endpoint, values, self.into, self.params.outputs, course)
 
+    def values(self, cells: Cells) -> Cells:
+        """A lead's inputs of the module."""
+        return inputs_of(self.endpoint.module, cells, self.params.inputs)[0]
+
+    def cells(self, values: dict[str, JsonValue]) -> Cells:
+        """What outputs of the module write into a lead. Raises BadValueError."""
+        return read_values(values, self.into, self.params.outputs)
+
     def missing(self, cells: Cells) -> Sequence[str]:
         """The inputs that a lead lacks."""
         if self.prompt is not None:
             return ()
         return inputs_of(self.endpoint.module, cells, self.params.inputs)[1]
 
-    def course(self, task: str | None) -> Course:
-        """A lead's course at this provider."""
-        module = self.endpoint.module
-        poll = module.poll
-        return Course(
-            module.ambiguous,
-            poll_seconds=poll.interval_seconds if poll else 0.0,
-            poll_wait_seconds=poll.max_wait_seconds if poll else 0.0,
-            task=task,
-        )
+    def course(self, task: str | None = None, waited_microseconds: int = 0) -> Course:
+        """A lead's course at this provider; `task` was taken on so long ago."""
+        return course_at(self.endpoint.module, task, waited_microseconds)
 
 
 class Enrich:
@@ -263,17 +267,13 @@ class _Enriching:
         cut_off: dict[LeadId, list[CutOff]] = {}
         for cut in await self._leads.cut_off(attempt.job.id):
             cut_off.setdefault(cut.lead, []).append(cut)
-        orders = await self._leads.orders(attempt.job.id)
         async with anyio.create_task_group() as writing:
             writing.start_soon(self._writer.run)
             async with anyio.create_task_group() as asking:
-                async for lead, cells in self._due():
-                    await self._places.acquire()
-                    if attempt.stopping or self._refused_key:
-                        self._places.release()
-                        break
-                    task = orders[lead][0] if lead in orders else None
-                    asking.start_soon(self._ask_about, lead, cells, task, cut_off.get(lead, []))
+                if self._plan.endpoint.module.bulk is None:
+                    await self._ask(asking, cut_off)
+                else:
+                    await self._order(asking, cut_off)
             self._writer.close()
         counts = self._writer.counts
         if self._refused_key:
@@ -282,6 +282,34 @@ class _Enriching:
         if counts.pending:
             raise Stopped("told to stop")
         return finished(counts)
+
+    async def _ask(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
+        """Have every lead that is due asked about by itself."""
+        orders = await self._leads.orders(self._attempt.job.id)
+        async for lead, cells in self._due():
+            await self._places.acquire()
+            if self._attempt.stopping or self._refused_key:
+                self._places.release()
+                break
+            asking.start_soon(self._ask_about, lead, cells, orders.get(lead), cut_off.get(lead, []))
+
+    async def _order(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
+        """Have the leads that are due ordered in bulk."""
+        plan, attempt = self._plan, self._attempt
+        kept = await self._leads.bulk_orders(attempt.job.id)
+        orders = BulkOrders(
+            self._leads,
+            attempt,
+            self._table,
+            plan.endpoint,
+            Reading(plan.values, plan.cells),
+            self._writer,
+            self._access,
+            self._permit,
+            lambda: self._refused_key,
+        )
+        due = self._due(frozenset(lead for order in kept for lead in order.leads))
+        await orders.run(asking, kept, due, cut_off, self._refuse_key)
 
     async def _records(self, amount: int) -> None:
         """Wait for leave to write results; what has been brought is stored also when the attempt is to stop."""
@@ -292,13 +320,16 @@ class _Enriching:
         except Stopped:
             return
 
-    async def _due(self) -> AsyncIterator[tuple[LeadId, Cells]]:
-        """The leads to ask about, in the order of the list; those that need no asking are settled on the way."""
+    async def _due(self, ordered: frozenset[LeadId] = frozenset()) -> AsyncIterator[tuple[LeadId, Cells]]:
+        """The leads to ask about, in the order of the list; those that need no asking are settled on the way.
+
+        `ordered` are left out: they are in orders that the provider has already.
+        """
         leads, plan, job = self._leads, self._plan, self._attempt.job
         number = 0
         while chunk := await leads.chunk(self._frozen, number):
             number += 1
-            open_leads = await leads.unsettled(job.id, chunk)
+            open_leads = [lead for lead in await leads.unsettled(job.id, chunk) if lead not in ordered]
             for start in range(0, len(open_leads), PAGE_LEADS):
                 page = open_leads[start : start + PAGE_LEADS]
                 found = await leads.leads(self._table.id, page)
@@ -330,9 +361,13 @@ class _Enriching:
 
     # -- one lead ---------------------------------------------------------------------------------------------------
 
-    async def _ask_about(self, lead: LeadId, cells: Cells, task: str | None, cut_off: Sequence[CutOff]) -> None:
-        """Follow one lead's course to its end, or as far as a stop lets it."""
-        course = self._plan.course(task)
+    async def _ask_about(
+        self, lead: LeadId, cells: Cells, ordered: tuple[str, Instant] | None, cut_off: Sequence[CutOff]
+    ) -> None:
+        """Follow one lead's course to its end, or as far as a stop lets it; `ordered`: its task, and since when."""
+        course = self._plan.course()
+        if ordered is not None:
+            course = self._plan.course(ordered[0], self._attempt.now() - ordered[1])
         asker = self._plan.asker(cells, course)
         open_id = next((str(cut.call) for cut in cut_off if cut.open), None)
         turn = course.begin([cut.cause for cut in cut_off], open_id)

@@ -2,6 +2,7 @@
 
     ask ──▶ answered ──▶ settled                       the usual way
              │  ├──▶ pause, ask for the result          the provider works on it (poll)
+             │  ├──▶ ask for the next page              a long list of results (read)
              │  ├──▶ ask again                          thrown back: no try is used up, the account makes everyone wait
              │  ├──▶ pause, ask again                   a server error, a broken answer: three tries in all
              │  └──▶ ask once more, with the fault      an answer of another type than was asked for (prompts)
@@ -36,9 +37,11 @@ STALL_KILLS_MAX: Final = 2
 
 
 class Ask(Struct, frozen=True):
-    """Make a request: for the lead, for the result of its task, or for a repaired answer."""
+    """Make a request: for the lead, for the result of its task, for a page of that, or for a repaired answer."""
 
-    what: Literal["start", "poll", "repair"]
+    what: Literal["start", "poll", "read", "repair"]
+    page: str | None = None
+    """Which page to read; None: the first."""
 
 
 class Pause(Struct, frozen=True):
@@ -65,17 +68,28 @@ class Course:
     """Where one lead is on its way; each method takes what happened and gives the next turn."""
 
     def __init__(
-        self, policy: Policy, *, poll_seconds: float = 0.0, poll_wait_seconds: float = 0.0, task: str | None = None
+        self,
+        policy: Policy,
+        *,
+        poll_seconds: float = 0.0,
+        poll_first_seconds: float = 0.0,
+        poll_wait_seconds: float = 0.0,
+        poll_reason: JobReason = JobReason.POLL,
+        task: str | None = None,
+        waited_microseconds: int = 0,
     ) -> None:
-        """`task` is set for a lead whose order a provider took on before a restart."""
+        """`task` is set for a lead whose order a provider took on before a restart, `waited_microseconds` ago."""
         self._policy = policy
         self._poll_microseconds = int(poll_seconds * SECOND)
+        self._first_microseconds = int(max(poll_first_seconds, poll_seconds) * SECOND)
         self._patience_microseconds = int(poll_wait_seconds * SECOND)
+        self._poll_reason = poll_reason
         self.task = task
+        self._reading: Ask | None = None
         self._failures = 0
         self._lost = 0
         self._repaired = False
-        self._waited = 0
+        self._waited = waited_microseconds
         self._open: str | None = None
 
     def begin(self, cut_off: Sequence[str], open_id: str | None = None) -> Turn:
@@ -86,12 +100,18 @@ class Course:
         self._open = open_id
         if sum(cause == JobReason.STALLED for cause in cut_off) >= STALL_KILLS_MAX:
             return Settle("failed", LeadReason.STALLED, "in flight at two stall kills")
+        if self.task is not None:  # whatever was lost besides, the order was taken
+            early = self._first_microseconds - self._waited
+            if early <= 0 or self._first_microseconds == self._poll_microseconds:
+                return Ask("poll")
+            self._waited = self._first_microseconds
+            return Pause(early, self._poll_reason, Ask("poll"))
         self._lost = sum(cause == LOST for cause in cut_off)
         if self._lost > 1 and self._policy == "retry_once":
             return Settle("unknown", LeadReason.UNKNOWN_OUTCOME, "two calls were lost")
-        if cut_off and self._policy == "hold" and self.task is None:
+        if cut_off and self._policy == "hold":
             return Settle("unknown", LeadReason.UNKNOWN_OUTCOME, "a call was cut off; it is not repeated by itself")
-        return Ask("start" if self.task is None else "poll")
+        return Ask("start")
 
     def id_for(self, call_id: str) -> str:
         """Under which id a request goes: as long as nobody knows what became of the one before, under that one's."""
@@ -116,12 +136,19 @@ class Course:
 
     def pending(self, task: str | None) -> Turn:
         """The provider works on it; `task` is what a start answered."""
+        pause = self._poll_microseconds
         if task is not None:
             self.task = task
+            pause = self._first_microseconds
         if self._waited >= self._patience_microseconds:
             return Settle("failed", LeadReason.TIMED_OUT, "the provider did not finish in its time")
-        self._waited += self._poll_microseconds
-        return Pause(self._poll_microseconds, JobReason.POLL, Ask("poll"))
+        self._waited += pause
+        return Pause(pause, self._poll_reason, Ask("poll"))
+
+    def ready(self, page: str | None = None) -> Turn:
+        """The provider has done the work; its results, or the next page of them, are to be read."""
+        self._reading = Ask("read", page)
+        return self._reading
 
     def thrown_back(self) -> Turn:
         """The provider wants us to wait: the account does."""
@@ -160,6 +187,8 @@ class Course:
                 return Pause(delay, JobReason.BACKOFF, self._same())
 
     def _same(self) -> Ask:
+        if self._reading is not None:
+            return self._reading
         if self.task is not None:
             return Ask("poll")
         return Ask("repair" if self._repaired else "start")

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, Cost, DailyLimit, Limit, WindowLimit
 from leadline.features.tables.provider_modules import (
     Bearer,
+    Bulk,
     Hint,
     KeyHeader,
     KeyQuery,
@@ -24,6 +26,8 @@ def summary(module: ProviderModule) -> Iterator[tuple[str, str]]:
     if module.inputs or module.optional_inputs:
         optional = [f"{name} (may be empty)" for name in module.optional_inputs]
         yield "needs", ", ".join([*module.inputs, *optional])
+    if module.bulk is not None:
+        yield "orders", _orders(module.bulk)
     if module.outputs:
         yield "gives", ", ".join(f"{name} ({output.type})" for name, output in module.outputs.items())
     for limit in module.limits:
@@ -78,8 +82,25 @@ def _calls(module: ProviderModule) -> str:
     first = _request(module, module.request)
     if module.poll is None:
         return first
-    again = _request(module, module.poll.request)
-    return f"{first}; then {again} every {module.poll.interval_seconds:g} s, for {module.poll.max_wait_seconds:g} s"
+    poll = module.poll
+    again = f"{first}; then {_request(module, poll.request)} every {poll.interval_seconds:g} s"
+    if poll.first_seconds > poll.interval_seconds:
+        again += f", first after {poll.first_seconds:g} s,"
+    again += f" for {poll.max_wait_seconds:g} s"
+    if module.bulk is None or module.bulk.results.request is None:
+        return again
+    paging = module.bulk.results.paging
+    pages = "" if paging is None else f", up to {_counted(paging.pages_max, 'page')}"
+    return f"{again}; then {_request(module, module.bulk.results.request)}{pages}"
+
+
+def _orders(bulk: Bulk) -> str:
+    text = f"up to {_counted(bulk.records_max, 'lead')} at a time"
+    if bulk.orders_max is not None:
+        text += f", {_counted(bulk.orders_max, 'order')} open at the provider at most"
+    if bulk.results.key is None:
+        return f"{text}; results come in their order"
+    return f"{text}; a lead's result is the one whose {bulk.results.key} is {bulk.key}"
 
 
 def _request(module: ProviderModule, request: RequestTemplate) -> str:
@@ -100,10 +121,16 @@ def _key(module: ProviderModule) -> str:
 
 def _costs(module: ProviderModule) -> str:
     text = f"{cost_words(module.cost)} for a lead"
+    if module.bulk is not None:
+        cost = module.cost
+        text = f"{cost_words(replace(cost, record=0, lead=0))} for an order"
+        text += f", {cost_words(Cost(record=cost.record, lead=cost.lead))} for each lead in it"
     if module.chat is not None:
         text += ", and its tokens"
     if module.poll is not None:
         text += f"; {cost_words(module.poll.cost)} for each poll"
+    if module.bulk is not None and module.bulk.results.request is not None:
+        text += f"; {cost_words(module.bulk.results.cost)} for each page of results"
     return text if module.failed_count else f"{text}; calls that fail are given back"
 
 

@@ -16,7 +16,7 @@ from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.ingest import NewRow, OnDuplicate
 from leadline.features.tables.reading import RefusedRow
 from leadline_protocol.errors import LeadReason
-from leadline_protocol.ids import CallId, Instant, JobId, LeadId, TableId
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 
 
 class Table(Struct, frozen=True):
@@ -71,6 +71,17 @@ class Order(Struct, frozen=True):
     ordered: Instant
     call: AnsweredCall
     """The call that ordered it."""
+
+
+class BulkOrder(Struct, frozen=True):
+    """Work that a provider is to do, or does, for many leads of a job at a time."""
+
+    number: int
+    """1, 2, ... within the job."""
+    leads: tuple[LeadId, ...]
+    task: str | None
+    """What the provider calls it; None as long as it has not answered to the order."""
+    ordered: Instant
 
 
 DECLARE_COLUMNS: Final = "declare_columns"
@@ -153,6 +164,18 @@ class Work(Protocol):
         """Store that a provider has taken work on, and that the calls which ordered it are done."""
         ...
 
+    async def may_order(self, account: AccountName, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
+        """Keep an order that is about to be sent, unless so many others of the account, since then, are kept."""
+        ...
+
+    async def ordered(self, account: AccountName, order: BulkOrder, call: AnsweredCall) -> None:
+        """Store that the provider has taken an order on, and that the call which ordered it is done."""
+        ...
+
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        """Every lead of these orders has its result, or they were never sent: forget them."""
+        ...
+
 
 class TakenFile(Struct, frozen=True):
     """A file that the daemon has made its own."""
@@ -231,6 +254,10 @@ class LeadStore(Protocol):
 
     async def orders(self, job: JobId) -> Mapping[LeadId, tuple[str, Instant]]:
         """What a provider has taken on for leads of the job that have no result yet: its task, and since when."""
+        ...
+
+    async def bulk_orders(self, job: JobId) -> Sequence[BulkOrder]:
+        """The orders of the job that have not been delivered in full."""
         ...
 
     async def cut_off(self, job: JobId) -> Sequence[CutOff]:

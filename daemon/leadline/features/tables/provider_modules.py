@@ -4,6 +4,7 @@
     limits, cost, poll.cost         what it allows, and what a lead and a poll take of that
     credits_per_..., charge_on      what a lead costs, and when that is due
     [request] [poll] [response]     one call for a lead, or a start and polls; what of the answer goes into columns
+    [bulk]                          one order for many leads: what a lead is in it, and where its result is found again
     [chat]                          instead of these: an OpenAI-compatible endpoint, asked by the module `ai_prompt`
     throttled, quota_gone, ...      how it says no: by status, by a header, or in the body of a 200
     ambiguous                       what to do when nobody knows whether a call arrived
@@ -44,6 +45,15 @@ Mode: TypeAlias = Literal["sync", "poll", "bulk"]
 
 TASK: Final = "task"
 """The placeholder of a poll that stands for what the start answered."""
+
+RECORDS: Final = "records"
+"""The placeholder of a bulk order that stands for the list of its leads."""
+
+RECORD: Final = "record"
+"""The placeholder that stands for the number of a lead, by which its result can be found again."""
+
+PAGE: Final = "page"
+"""The placeholder that stands for the page of results to read."""
 
 SETTINGS: Final = "settings."
 """Placeholders of this beginning stand for the settings of the provider, such as `{{settings.model}}`."""
@@ -104,10 +114,52 @@ class Poll(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     request: RequestTemplate
     pending: list[Signal]
     """Answers that mean: not yet."""
+    first_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    """So long after the start it makes no sense to ask; `interval_seconds` where that is longer."""
     interval_seconds: Seconds = 5.0
     max_wait_seconds: Seconds = 600.0
     """So long after the start a task is given up as timed out."""
     cost: Cost = Cost(request=1)
+
+
+class Paging(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a long list is read page by page: what stands for `{{page}}` in the request for the next one."""
+
+    next: Selector | None = None
+    """Where an answer names the next page; nothing there: it was the last."""
+    count: Selector | None = None
+    """Instead of that: where an answer says how many pages there are, numbered from `first`."""
+    first: Annotated[int, Meta(ge=0, le=1)] = 1
+    pages_max: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    """What is behind so many pages is not read: a provider that names next pages for ever ends there."""
+
+
+class BulkResults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the results of a bulk order are, and whose each of them is."""
+
+    items: Selector
+    """The list of them."""
+    key: Selector | None = None
+    """Where an item names its lead; absent: items come in the order of the leads."""
+    failed: list[Signal] = []
+    """Items that say that the provider failed at this lead."""
+    request: RequestTemplate | None = None
+    """A request of its own for them; absent: they are in the answer that says that the work is done."""
+    cost: Cost = Cost(request=1)
+    paging: Paging | None = None
+
+
+class Bulk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many leads are ordered together."""
+
+    records_max: Annotated[int, Meta(ge=1, le=10_000)]
+    record: dict[str, Any] | list[Any]
+    """One lead in the list that `{{records}}` of the request stands for."""
+    key: Annotated[str, Meta(min_length=1, max_length=500)] = "{{record}}"
+    """By which text of its own a lead's result is recognised: its number, or an input that the results repeat."""
+    orders_max: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """So many orders of the account the provider works on at a time, over all jobs; absent: any number."""
+    results: BulkResults
 
 
 class Output(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,11 +213,12 @@ class ProviderModule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     optional_inputs: list[Name] = []
     request: RequestTemplate | None = None
     poll: Poll | None = None
+    bulk: Bulk | None = None
     response: ResponseMapping | None = None
     chat: Chat | None = None
     limits: list[Limit] = []
     cost: Cost = Cost(request=1, lead=1)
-    """What the first request of a lead takes of the limits."""
+    """What the first request of a lead takes of the limits; of a bulk order `record` and `lead` once for each lead."""
     credits_per_lead: Credits = 0.0
     charge_on: Literal["result", "request"] = "result"
     """When they are due: with a lead's result, or once the provider has answered about it, found or not."""
@@ -335,10 +388,16 @@ def _shape_faults(module: ProviderModule) -> Iterator[Fault]:
     for key in ("credits_per_1000_input_tokens", "credits_per_1000_output_tokens"):
         if module.chat is None and getattr(module, key):
             yield Fault(key, "is for an endpoint with chat only")
-    if module.mode == "bulk":
-        yield Fault("mode", "bulk orders cannot be run by this version")
-    if (module.mode == "poll") != (module.poll is not None):
-        yield Fault("poll", "must be there with mode = 'poll', and only then")
+    if module.chat is not None and module.mode != "sync":
+        yield Fault("mode", "a chat is always 'sync'")
+    if module.mode == "poll" and module.poll is None:
+        yield Fault("poll", "must be there with mode = 'poll'")
+    if module.mode == "sync" and module.poll is not None:
+        yield Fault("poll", "cannot be there with mode = 'sync'")
+    if (module.mode == "bulk") != (module.bulk is not None):
+        yield Fault("bulk", "must be there with mode = 'bulk', and only then")
+    if module.bulk is not None:
+        yield from _bulk_faults(module, module.bulk.results)
     if (module.ambiguous == "reuse_id") != (module.id_header is not None):
         yield Fault("id_header", "must be there with ambiguous = 'reuse_id', and only then")
     for key in sorted(set(module.inputs) & set(module.optional_inputs)):
@@ -353,27 +412,56 @@ def _shape_faults(module: ProviderModule) -> Iterator[Fault]:
             yield Fault(path, "needs either a header or a select")
 
 
+def _bulk_faults(module: ProviderModule, results: BulkResults) -> Iterator[Fault]:
+    if results.request is not None and module.poll is None:
+        yield Fault("bulk.results.request", "needs poll: what would it ask for?")
+    if results.paging is None:
+        return
+    if results.request is None:
+        yield Fault("bulk.results.paging", "needs bulk.results.request, by which the pages are read")
+    if (results.paging.next is None) == (results.paging.count is None):
+        yield Fault("bulk.results.paging", "needs either next or count")
+
+
 def _template_faults(module: ProviderModule) -> Iterator[Fault]:
     """Templates that do not parse, or name what the module does not have."""
-    names = [*module.inputs, *module.optional_inputs, *(SETTINGS + name for name in module.settings)]
-    used: set[str] = set()
-    for path, text, known in _templates(module, names):
+    used: dict[str, set[str]] = {}
+    for path, text, known in _templates(module):
         try:
-            used |= set(names_in(parse_json_template(text, known)))
+            names = names_in(parse_json_template(text, known))
         except TemplateFaultError as fault:
             yield Fault(path, str(fault).replace("there is no column", "there is no input or setting"))
+        else:
+            place = "request" if path.startswith(("request.", "bulk.record")) else path.rpartition("request.")[0]
+            used.setdefault(place, set()).update(names)
     if module.request is not None:
         for position, name in enumerate(module.inputs):
-            if name not in used:
+            if name not in used.get("request", ()):
                 yield Fault(f"inputs[{position}]", f"{name!r} is nowhere in the request")
-    if module.poll is not None and TASK not in used:
+    if module.poll is not None and TASK not in used.get("poll.", ()):
         yield Fault("poll.request", "does not say which {{task}} it asks for")
+    if module.bulk is None:
+        return
+    if RECORDS not in used.get("request", ()):
+        yield Fault("request", "does not say where the {{records}} go")
+    if module.bulk.results.request is not None:
+        wanted = {TASK, PAGE} if module.bulk.results.paging is not None else {TASK}
+        for name in sorted(wanted - used.get("bulk.results.", set())):
+            yield Fault("bulk.results.request", f"does not say which {{{{{name}}}}} it asks for")
 
 
-def _templates(module: ProviderModule, names: Sequence[str]) -> Iterator[tuple[str, object, Sequence[str]]]:
-    requests = [("request", module.request, names)]
+def _templates(module: ProviderModule) -> Iterator[tuple[str, object, Sequence[str]]]:
+    """Every template with its path, and the names that may stand in it."""
+    settings = [SETTINGS + name for name in module.settings]
+    names = [*module.inputs, *module.optional_inputs, *settings]
+    requests = [("request", module.request, names if module.bulk is None else [RECORDS, *settings])]
     if module.poll is not None:
-        requests.append(("poll.request", module.poll.request, [*names, TASK]))
+        known = names if module.bulk is None else settings
+        requests.append(("poll.request", module.poll.request, [*known, TASK]))
+    if module.bulk is not None:
+        requests.append(("bulk.results.request", module.bulk.results.request, [*settings, TASK, PAGE]))
+        yield "bulk.record", module.bulk.record, [*names, RECORD]
+        yield "bulk.key", module.bulk.key, [*names, RECORD]
     for place, request, known in requests:
         if request is not None:
             yield f"{place}.path", request.path, known
@@ -393,6 +481,7 @@ def _signals(module: ProviderModule) -> Iterator[tuple[str, Signal]]:
         "not_found": module.not_found,
         "poll.pending": module.poll.pending if module.poll else [],
         "response.failed": module.response.failed if module.response else [],
+        "bulk.results.failed": module.bulk.results.failed if module.bulk else [],
     }
     for path, signals in lists.items():
         for position, signal in enumerate(signals):

@@ -15,6 +15,8 @@ from leadline.core.rate_limit import FLIGHT_SECONDS
 from leadline.features.tables.columns import BadValueError, Cells, JsonValue, cell_text
 from leadline.features.tables.prompts import Message
 from leadline.features.tables.provider_modules import (
+    PAGE,
+    RECORDS,
     SETTINGS,
     TASK,
     Bearer,
@@ -72,6 +74,19 @@ def poll_request(
     return _request(module, module.poll.request, access, {**values, TASK: task}, call_id)
 
 
+def order_request(module: ProviderModule, access: Access, records: Sequence[JsonValue], *, call_id: str) -> Request:
+    """The order of a bulk: one request for many leads. Raises BadValueError as `lead_request` does."""
+    assert module.request is not None, f"{module.name} is asked by prompts"
+    return _request(module, module.request, access, {RECORDS: list(records)}, call_id)
+
+
+def read_request(module: ProviderModule, access: Access, *, task: str, page: str, call_id: str) -> Request:
+    """The request for a page of a bulk's results. Raises BadValueError as `lead_request` does."""
+    assert module.bulk is not None, f"{module.name} takes no bulk orders"
+    assert module.bulk.results.request is not None, f"{module.name} answers its polls with the results"
+    return _request(module, module.bulk.results.request, access, {TASK: task, PAGE: page}, call_id)
+
+
 def chat_request(
     module: ProviderModule, access: Access, messages: Sequence[Message], *, answer_tokens_max: int, call_id: str
 ) -> Request:
@@ -79,7 +94,7 @@ def chat_request(
     chat = module.chat
     assert chat is not None, f"{module.name} is no chat endpoint"
     body: dict[str, Any] = {
-        "model": fill_text(_text(chat.model), _with_settings(access, {})),
+        "model": fill_text(_text(chat.model), with_settings(access, {})),
         "messages": messages,
         chat.limit_key: answer_tokens_max,
     }
@@ -91,7 +106,7 @@ def chat_request(
 def _request(
     module: ProviderModule, template: RequestTemplate, access: Access, values: Mapping[str, JsonValue], call_id: str
 ) -> Request:
-    values = _with_settings(access, values)
+    values = with_settings(access, values)
     path = _text(template.path).fill(lambda name: quote(cell_text(values.get(name)), safe=""))
     if {".", ".."} & set(path.split("/")):
         raise BadValueError("a dot or two dots cannot stand in the path of a request")
@@ -134,13 +149,21 @@ def _complete(
     return Request(method, url, sent, payload, access.timeout_seconds, access.flight_seconds)
 
 
-def _with_settings(access: Access, values: Mapping[str, JsonValue]) -> Cells:
+def with_settings(access: Access, values: Mapping[str, JsonValue]) -> Cells:
+    """Values, and the settings of the account under the names by which templates know them."""
     return {**values, **{SETTINGS + name: value for name, value in access.settings.items()}}
 
 
 def _names(module: ProviderModule) -> set[str]:
     """Every placeholder that a judged module may use, whether the lead has it or not."""
-    return {*module.inputs, *module.optional_inputs, TASK, *(SETTINGS + name for name in module.settings)}
+    return {
+        *module.inputs,
+        *module.optional_inputs,
+        TASK,
+        RECORDS,
+        PAGE,
+        *(SETTINGS + name for name in module.settings),
+    }
 
 
 @lru_cache(maxsize=1_024)

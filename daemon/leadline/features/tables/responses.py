@@ -12,6 +12,7 @@ trial call then finds out.
 
 import datetime as dt
 import re
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import Final, Literal, TypeAlias
 
@@ -19,7 +20,15 @@ import msgspec
 from msgspec import UNSET
 
 from leadline.features.tables.columns import BadValueError, Cells, Column, JsonValue
-from leadline.features.tables.provider_modules import Hint, ProviderModule, Signal, selected
+from leadline.features.tables.provider_modules import (
+    BulkResults,
+    Hint,
+    Paging,
+    ProviderModule,
+    ResponseMapping,
+    Signal,
+    selected,
+)
 from leadline.ports.provider_client import Response
 from leadline_protocol.errors import LeadReason
 from leadline_protocol.ids import Instant
@@ -47,6 +56,18 @@ class Done(msgspec.Struct, frozen=True):
     """Output → what was found, as it came; an endpoint that is asked by prompts has the one output `content`."""
     tokens: int | None = None
     """What the call really cost, where the provider says so."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A page of the results of a bulk order."""
+
+    items: Sequence[JsonValue]
+    next_page: str | None
+    """None: it was the last."""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The work of a bulk order is done; its results are to be read."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -93,12 +114,20 @@ class Failed(msgspec.Struct, frozen=True):
     detail: str
 
 
-Verdict: TypeAlias = Done | Started | Pending | NotFound | Throttled | QuotaGone | InvalidKey | ServerError | Failed
-Phase: TypeAlias = Literal["start", "poll"]
+Verdict: TypeAlias = (
+    Done | Listed | Ready | Started | Pending | NotFound | Throttled | QuotaGone | InvalidKey | ServerError | Failed
+)
+Phase: TypeAlias = Literal["start", "poll", "read"]
 
 
-def read_response(module: ProviderModule, response: Response, phase: Phase, now: Instant) -> Verdict:
-    """What an answer means. `phase`: whether a task was asked for or the lead itself; `now`: Unix time by the wall."""
+def read_response(
+    module: ProviderModule, response: Response, phase: Phase, now: Instant, *, pages_read: int = 0
+) -> Verdict:
+    """What an answer means.
+
+    `phase`: whether the lead itself was asked for, its task, or a page of results; `now`: Unix time by the wall;
+    `pages_read`: how many pages there were before this one.
+    """
     parsed, document = _document(response.body)
     if (said := _by_signal(module, response, document, now)) is not None:
         return said
@@ -109,15 +138,52 @@ def read_response(module: ProviderModule, response: Response, phase: Phase, now:
     if module.chat is not None:
         return _completion(document, response.body)
     assert module.response is not None
-    if module.poll is not None:
-        if phase == "start":
-            return _started(selected(module.poll.task, document), response.body)
-        if _any(module.poll.pending, response.status, document):
-            return Pending()
+    if module.poll is not None and phase != "start" and _any(module.poll.pending, response.status, document):
+        return Pending()
     if _any(module.response.failed, response.status, document):
         return Failed(LeadReason.REFUSED_BY_PROVIDER, _quoted(response.body))
-    values = {name: selected(output.select, document) for name, output in module.response.columns.items()}
+    if module.poll is not None and phase == "start":
+        return _started(selected(module.poll.task, document), response.body)
+    if module.bulk is not None:
+        if phase == "poll" and module.bulk.results.request is not None:
+            return Ready()
+        return _listed(module.bulk.results, document, response.body, pages_read)
+    return found(module.response, document)
+
+
+def found(response: ResponseMapping, document: object) -> Done | NotFound:
+    """What a document holds of what is wanted."""
+    values = {name: selected(output.select, document) for name, output in response.columns.items()}
     return Done(values) if any(value not in (None, "") for value in values.values()) else NotFound()
+
+
+def item_verdict(module: ProviderModule, item: JsonValue) -> Done | NotFound | Failed:
+    """What an item of a bulk's results says of its lead."""
+    assert module.bulk is not None, f"{module.name} takes no bulk orders"
+    assert module.response is not None, "a judged module has request and response, or chat"
+    if _any(module.bulk.results.failed, 200, item):
+        return Failed(LeadReason.REFUSED_BY_PROVIDER, _quoted(msgspec.json.encode(item)))
+    return found(module.response, item)
+
+
+def _listed(results: BulkResults, document: object, body: bytes, pages_read: int) -> Listed | Failed:
+    items = selected(results.items, document)
+    if not isinstance(items, list):
+        return Failed(LeadReason.BAD_RESPONSE, f"holds no list of results: {_quoted(body)}")
+    return Listed(items, _next_page(results.paging, document, pages_read + 1))
+
+
+def _next_page(paging: Paging | None, document: object, pages_read: int) -> str | None:
+    if paging is None or pages_read >= paging.pages_max:
+        return None
+    if paging.count is not None:
+        count = selected(paging.count, document)
+        more = isinstance(count, int | float) and pages_read < count
+        return str(pages_read + paging.first) if more else None
+    named = selected(paging.next or "", document)
+    if isinstance(named, bool) or not isinstance(named, str | int) or named == "":
+        return None
+    return str(named)[:TASK_CHARACTERS_MAX]
 
 
 def read_values(values: dict[str, JsonValue], into: tuple[Column, ...], outputs: dict[str, str]) -> Cells:

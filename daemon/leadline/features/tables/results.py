@@ -21,10 +21,16 @@ BATCH_MAX: Final = 500
 """Results that one transaction takes."""
 
 
+class Delivered(Struct, frozen=True):
+    """Every lead of a bulk order has its result: those were handed over before."""
+
+    number: int
+
+
 class Brought(Struct, frozen=True):
     """A result, or an order, with the call that brought it last and how that call ended."""
 
-    item: Result | Order
+    item: Result | Order | Delivered
     call: Call | None
     end: CallEnd
 
@@ -81,6 +87,7 @@ class ResultWriter:
         attempt = self._attempt
         results = [brought.item for brought in batch if isinstance(brought.item, Result)]
         orders = [brought.item for brought in batch if isinstance(brought.item, Order)]
+        delivered = [brought.item.number for brought in batch if isinstance(brought.item, Delivered)]
         await self._records(len(results))
         counts = counted(self.counts, results)
         async with self._leads.work(attempt.job.id, attempt.number) as work:
@@ -88,6 +95,8 @@ class ResultWriter:
                 await work.note(orders)
             if results:
                 await work.settle(self._table, results)
+            if delivered:
+                await work.delivered(delivered)
             await work.save(counts, f"{counts.settled:,} of {counts.total:,} leads", None)
         self.counts = counts
         for brought in batch:

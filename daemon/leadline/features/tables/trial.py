@@ -5,7 +5,8 @@ everybody, is stored before it is sent, and counts after a crash. So a try is a 
 nobody can submit, in the family `noop`, whose slots it shares with nobody's work. What it sees is not stored but
 handed to whoever asked; a try that finds nobody waiting, because the daemon was restarted, calls nobody.
 
-Nothing is repeated. Where the provider takes an order, its result is asked for as the module says, for a minute.
+Nothing is repeated. Where the provider takes an order, its result is asked for as the module says, for a minute. A
+module for bulk orders is tried with an order for one lead.
 """
 
 import secrets
@@ -20,13 +21,15 @@ from leadline.core.events import CallEnd
 from leadline.core.model import SECOND, Counts, Family, JobState
 from leadline.features.tables import responses
 from leadline.features.tables.asking import Asker, Endpoint, ModuleAsker, PromptAsker, heard, inputs_of
-from leadline.features.tables.columns import BadValueError, Cells, Column, ColumnType, encode_cells
+from leadline.features.tables.bulk import OrderAsker, bulk_of
+from leadline.features.tables.columns import BadValueError, Cells, Column, ColumnType, cell_text, encode_cells
 from leadline.features.tables.lead_course import Ask, Course
+from leadline.features.tables.provider_modules import ProviderModule, selected
 from leadline.features.tables.templates import parse_prompt
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent
 from leadline.ports.work import AccountClosed, Attempt, Call, ChainNotes, Finished, NoPermit, Prepared, Rerun
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import ErrorCode, JobReason, Refused
+from leadline_protocol.errors import ErrorCode, JobReason, LeadReason, Refused
 from leadline_protocol.ids import Instant, LeadId
 
 RESULT_SECONDS: Final = 60.0
@@ -155,6 +158,8 @@ def _asker(endpoint: Endpoint, lead: Mapping[str, Any], course: Course) -> Asker
     values, missing = inputs_of(module, dict(lead), {})
     if missing:
         raise Refused(ErrorCode.BAD_REQUEST, f"{module.name} needs {', '.join(missing)}", at="lead")
+    if module.bulk is not None:
+        return OrderAsker(endpoint, [(_NO_LEAD, values)], course)
     return ModuleAsker(endpoint, values, (), {}, course)
 
 
@@ -176,6 +181,8 @@ class _Trying:
             again = Instant(self._attempt.now() + int(poll.interval_seconds * SECOND))
             await self._attempt.wait(JobReason.POLL, again, {"provider": self._endpoint.account})
             outcome, values = await self._call(Ask("poll"))
+            if outcome == "ready":
+                outcome, values = await self._call(Ask("read"))
         return wire.Tried(
             job=self._attempt.job.id,
             provider=self._endpoint.account,
@@ -222,7 +229,11 @@ class _Trying:
         except BrokenResponse as error:
             return None, CallEnd(failed=True), "failed", f"the answer is broken: {error}", {}
         module, attempt = self._endpoint.module, self._attempt
-        verdict = responses.read_response(module, response, "poll" if ask.what == "poll" else "start", attempt.wall())
+        phase: responses.Phase = ask.what if ask.what in ("poll", "read") else "start"
+        verdict = responses.read_response(module, response, phase, attempt.wall())
+        good = isinstance(verdict, responses.Ready | responses.Listed)
+        if isinstance(verdict, responses.Listed):
+            verdict = _only_one(module, verdict)
         outcome, text = in_words(verdict)
         if isinstance(verdict, responses.Done):
             try:
@@ -232,6 +243,8 @@ class _Trying:
                 return response, CallEnd(done=True), "failed", text, {}
         if isinstance(verdict, responses.Started):
             self._trial.course.task = verdict.task
+        if good:
+            return response, CallEnd(done=True), outcome, text, {}
         said = heard(verdict, Course("hold"), attempt.now(), 0.0)
         return response, replace(said.end, done=said.good), outcome, text, {}
 
@@ -242,11 +255,25 @@ class _Trying:
         return responses.read_values(verdict.values, tuple(each.column(name) for name, each in outputs.items()), {})
 
 
+def _only_one(module: ProviderModule, page: responses.Listed) -> responses.Done | responses.NotFound | responses.Failed:
+    """What the results of an order for one lead say of it."""
+    key = bulk_of(module).results.key
+    if not page.items:
+        return responses.Failed(LeadReason.BAD_RESPONSE, "the results name no lead")
+    if key is not None and not cell_text(selected(key, page.items[0])):
+        return responses.Failed(LeadReason.BAD_RESPONSE, f"the result names its lead nowhere: {key} finds nothing")
+    return responses.item_verdict(module, page.items[0])
+
+
 def in_words(verdict: responses.Verdict) -> tuple[str, str]:
     """What a verdict comes to, in a word and in a sentence."""
     match verdict:
         case responses.Done():
             return "done", "found"
+        case responses.Listed(items=items):
+            return "done", f"{len(items)} results"
+        case responses.Ready():
+            return "ready", "the provider has done it; its results can be read"
         case responses.Started(task=task):
             return "pending", f"the provider works on it, as {task}"
         case responses.Pending():

@@ -1,0 +1,141 @@
+"""What a job does while a provider takes its time, over hours of virtual time."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from leadline.features.tables.provider_modules import ProviderModule, read_module
+from leadline_protocol.errors import LeadReason
+from tests.features.tables.virtual import Running, daemon, run
+from tests.world import behaviours
+from tests.world.behaviours import Behaviour, Fault
+
+MODULES = Path(__file__).parents[2] / "acceptance" / "modules"
+
+POLL = """
+name = "poll"
+base_url = "http://poll"
+mode = "poll"
+inputs = ["email"]
+[request]
+path = "/start"
+body = { email = "{{email}}" }
+[poll]
+task = "task_hash"
+pending = [{ select = "status", equals = "in_progress" }]
+interval_seconds = 60
+max_wait_seconds = 7200
+[poll.request]
+method = "GET"
+path = "/result/{{task}}"
+[response.columns]
+company = { select = "data.company" }
+"""
+
+SYNC = """
+name = "sync"
+base_url = "http://sync"
+inputs = ["email"]
+[request]
+path = "/company"
+body = { email = "{{email}}" }
+[response.columns]
+company = { select = "data.company" }
+"""
+
+
+def poll() -> ProviderModule:
+    return read_module(POLL, file="poll.toml")
+
+
+def sync() -> ProviderModule:
+    return read_module(SYNC, file="sync.toml")
+
+
+def bulk(*, first_seconds: float = 0.0, max_wait_seconds: float = 7_200.0) -> ProviderModule:
+    module = read_module((MODULES / "bulk.toml").read_text(), file="bulk.toml")
+    assert module.poll is not None
+    patient = replace(
+        module.poll, interval_seconds=60.0, first_seconds=first_seconds, max_wait_seconds=max_wait_seconds
+    )
+    return replace(module, poll=patient)
+
+
+def orders(running: Running, name: str) -> int:
+    return sum(seen.method == "POST" for seen in running.log[name])
+
+
+@pytest.mark.parametrize("seconds", [299, 301, 3_000])
+def test_a_bulk_order_is_no_stall_however_long_it_takes(seconds: int) -> None:
+    async def main() -> None:
+        async with daemon({"bulk": (bulk(), behaviours.BulkJobs(seconds=seconds))}, leads=250) as running:
+            job = await running.submit("bulk")
+            ended = await running.until(job, "completed", "partial", "failed")
+            assert (ended.state, ended.counts.done, ended.attempt) == ("completed", 250, 1)
+            assert running.log["bulk"][-1].seconds > seconds
+            assert await running.events(job) == ["started", "completed"]
+            assert orders(running, "bulk") == 3
+            assert running.leads.kept == {}
+
+    run(main())
+
+
+def test_a_polled_lead_is_no_stall_however_long_it_takes() -> None:
+    async def main() -> None:
+        async with daemon({"poll": (poll(), behaviours.Polling(seconds=3_000))}, leads=20) as running:
+            job = await running.submit("poll")
+            ended = await running.until(job, "completed", "partial", "failed")
+            assert (ended.state, ended.counts.done, ended.attempt) == ("completed", 20, 1)
+            assert orders(running, "poll") == 20
+
+    run(main())
+
+
+def test_a_call_without_an_answer_is_one_after_300_seconds() -> None:
+    """What the tests above would see if waiting were a stall."""
+
+    async def main() -> None:
+        hanging = behaviours.Faulty(behaviours.BulkJobs(), [Fault(behaviours.hang())])
+        async with daemon({"bulk": (bulk(), hanging)}, leads=250) as running:
+            job = await running.submit("bulk")
+            ended = await running.until(job, "completed", "partial", "failed")
+            assert "stalled" in await running.events(job)
+            assert (ended.state, ended.attempt) == ("completed", 2)
+
+    run(main())
+
+
+def test_an_order_that_is_known_to_take_long_gives_its_slot_to_the_next_job() -> None:
+    async def main() -> None:
+        modules: dict[str, tuple[ProviderModule, Behaviour]] = {
+            "bulk": (bulk(first_seconds=3_600.0), behaviours.BulkJobs(seconds=3_500)),
+            "sync": (sync(), behaviours.Enrichment()),
+        }
+        async with daemon(modules, leads=100) as running:
+            first = await running.submit("bulk")
+            second = await running.submit("sync")
+            ended = await running.until(second, "completed")
+            assert ended.counts.done == 100
+            assert max(seen.seconds for seen in running.log["sync"]) < 60
+            assert (await running.job(first)).state == "queued"
+            ended = await running.until(first, "completed", "partial", "failed")
+            assert (ended.state, ended.counts.done, ended.attempt) == ("completed", 100, 2)
+            asked = [seen for seen in running.log["bulk"] if seen.method == "GET"]
+            assert 3_600 <= asked[0].seconds < 3_610, "not before it makes sense, over the pause as well"
+            assert orders(running, "bulk") == 1
+
+    run(main())
+
+
+def test_an_order_that_does_not_come_fails_its_leads_when_the_modules_patience_ends() -> None:
+    async def main() -> None:
+        modules = {"bulk": (bulk(max_wait_seconds=1_800.0), behaviours.BulkJobs(seconds=10_000))}
+        async with daemon(modules, leads=10) as running:
+            job = await running.submit("bulk")
+            ended = await running.until(job, "completed", "partial", "failed")
+            assert (ended.state, ended.counts.failed) == ("partial", 10)
+            assert {result.reason for result in running.leads.results.values()} == {LeadReason.TIMED_OUT}
+            assert 1_800 <= running.log["bulk"][-1].seconds <= 1_870
+
+    run(main())

@@ -1,0 +1,265 @@
+"""Enrichments as they are, on virtual time: what takes an hour is over in a moment.
+
+Everything that decides is real: supervisor, dispatcher, scheduler, watchdog, attempts, the enrichment itself. Only what
+is at the rim is not: the queue's store and the leads are in memory, a provider is a behaviour of tests/world that is
+asked without HTTP, and the event loop never sleeps: where nothing is to be done before the next timer, its clock jumps.
+"""
+
+import asyncio
+import selectors
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from leadline.actors.announcer import Announcer
+from leadline.actors.supervisor import Account, Setting, Supervisor
+from leadline.core.events import AccountLearned, NewJob
+from leadline.core.model import SECOND, Counts, Family, Limits, Now, Rules
+from leadline.features.tables.asking import Endpoint
+from leadline.features.tables.columns import Cells, Column, ColumnType
+from leadline.features.tables.enrich import Enrich
+from leadline.features.tables.ports import AnsweredCall, BulkOrder, CutOff, JobList, Order, Result, Table
+from leadline.features.tables.provider_modules import ProviderModule
+from leadline.features.tables.requests import Access
+from leadline.features.tables.selection import Database
+from leadline.ports.provider_client import Request, Response, Withdrawn
+from leadline.ports.store import StoredJob
+from leadline_protocol import messages as wire
+from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TableId
+from tests.fakes.store import Disk, FakeStore
+from tests.world import behaviours
+from tests.world.behaviours import Behaviour, Plan
+
+START: Final = 1_800_000_000 * SECOND
+LATENCY_SECONDS: Final = 0.05
+PATIENCE_SECONDS: Final = 20_000
+"""Of the tests."""
+T = TypeVar("T")
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Waits for nothing: time jumps instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "everybody waits, and for no timer"
+            self.seconds += max(timeout, 0.0) + 1e-7
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer."""
+
+    def __init__(self) -> None:
+        self.jumping = _Jumping()
+        super().__init__(self.jumping)
+
+    def time(self) -> float:
+        return self.jumping.seconds
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run something on virtual time."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)
+
+
+class Clock:
+    """The loop's clock, as both of the daemon's."""
+
+    def now(self) -> Now:
+        instant = Instant(START + round(asyncio.get_running_loop().time() * SECOND))
+        return Now(instant, instant)
+
+
+class Seen(msgspec.Struct):
+    """A request as a provider saw it."""
+
+    seconds: float
+    """Since the start."""
+    method: str
+    path: str
+    plan: Plan
+
+
+class Providers:
+    """Providers without HTTP (`ports.provider_client.ProviderClient`), by the host of their address."""
+
+    def __init__(self, behaviours: Mapping[str, Behaviour]) -> None:
+        self._behaviours = behaviours
+        self.log: dict[str, list[Seen]] = {name: [] for name in behaviours}
+
+    async def send(self, request: Request, *, may_send: Callable[[], bool], began: Callable[[], None]) -> Response:
+        if not may_send():
+            raise Withdrawn("no leave")
+        url = urlsplit(request.url)
+        name = url.hostname or ""
+        headers = {key.lower(): value for key, value in request.headers.items()}
+        asked = behaviours.Request(request.method, url.path, dict(parse_qsl(url.query)), headers, request.body)
+        await asyncio.sleep(LATENCY_SECONDS)
+        now = Clock().now()
+        plan = self._behaviours[name].respond(asked, behaviours.Now(now.instant, now.wall))
+        self.log[name].append(Seen((now.instant - START) / SECOND, request.method, url.path, plan))
+        if plan.stop == "hang_before_headers":
+            await asyncio.Event().wait()
+        await asyncio.sleep(plan.delay_us / SECOND)
+        began()
+        return Response(plan.status, dict(plan.headers), plan.body)
+
+
+class Leads:
+    """Leads and what is stored of jobs over them, in memory: as much of `ports.LeadStore` as an enrichment asks for."""
+
+    def __init__(self, store: FakeStore, count: int) -> None:
+        self.store: Final = store
+        self.cells: dict[LeadId, Cells] = {LeadId(n): {"email": f"person{n}@a.example"} for n in range(1, count + 1)}
+        self.results: dict[tuple[JobId, LeadId], Result] = {}
+        self.kept: dict[tuple[JobId, int], BulkOrder] = {}
+        self.tasks: dict[tuple[JobId, LeadId], tuple[str, Instant]] = {}
+
+    async def table(self, teamspace: str, name: str) -> Table:
+        columns = (Column("email", ColumnType.TEXT), Column("company", ColumnType.TEXT))
+        return Table(TableId(1), teamspace, name, columns, (), None)  # type: ignore[arg-type]  # nobody asks when
+
+    async def list_of(self, job: JobId) -> JobList:
+        return JobList(job, len(self.cells))
+
+    async def chunk(self, job_list: JobList, chunk: int) -> Sequence[LeadId]:
+        return () if chunk else tuple(self.cells)
+
+    async def unsettled(self, job: JobId, leads: Sequence[LeadId]) -> Sequence[LeadId]:
+        return [lead for lead in leads if (job, lead) not in self.results]
+
+    async def leads(self, table: TableId, ids: Sequence[LeadId]) -> Mapping[LeadId, Cells]:
+        return {lead: self.cells[lead] for lead in ids}
+
+    async def orders(self, job: JobId) -> Mapping[LeadId, tuple[str, Instant]]:
+        return {lead: task for (of, lead), task in self.tasks.items() if of == job}
+
+    async def bulk_orders(self, job: JobId) -> Sequence[BulkOrder]:
+        return [order for (of, _), order in self.kept.items() if of == job]
+
+    async def cut_off(self, job: JobId) -> Sequence[CutOff]:
+        return ()
+
+    def work(self, job: JobId, number: int) -> "Work":
+        return Work(self, job, number)
+
+
+class Work:
+    """A work transaction that cannot fail."""
+
+    def __init__(self, leads: Leads, job: JobId, number: int) -> None:
+        self._leads = leads
+        self._job = job
+        self._number = number
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def save(self, counts: Counts, activity: str, checkpoint: object) -> None:
+        self._leads.store.progress(self._job, self._number, counts, activity)
+
+    async def settle(self, table: Table, results: Sequence[Result]) -> None:
+        for result in results:
+            assert (self._job, result.lead) not in self._leads.results, "a lead is settled once"
+            self._leads.results[self._job, result.lead] = result
+
+    async def note(self, orders: Sequence[Order]) -> None:
+        self._leads.tasks.update(((self._job, order.lead), (order.provider_task, order.ordered)) for order in orders)
+
+    async def may_order(self, account: AccountName, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
+        self._leads.kept[self._job, order.number] = order
+        return True
+
+    async def ordered(self, account: AccountName, order: BulkOrder, call: AnsweredCall) -> None:
+        self._leads.kept[self._job, order.number] = order
+
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._leads.kept.pop((self._job, number), None)
+
+
+class Running:
+    """A daemon that does enrichments only."""
+
+    def __init__(self, supervisor: Supervisor, store: FakeStore, providers: Providers, leads: Leads) -> None:
+        self.supervisor: Final = supervisor
+        self.store: Final = store
+        self.log: Final = providers.log
+        self.leads: Final = leads
+
+    async def submit(self, module: str, teamspace: str = "acme") -> JobId:
+        """Submit an enrichment of all leads."""
+        submission = wire.Enrich(teamspace=teamspace, table="people", module=module, into={"company": "text"})
+        new = NewJob(teamspace, 2, msgspec.json.encode(submission))
+        (receipt,) = await self.supervisor.dispatcher.submit([new])
+        assert not isinstance(receipt, Exception), receipt
+        return receipt.job
+
+    async def job(self, job: JobId) -> StoredJob:
+        """A job as stored."""
+        stored = await self.store.job(job)
+        assert stored is not None
+        return stored
+
+    async def until(self, job: JobId, *states: str) -> StoredJob:
+        """Let time pass until a job is in one of these states."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while (stored := await self.job(job)).state not in states:
+            assert asyncio.get_running_loop().time() < deadline, stored
+            await asyncio.sleep(1)
+        return stored
+
+    async def events(self, job: JobId) -> list[str]:
+        """What happened to a job."""
+        return [row.event for row in await self.store.history(job)]
+
+
+@asynccontextmanager
+async def daemon(modules: Mapping[str, tuple[ProviderModule, Behaviour]], leads: int) -> AsyncIterator[Running]:
+    """A daemon with these providers, and a table of so many leads."""
+    endpoints = {
+        name: Endpoint(AccountName(name), module, Access(f"http://{name}", None, {}, 60.0))
+        for name, (module, _) in modules.items()
+    }
+    store = FakeStore(Disk(wall=lambda: Clock().now().wall))
+    providers = Providers({name: behaviour for name, (_, behaviour) in modules.items()})
+    memory = Leads(store, leads)
+    kind = Enrich(memory, Database(lambda: None), lambda: endpoints)  # type: ignore[arg-type]  # as much as is asked for
+    supervisor = Supervisor(
+        owner="test",
+        place="here",
+        store=store,
+        clock=lambda _: Clock(),
+        kinds=[kind],
+        client=providers,
+        setting=Setting(
+            Rules({Family.TABLES: 8}, Limits({Family.TABLES: 1, Family.NOOP: 1})),
+            {},
+            [
+                Account(AccountLearned(endpoint.account, tuple(endpoint.module.limits)))
+                for endpoint in endpoints.values()
+            ],
+        ),
+        announcer=Announcer(),
+    )
+    tasks = asyncio.get_running_loop()
+    running = asyncio.ensure_future(supervisor.run(), loop=tasks)
+    await supervisor.until_ready()
+    try:
+        yield Running(supervisor, store, providers, memory)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
