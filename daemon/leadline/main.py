@@ -38,7 +38,7 @@ from leadline.actors.supervisor import Account, Setting, Supervisor
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, listening_socket, make_state, sole_owner
 from leadline.adapters.postgres.control import PostgresControl
-from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads
+from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads, PostgresTrial
 from leadline.adapters.postgres.migrate import migrate_database, migration_sql
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.postgres.tables import PostgresTables
@@ -46,7 +46,7 @@ from leadline.adapters.provider_http import provider_http
 from leadline.adapters.sockets import Connections, Face
 from leadline.adapters.system_clock import SystemClock
 from leadline.adapters.systemd import ServiceManager, activated_sockets
-from leadline.adapters.upload_folder import UploadFolder
+from leadline.adapters.upload_folder import LookedAtFolder, UploadFolder
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
 from leadline.core.events import AccountLearned, CancelAsked, NewJob
 from leadline.core.forecast import why
@@ -57,6 +57,7 @@ from leadline.features.tables.enrich import Endpoints, Enrich
 from leadline.features.tables.export import Export
 from leadline.features.tables.formula import Formula
 from leadline.features.tables.life import TableLife
+from leadline.features.tables.preview import Previews
 from leadline.features.tables.provider_modules import ModuleFaultsError, preset, preset_names, read_module
 from leadline.features.tables.requests import Access
 from leadline.features.tables.selection import Allowance, Database
@@ -237,6 +238,14 @@ class Daemon:
         """What bounds the records that jobs read and write."""
         limit = _database_limit(self.config)
         return None if limit is None else Allowance(DATABASE, limit.burst)
+
+    def limits_in_force(self, account: AccountName) -> Sequence[Limit]:
+        """The limits of a provider account, or of our own database; none where it is not there."""
+        if account == DATABASE:
+            limit = _database_limit(self.config)
+            return () if limit is None else (limit,)
+        configured = _configured_accounts(self.config, self._endpoints).get(account)
+        return () if configured is None else self._plans.limits_of(account, configured.limits)
 
     async def database(self) -> wire.DatabaseStatus:
         """The database as it is now."""
@@ -549,6 +558,9 @@ async def daemon(
             running.tries,
             *extra_kinds(store),
         ]
+        trial = PostgresTrial(store)
+        looked_at = LookedAtFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
+        tried_kinds = table_kinds(database, trial, looked_at, state_dir, running.endpoints)
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
             place=place,
@@ -567,6 +579,7 @@ async def daemon(
             store,
             kinds,
             running,
+            Previews(tried_kinds, trial, looked_at, running.endpoints, running.limits_in_force),
             allows=running.allows,
             decode=partial(_decode_submission, RequestDecoder(submissions)),
         )

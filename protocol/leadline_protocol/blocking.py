@@ -19,10 +19,18 @@ from itertools import islice
 from os import PathLike, fspath
 from typing import Final, Self, TypeVar, cast
 
-from leadline_protocol.codec import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, AnyRequest, ClientConnection, Exchange
+from leadline_protocol.codec import (
+    RETRY_SECONDS_MAX,
+    RETRY_SECONDS_MIN,
+    AnyRequest,
+    AnySubmission,
+    ClientConnection,
+    Exchange,
+    as_dry_run,
+)
 from leadline_protocol.errors import LeadlineError, ProtocolViolation, Refused, Unreachable
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages import Ended, Follow, Get, JobView, Notice, Operation, Receipt, Refusal, Reply
+from leadline_protocol.messages import Ended, Follow, Get, JobView, Notice, Operation, Preview, Receipt, Refusal, Reply
 
 PIECE_LINES: Final = 10_000
 """How many of `submit_many` are under way at a time."""
@@ -66,6 +74,10 @@ class BlockingClient:
     def submit(self, submission: AnyRequest) -> Receipt:
         """Submit one job; a mapping is sent as it is and judged by the daemon."""
         return cast("Receipt", self._one(submission))
+
+    def preview(self, submission: AnySubmission, *, leads: int | None = None) -> Preview:
+        """What a submission would take now; nothing of it is stored. A formula is shown on so many `leads`, or ten."""
+        return cast("Preview", self._one(as_dry_run(submission, leads)))
 
     def submit_many(self, submissions: Iterable[AnyRequest]) -> list[Receipt | LeadlineError]:
         """Submit any number of jobs, pipelined; the outcomes in the same order, refusals and doubts among them."""

@@ -21,7 +21,15 @@ from itertools import islice
 from os import PathLike, fspath
 from typing import Final, Self, TypeVar, cast
 
-from leadline_protocol.codec import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, AnyRequest, ClientConnection, Exchange
+from leadline_protocol.codec import (
+    RETRY_SECONDS_MAX,
+    RETRY_SECONDS_MIN,
+    AnyRequest,
+    AnySubmission,
+    ClientConnection,
+    Exchange,
+    as_dry_run,
+)
 from leadline_protocol.errors import LeadlineError, ProtocolViolation, Refused, Unreachable
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
@@ -32,6 +40,7 @@ from leadline_protocol.messages import (
     Missed,
     Notice,
     Operation,
+    Preview,
     Receipt,
     Refusal,
     Reply,
@@ -89,6 +98,10 @@ class Client:
     async def submit(self, submission: AnyRequest) -> Receipt:
         """Submit one job; a mapping is sent as it is and judged by the daemon."""
         return cast("Receipt", await self._one(submission))
+
+    async def preview(self, submission: AnySubmission, *, leads: int | None = None) -> Preview:
+        """What a submission would take now; nothing of it is stored. A formula is shown on so many `leads`, or ten."""
+        return cast("Preview", await self._one(as_dry_run(submission, leads)))
 
     async def submit_many(self, submissions: Iterable[AnyRequest]) -> list[Receipt | LeadlineError]:
         """Submit any number of jobs, pipelined; the outcomes in the same order, refusals and doubts among them."""

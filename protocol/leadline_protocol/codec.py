@@ -38,6 +38,7 @@ from leadline_protocol.messages import (
     Missed,
     Notice,
     Operation,
+    Preview,
     Progress,
     Queued,
     Receipt,
@@ -47,6 +48,7 @@ from leadline_protocol.messages import (
     Request,
     Started,
     Submission,
+    Tables,
 )
 
 LINE_BYTES_MAX: Final = 256 * 1024
@@ -403,27 +405,53 @@ def _bad_request(error: msgspec.ValidationError, ref: Ref) -> LineFault:
 
 # Client --------------------------------------------------------------------------------------------------------------
 
+AnySubmission = Submission | Mapping[str, Any]
+
 AnyRequest = Request | Mapping[str, Any]
 """A request; a mapping is a submission for the daemon to judge: it may be of a kind that this client does not know."""
 
 _ASKING: Final = frozenset(
-    {"ping", "get", "follow", "status", "jobs", "job", "why", "history", "watch", "teamspaces", "providers", "tables"}
+    {"ping", "get", "follow", "status", "jobs", "job", "why", "history", "watch", "teamspaces", "providers"}
 )
 _REPEATABLE: Final = _ASKING | {"cancel", "pause", "resume", "plans", "reload"}
 
 
 def only_asks(request: AnyRequest) -> bool:
     """Whether the request changes nothing, so that nothing is in doubt when its reply is lost."""
-    return isinstance(request, Operation) and _tag(type(request)) in _ASKING
+    if isinstance(request, Tables):
+        return request.action in {"list", "describe"} or request.dry_run
+    if isinstance(request, Operation):
+        return _tag(type(request)) in _ASKING
+    return is_dry_run(request)
+
+
+def is_dry_run(request: AnyRequest) -> bool:
+    """Whether it is a submission that is only tried."""
+    if isinstance(request, Operation):
+        return False
+    return bool(request.dry_run if isinstance(request, Submission) else request.get("dry_run"))
+
+
+def as_dry_run(submission: AnySubmission, leads: int | None) -> AnySubmission:
+    """The same submission, only to be tried, with a formula shown on so many leads (None: as many as is usual)."""
+    dry_run = True if leads is None else leads
+    if isinstance(submission, Submission):
+        return msgspec.structs.replace(submission, dry_run=dry_run)
+    return {**submission, "dry_run": dry_run}
 
 
 def resend_is_exact(request: AnyRequest) -> bool:
     """Whether sending it again, when its reply was lost, does nothing that sending it once does not.
 
-    True of a submission with an idempotency key, and of every operation but those that make a job or end the daemon.
+    True of a submission with an idempotency key, and of every operation but those that make or delete something or end
+    the daemon.
     """
+    if only_asks(request):
+        return True
     if isinstance(request, Submission):
         return request.idempotency_key is not None
+    if isinstance(request, Tables):
+        return request.action == "retain"
     if isinstance(request, Operation):
         return _tag(type(request)) in _REPEATABLE
     return request.get("idempotency_key") is not None
@@ -446,7 +474,8 @@ class ClientConnection:
         """
         data = _encoder.encode_lines(requests)
         self._unanswered.extend(
-            REPLY_TYPES[type(each)] if isinstance(each, Operation) else Receipt for each in requests
+            REPLY_TYPES[type(each)] if isinstance(each, Operation) else Preview if is_dry_run(each) else Receipt
+            for each in requests
         )
         return data
 
@@ -594,7 +623,7 @@ def _unknown(why: str, cause: Exception | None = None) -> OutcomeUnknown:
 
 
 _REPLY_DECODERS: Final = {
-    reply: msgspec.json.Decoder(reply) for reply in (Receipt, *dict.fromkeys(REPLY_TYPES.values()))
+    reply: msgspec.json.Decoder(reply) for reply in (Receipt, Preview, *dict.fromkeys(REPLY_TYPES.values()))
 }
 _NOTICES: Final[dict[str, type[Notice]]] = {
     _tag(notice): notice for notice in (Queued, Started, Progress, Ended, Missed)

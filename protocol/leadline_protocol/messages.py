@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar, assert_neve
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from leadline_protocol.errors import ErrorCode, JobReason, LeadReason
-from leadline_protocol.ids import JobId
+from leadline_protocol.ids import JobId, LeadId
 
 PROTOCOL_VERSION: Final = 1
 """Raised when a message changes its meaning; a new field or a new message does not raise it."""
@@ -87,6 +87,10 @@ DelaySeconds = Annotated[float, Meta(ge=0, le=31_622_400)]
 """At most 366 days."""
 
 
+DryRun = bool | Annotated[int, Meta(ge=1, le=100)]
+"""Whether a submission is only tried; true shows ten leads."""
+
+
 class Dialect(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """How a CSV file is written, where guessing it is not wanted; of JSON Lines, `encoding` alone."""
 
@@ -135,6 +139,8 @@ class Submission(
     """Seconds from the receipt on, in place of `run_at`."""
     notify: bool = False
     """Send an `ended` notice on this connection."""
+    dry_run: DryRun = False
+    """Store nothing and say what each step would take now; a number: show a formula's values for so many leads."""
     ref: Ref = None
 
     def __post_init__(self) -> None:
@@ -380,6 +386,63 @@ class Receipt(Reply, frozen=True, kw_only=True):
     warnings: list[JobWarning] = field(default_factory=list)
     steps: list[JobId] = field(default_factory=list)
     """Of a chain: its steps' own ids, in order."""
+    ref: Ref = None
+
+
+class LimitNeed(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What a step would take of one limit of its provider account, or of the database."""
+
+    shape: Literal["window", "daily", "bucket"]
+    unit: str
+    amount: float
+    """So many units ..."""
+    per_seconds: float | None = None
+    """... in any so many seconds; absent for `daily`."""
+    needed: float
+
+
+class LeadTrial(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One lead as a formula would leave it."""
+
+    lead: LeadId
+    before: Any = None
+    after: Any = None
+    reason: LeadReason | None = None
+    """The formula fails on it, and it keeps what it has."""
+
+
+class StepPreview(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What a job, or a step of a chain, would take if its turn came now."""
+
+    kind: str
+    table: str | None = None
+    leads: int | None = None
+    """So many match now; absent: known when its turn comes."""
+    guard: Literal["skip", "hold"] | None = None
+    """What a guard would do about so many."""
+    provider: str | None = None
+    asked: int | None = None
+    """Leads that the provider would be asked about: those with every input, and for which `run_if` is true."""
+    sampled: int | None = None
+    """`asked` and `units` are estimates from so many leads; absent: they are exact."""
+    units: dict[str, float] = field(default_factory=dict)
+    """What that takes at least, by unit: a request for each lead, and so on."""
+    limits: list[LimitNeed] = field(default_factory=list)
+    seconds_at_least: float = 0.0
+    """These limits let it be no shorter, with nobody else in line."""
+    size_bytes: int | None = None
+    """Of an upload: the file."""
+    trials: list[LeadTrial] = field(default_factory=list)
+    """Of a formula: the first leads of its list, as it would leave them."""
+    warnings: list[JobWarning] = field(default_factory=list)
+
+
+class Preview(Reply, frozen=True, kw_only=True):
+    """What a submission with `dry_run` would take; of all but a chain there is one step."""
+
+    steps: list[StepPreview]
+    seconds_at_least: float = 0.0
+    """The steps', one after the other."""
     ref: Ref = None
 
 

@@ -26,6 +26,7 @@ from leadline_protocol.messages import (
     SUBMIT_OPERATIONS,
     Ended,
     Missed,
+    Preview,
     Progress,
     Queued,
     Receipt,
@@ -37,6 +38,7 @@ PATH: Final = Path(__file__).with_name("schema.json")
 
 _REPLIES: Final[tuple[type[msgspec.Struct], ...]] = (
     Receipt,
+    Preview,
     *(reply for reply in dict.fromkeys(REPLY_TYPES.values()) if reply is not Receipt),
     Refusal,
 )

@@ -9,7 +9,8 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import Final, Protocol
@@ -32,7 +33,7 @@ from leadline.core.scheduler import Scheduler
 from leadline.ports.control import Act
 from leadline.ports.store import Fenced, JobFilter, OutcomeUnknown, Store, StoredJob, Unavailable
 from leadline.ports.tables import Tables
-from leadline.ports.work import ChainNotes, JobKind, Prepared, Rerun
+from leadline.ports.work import ChainNotes, JobKind, Prepared, Previews, Rerun
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import body_of
 from leadline_protocol.errors import ErrorCode, Refused
@@ -48,6 +49,12 @@ _digest: Final = partial(hashlib.blake2s, digest_size=16)
 
 LOST_LOG_SECONDS: Final = 10.0
 """Least time between two lines of the log that say so: every request meets with it."""
+
+SHOWN_LEADS: Final = 10
+"""A formula that is only tried is shown on so many leads where its submission says no number."""
+
+Answer = wire.Receipt | wire.Preview | wire.Refusal
+"""What a submission is answered."""
 
 Line = tuple[int, wire.Submission, bytes]
 """A submission with its line's number and bytes."""
@@ -146,6 +153,7 @@ class Operations:
         store: Store,
         kinds: Sequence[JobKind],
         surroundings: Surroundings,
+        previews: Previews,
         *,
         allows: Callable[[int, str], bool],
         decode: Callable[[bytes], wire.Submission],
@@ -156,6 +164,7 @@ class Operations:
         self._kinds = {kind.name: (number, kind) for number, kind in enumerate(kinds, start=2)}
         self._families = {kind.name: kind.family.word for kind in supervisor.kinds}
         self._around = surroundings
+        self._previews = previews
         self._allows = allows
         self._decode = decode
         self._told_of_loss = -LOST_LOG_SECONDS
@@ -185,19 +194,22 @@ class Operations:
 
     async def submit(
         self, lines: Sequence[Line], peer: Peer, source: Hashable = None
-    ) -> Callable[[], Awaitable[list[wire.Receipt | wire.Refusal]]]:
+    ) -> Callable[[], Awaitable[list[Answer]]]:
         """Hand submissions in, behind all that were handed in before; what is returned waits for the replies.
 
         The replies come in the order of the lines, when what they say is durable. Where more comes in than can be
         stored at once, the sources have their turns. Waiting raises OutcomeUnknown where nobody can say whether the
         jobs were stored.
         """
-        replies: list[wire.Receipt | wire.Refusal | None] = [None] * len(lines)
+        replies: list[Answer | None] = [None] * len(lines)
         places: list[int] = []
         jobs: list[NewJob] = []
         warnings: dict[int, list[wire.JobWarning]] = {}
         for place, (number, submission, line) in enumerate(lines):
             try:
+                if submission.dry_run:
+                    replies[place] = await self._preview(submission, peer, number)
+                    continue
                 if type(submission) is wire.Noop:
                     self._check_allowed(peer, submission.teamspace)
                     new = _new_job(submission, line, NOOP.number, _NOTHING, peer)
@@ -211,7 +223,7 @@ class Operations:
                 replies[place] = refusal(self._lost(error), number, submission.ref)
         deciding = self._hand_in(jobs, source) if jobs else None
 
-        async def answered() -> list[wire.Receipt | wire.Refusal]:
+        async def answered() -> list[Answer]:
             try:
                 answers = await deciding if deciding is not None else ()
             except Refused as refused:
@@ -246,15 +258,27 @@ class Operations:
         notes: ChainNotes = {}
         for index, step in enumerate(submission.steps):
             part = wire.submission_of(step, submission.teamspace)
-            try:
+            with _in_step(index):
                 number, prepared = await self._prepared(part, notes)
-            except Refused as refused:
-                at = f"steps[{index}].{refused.at}" if refused.at else f"steps[{index}]"
-                raise Refused(refused.code, refused.message, at=at, retry_after=refused.retry_after) from refused
             steps.append(_new_job(part, msgspec.json.encode(part), number, prepared, peer))
             warned += prepared.warnings
         new = _new_job(submission, line, CHAIN.number, _NOTHING, peer)
         return msgspec.structs.replace(new, steps=tuple(steps), stop_on_failure=submission.on_failure == "stop"), warned
+
+    async def _preview(self, submission: wire.Submission, peer: Peer, line: int) -> wire.Preview:
+        """What a submission would take now. Raises Refused as `_prepare` does."""
+        self._check_allowed(peer, submission.teamspace)
+        shown = SHOWN_LEADS if submission.dry_run is True else int(submission.dry_run)
+        if not isinstance(submission, wire.Chain):
+            steps = [await self._previews.preview(submission, None, shown)]
+        else:
+            steps, notes = [], ChainNotes()
+            for index, step in enumerate(submission.steps):
+                with _in_step(index):
+                    part = wire.submission_of(step, submission.teamspace)
+                    steps.append(await self._previews.preview(part, notes, shown))
+        seconds = sum(step.seconds_at_least for step in steps)
+        return wire.Preview(line=line, steps=steps, seconds_at_least=seconds, ref=submission.ref)
 
     async def _prepared(self, submission: wire.Submission, chain: ChainNotes | None) -> tuple[int, Prepared]:
         word = str(submission.__struct_config__.tag)
@@ -577,6 +601,16 @@ class Operations:
         await self._around.record(_act(operation, peer, ""))
         self._around.drain()
         return wire.Done(line=line, message="Nothing more is started; the daemon ends.", ref=operation.ref)
+
+
+@contextmanager
+def _in_step(index: int) -> Iterator[None]:
+    """What is refused within is at that step of its chain."""
+    try:
+        yield
+    except Refused as refused:
+        at = f"steps[{index}].{refused.at}" if refused.at else f"steps[{index}]"
+        raise Refused(refused.code, refused.message, at=at, retry_after=refused.retry_after) from refused
 
 
 def refusal(refused: Refused, line: int, ref: wire.Ref) -> wire.Refusal:

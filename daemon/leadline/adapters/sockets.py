@@ -104,7 +104,7 @@ _TOO_MANY_NOTICES: Final = Refused(
 _TOO_SLOW: Final = LineFault(ErrorCode.BAD_REQUEST, f"the line did not end within {LINE_SECONDS_MAX:g} s")
 
 Answer = wire.Reply | wire.Refusal
-Answered = Callable[[], Awaitable[list[wire.Receipt | wire.Refusal]]]
+Answered = Callable[[], Awaitable[list[wire.Receipt | wire.Preview | wire.Refusal]]]
 """Waits for the answers to submissions that were handed in."""
 
 Entry = tuple[int, wire.Submission | wire.Operation[wire.Reply] | LineFault, bytes]
@@ -495,7 +495,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _receipts(
         self, run: Sequence[tuple[int, wire.Submission, bytes]], answered: Answered
-    ) -> list[wire.Receipt | wire.Refusal]:
+    ) -> list[wire.Receipt | wire.Preview | wire.Refusal]:
         replies = await answered()
         for (_, submission, _), reply in zip(run, replies, strict=True):
             if submission.notify and isinstance(reply, wire.Receipt) and self._transport is not None:
@@ -552,5 +552,5 @@ class Connection(asyncio.BufferedProtocol):
 
 async def _refuse_all(
     run: Sequence[tuple[int, wire.Submission, bytes]], refused: Refused
-) -> list[wire.Receipt | wire.Refusal]:
+) -> list[wire.Receipt | wire.Preview | wire.Refusal]:
     return [refusal(refused, number, submission.ref) for number, submission, _ in run]

@@ -125,5 +125,16 @@ class UploadFolder:
                 (self._incoming / path).unlink()
 
 
+class LookedAtFolder(UploadFolder):
+    """The same for a dry run: a file is looked at, and stays where it is."""
+
+    def _take(self, path: str) -> TakenFile:
+        source = self._open(path)
+        try:
+            return TakenFile("", os.fstat(source).st_size)
+        finally:
+            os.close(source)
+
+
 def _refused(message: str) -> Refused:
     return Refused(ErrorCode.BAD_ARCHIVE, message, at="path")

@@ -17,7 +17,8 @@ from cyclopts import App, Parameter
 
 from leadline.cli.daemon import Failed, Misused, Placed, any_socket
 from leadline.cli.files import Wait, conclude
-from leadline.cli.jobs import Json
+from leadline.cli.jobs import Flag, Json
+from leadline.cli.preview import show
 
 chain = App(name="chain", help="Run several steps one after the other.")
 
@@ -30,6 +31,7 @@ def run(
     place: Placed,
     teamspace: Annotated[str | None, Parameter(help="The teamspace, in place of the one that the file names.")] = None,
     wait: Wait = False,
+    dry_run: Annotated[Flag, Parameter(help="Only say what each step would take now.")] = False,
     json: Json = False,
 ) -> int:
     """Run the steps that a TOML file lists, one after the other."""
@@ -40,6 +42,9 @@ def run(
     if teamspace is not None:
         submission["teamspace"] = teamspace
     with any_socket(place) as daemon:
+        if dry_run:
+            show(daemon.client.preview(submission), json=json)
+            return 0
         return conclude(daemon, daemon.client.submit(submission), wait=wait, json=json)
 
 

@@ -22,8 +22,10 @@ from cyclopts import Parameter
 from leadline.cli import terminal
 from leadline.cli.daemon import Failed, FileOrDash, Misused, Place, Placed, any_socket, find_socket
 from leadline.cli.following import Report, follow, is_failure, reporting
-from leadline.cli.jobs import Flag
-from leadline_protocol.errors import Unreachable
+from leadline.cli.jobs import Flag, Json
+from leadline.cli.preview import show
+from leadline.cli.words import shown
+from leadline_protocol.errors import Refused, Unreachable
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import Ended
 
@@ -39,11 +41,19 @@ def submit(
     *,
     place: Placed,
     wait: Annotated[Flag, Parameter(help="Also wait until the jobs have ended, and print how.")] = False,
+    dry_run: Annotated[Flag, Parameter(help="Submit nothing: say what each line would take now.")] = False,
+    json: Annotated[Json, Parameter(help="With --dry-run: the daemon's answers as they are.")] = False,
 ) -> int:
     """Submit jobs, one JSON object a line, and print what the daemon answers to each.
 
     The exit status is 1 if a line was refused or, with --wait, a job failed or was cancelled.
     """
+    if dry_run:
+        if wait:
+            raise Misused("There is nothing to wait for in a dry run")
+        return _try(file, place, json=json)
+    if json:
+        raise Misused("--json goes with --dry-run: what the daemon answers to a submission is JSON anyway")
     source = _opened(file)
     try:
         path, _ = find_socket(place)
@@ -60,6 +70,26 @@ def submit(
     failed = relay.refused > 0
     if wait and relay.jobs:
         failed |= _await(place, relay)
+    return int(failed)
+
+
+def _try(file: Path | None, place: Place, *, json: bool) -> int:
+    """Show what each line would take; the exit status is 1 if one would be refused."""
+    source = _opened(file)
+    failed = False
+    with os.fdopen(source, "rb", closefd=source > 0) as lines, any_socket(place) as daemon:
+        for number, line in enumerate(lines, start=1):
+            if line.isspace():
+                continue
+            try:
+                submission = msgspec.json.decode(line, type=dict[str, Any])
+            except msgspec.MsgspecError as error:
+                raise Failed(f"line {number} is no JSON object: {error}") from error
+            try:
+                show(daemon.client.preview(submission), json=json)
+            except Refused as refused:
+                terminal.remark(f"leadline: line {number}: {shown(str(refused))}")
+                failed = True
     return int(failed)
 
 

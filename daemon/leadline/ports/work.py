@@ -21,7 +21,7 @@ from leadline.ports.provider_client import Request, Response
 from leadline.ports.store import StoredJob
 from leadline_protocol.errors import JobReason, LeadlineError
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
-from leadline_protocol.messages import JobWarning, Submission
+from leadline_protocol.messages import JobWarning, StepPreview, Submission
 
 
 class Stopped(LeadlineError):
@@ -149,6 +149,17 @@ class Attempt(Protocol):
         """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed.
 
         `interactive` marks a small job at an account that keeps a share for those.
+        """
+        ...
+
+
+class Previews(Protocol):
+    """What submissions would take, without any of them being stored."""
+
+    async def preview(self, submission: Submission, chain: ChainNotes | None, shown: int) -> StepPreview:
+        """What a submission, or a step of a chain, would take if its turn came now.
+
+        A formula is tried on `shown` leads. Raises Refused where the submission would be refused.
         """
         ...
 

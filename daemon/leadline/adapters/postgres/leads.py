@@ -11,7 +11,7 @@ a string at once.
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ from leadline.features.tables.ports import (
     Work,
     columns_json,
 )
+from leadline.features.tables.preview import Tried
 from leadline.features.tables.reading import RefusedRow, record, values_of
 from leadline_protocol.errors import ErrorCode, LeadReason, Refused
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
@@ -421,6 +422,44 @@ class PostgresWork:
             [result.reason or "" for result in results],
             [result.detail for result in results],
         )
+
+
+class PostgresTrial(PostgresLeads):
+    """The same for a dry run (`features.tables.preview.Trial`): what a submission would have stored is not."""
+
+    async def new_table_id(self) -> TableId:
+        """No number at all: no table is made."""
+        return TableId(0)
+
+    async def freeze_now(self, table: Table, where: Compiled | None, first: int | None) -> tuple[JobList, bytes]:
+        """How long the list would be."""
+        return JobList(0, len(await self.match(table, where, first))), b""
+
+    async def match(self, table: Table, where: Compiled | None, first: int | None) -> Sequence[LeadId]:
+        """The leads that a list would hold if it were frozen now."""
+        async with self._store.read() as connection, connection.transaction(readonly=True):
+            return [LeadId(lead) for lead in await _matching_leads(connection, table, where, first)]
+
+    async def try_formula(
+        self, table: Table, leads: Sequence[LeadId], column: str, value: Compiled
+    ) -> Mapping[LeadId, Tried]:
+        """What a formula would do to these leads: it is done, looked at and taken back."""
+        before = await self.leads(table.id, leads)
+        tried: dict[LeadId, Tried] = {}
+        with suppress(_TakenBack):
+            async with self._store.write() as connection:
+                failed = await PostgresWork(connection, JobId(0), 0).apply(table, leads, column, value)
+                reasons = {lead: reason for reason, ids in failed.items() for lead in ids}
+                for row in await connection.fetch(QUERIES["leads"].sql, table.id, leads):
+                    lead = LeadId(row["id"])
+                    after = _CELLS.decode(row["data"]).get(column)
+                    tried[lead] = Tried(before.get(lead, {}).get(column), after, reasons.get(lead))
+                raise _TakenBack
+        return tried
+
+
+class _TakenBack(Exception):
+    """Ends a transaction without effect."""
 
 
 async def _table_by_id(connection: Connection, table: TableId) -> Table:
