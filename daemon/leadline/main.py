@@ -272,6 +272,16 @@ class Daemon:
         """The headers of the file of an upload."""
         return await self._leads.headers(job)
 
+    async def lists(self, jobs: Sequence[JobId]) -> Mapping[JobId, wire.ListView]:
+        """How the lists of jobs came about; those that have none yet are absent."""
+        receipts = await self._leads.list_receipts(jobs)
+        return {
+            job: wire.ListView(
+                leads=each.total, where=each.where, select_leads=each.frozen, at=each.at, hash=each.hash.hex()
+            )
+            for job, each in receipts.items()
+        }
+
     def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
         """Limits in force. Raises Refused."""
         if teamspace is not None:

@@ -492,6 +492,18 @@ class Wait(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """What the reason is measured by, such as {"provider": "snov", "limit": 15, "per_seconds": 60}."""
 
 
+class ListView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """The receipt of a frozen list of leads: what it was made by, and what tells it from every other."""
+
+    leads: int
+    where: str | None = None
+    """The filter; absent: every lead, or those that a rerun takes on."""
+    select_leads: Annotated[str, Meta(extra_json_schema={"enum": [*get_args(SelectLeads)]})]
+    at: datetime
+    hash: str
+    """Of the leads' ids in their order: two lists with the same hash are the same."""
+
+
 class JobView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """A job as it is shown."""
 
@@ -527,6 +539,8 @@ class JobView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     steps: list[JobId] = field(default_factory=list)
     """Of a chain: its steps' ids, in order."""
     rerun_of: JobId | None = None
+    frozen_list: ListView | None = None
+    """Its list of leads, once that is frozen; only in the answers to `get` and `job`."""
 
 
 class RefusedRow(Struct, frozen=True, gc=False, kw_only=True):
@@ -554,6 +568,8 @@ class JobReply(Reply, frozen=True, kw_only=True):
     """Asked for by `refused_after`; empty behind the last row."""
     headers: list[str] = field(default_factory=list)
     """Of the file whose rows those are; with the first page only."""
+    steps: list[JobView] = field(default_factory=list)
+    """Of a chain: its steps in order, each with its list; only in the answer to `job`."""
     ref: Ref = None
 
 
@@ -930,11 +946,13 @@ class Cancel(ControlOperation[Changed], tag="cancel", frozen=True, kw_only=True)
 
 
 class Rerun(ControlOperation[Receipt], tag="rerun", frozen=True, kw_only=True):
-    """A new job over leads of an ended one."""
+    """A new job over leads of an ended one; of a chain, a new chain."""
 
     job: Id
     leads: Literal["unfinished", "failed", "all"] = "unfinished"
     """`unfinished`: all that are neither done nor skipped."""
+    from_step: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """Of a chain: the step to begin with, from 1; absent: the first that is not finished."""
 
 
 Scope = Literal["queue", "family", "teamspace", "provider", "job"]

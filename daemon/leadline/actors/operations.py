@@ -19,7 +19,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from leadline.actors import views
+from leadline.actors import chain_reruns, views
 from leadline.actors.dispatcher import unavailable
 from leadline.actors.submitters import Submitters
 from leadline.actors.supervisor import CHAIN, NOOP, Supervisor
@@ -97,6 +97,10 @@ class Surroundings(Protocol):
 
     async def headers(self, job: JobId) -> Sequence[str]:
         """The headers of the file of an upload."""
+        ...
+
+    async def lists(self, jobs: Sequence[JobId]) -> Mapping[JobId, wire.ListView]:
+        """How the lists of jobs came about; those that have none yet are absent."""
         ...
 
     def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
@@ -253,14 +257,21 @@ class Operations:
         if not isinstance(submission, wire.Chain):
             number, prepared = await self._prepared(submission, None)
             return _new_job(submission, line, number, prepared, peer), list(prepared.warnings)
+        return await self._prepare_chain(submission, line, peer, [chain_reruns.FRESH] * len(submission.steps))
+
+    async def _prepare_chain(
+        self, submission: wire.Chain, line: bytes, peer: Peer, again: Sequence[chain_reruns.Again]
+    ) -> tuple[NewJob, list[wire.JobWarning]]:
+        """`again` is what each step takes over from one that it runs again."""
         steps: list[NewJob] = []
         warned: list[wire.JobWarning] = []
         notes: ChainNotes = {}
-        for index, step in enumerate(submission.steps):
+        for index, (step, earlier) in enumerate(zip(submission.steps, again, strict=True)):
             part = wire.submission_of(step, submission.teamspace)
             with _in_step(index):
-                number, prepared = await self._prepared(part, notes)
-            steps.append(_new_job(part, msgspec.json.encode(part), number, prepared, peer))
+                number, prepared = await self._prepared(part, notes, earlier.rerun)
+            new = _new_job(part, msgspec.json.encode(part), number, prepared, peer)
+            steps.append(msgspec.structs.replace(new, rerun_of=earlier.rerun_of))
             warned += prepared.warnings
         new = _new_job(submission, line, CHAIN.number, _NOTHING, peer)
         return msgspec.structs.replace(new, steps=tuple(steps), stop_on_failure=submission.on_failure == "stop"), warned
@@ -280,7 +291,9 @@ class Operations:
         seconds = sum(step.seconds_at_least for step in steps)
         return wire.Preview(line=line, steps=steps, seconds_at_least=seconds, ref=submission.ref)
 
-    async def _prepared(self, submission: wire.Submission, chain: ChainNotes | None) -> tuple[int, Prepared]:
+    async def _prepared(
+        self, submission: wire.Submission, chain: ChainNotes | None, rerun: Rerun | None = None
+    ) -> tuple[int, Prepared]:
         word = str(submission.__struct_config__.tag)
         if word == NOOP.name:
             return NOOP.number, _NOTHING
@@ -288,7 +301,7 @@ class Operations:
         if found is None:
             raise Refused(ErrorCode.UNKNOWN_KIND, f"there is no kind {word}", at="kind")
         number, kind = found
-        return number, await kind.prepare(submission.teamspace, submission, chain=chain, rerun=None)
+        return number, await kind.prepare(submission.teamspace, submission, chain=chain, rerun=rerun)
 
     def _check_allowed(self, peer: Peer, teamspace: str) -> None:
         if not peer.operator and not self._allows(peer.uid, teamspace):
@@ -375,7 +388,8 @@ class Operations:
         stored = await self._stored(operation.job)
         if not peer.operator and stored.uid != peer.uid:
             raise Refused(ErrorCode.NOT_FOUND, f"there is no job {operation.job}", at="job")
-        return wire.JobReply(line=line, view=await self._view(stored), ref=operation.ref)
+        (view,) = await self._with_lists([await self._view(stored)])
+        return wire.JobReply(line=line, view=view, ref=operation.ref)
 
     async def _job(self, operation: wire.Job, _: Peer, line: int) -> wire.Reply:
         stored = await self._stored(operation.job)
@@ -386,14 +400,23 @@ class Operations:
             refused = await self._around.refused(stored.id, operation.refused_after)
             if operation.refused_after == 0:
                 headers = await self._around.headers(stored.id)
+        steps: list[wire.JobView] = []
+        if stored.kind == CHAIN.name:
+            steps = await self._views(await self._store.steps(stored.id))
+        view, *steps = await self._with_lists([await self._view(stored), *steps])
         return wire.JobReply(
             line=line,
-            view=await self._view(stored),
+            view=view,
             submission=submission,
             refused=list(refused),
             headers=list(headers),
+            steps=steps,
             ref=operation.ref,
         )
+
+    async def _with_lists(self, shown: Sequence[wire.JobView]) -> list[wire.JobView]:
+        lists = await self._around.lists([view.job for view in shown])
+        return [msgspec.structs.replace(view, frozen_list=lists.get(view.job)) for view in shown]
 
     async def _jobs(self, operation: wire.Jobs, _: Peer, line: int) -> wire.Reply:
         families = () if operation.family is None else (Family[operation.family.upper()],)
@@ -465,21 +488,56 @@ class Operations:
         if stored.state not in ENDED:
             message = f"job {stored.id} is {stored.state}: only a job that has ended can be run again"
             raise Refused(ErrorCode.BAD_STATE, message, at="job")
+        if stored.kind == CHAIN.name:
+            return await self._rerun_chain(operation, stored, peer, line)
+        if operation.from_step is not None:
+            raise Refused(ErrorCode.BAD_REQUEST, f"job {stored.id} is no chain", at="from_step")
         if stored.kind not in self._kinds:
             raise Refused(ErrorCode.BAD_STATE, f"a {stored.kind} cannot be run again", at="job")
-        submission = msgspec.structs.replace(
-            self._decode(stored.payload), idempotency_key=None, run_at=None, delay=None, ref=None, notify=False
-        )
+        submission = self._submitted(stored)
         number, kind = self._kinds[stored.kind]
         rerun = Rerun(stored.id, operation.leads)
         prepared = await kind.prepare(stored.teamspace, submission, chain=None, rerun=rerun)
         new = _new_job(submission, msgspec.json.encode(submission), number, prepared, peer)
+        return await self._hand_in_again(operation, stored, peer, line, new, prepared.warnings)
+
+    async def _rerun_chain(self, operation: wire.Rerun, stored: StoredJob, peer: Peer, line: int) -> wire.Reply:
+        steps = await self._store.steps(stored.id)
+        begin = chain_reruns.first_unfinished(steps) if operation.from_step is None else operation.from_step - 1
+        if begin is None:
+            message = f"every step of chain {stored.id} is finished; name the one to begin with"
+            raise Refused(ErrorCode.BAD_STATE, message, at="from_step")
+        chain = self._submitted(stored)
+        assert isinstance(chain, wire.Chain)
+        if begin >= len(chain.steps):
+            message = f"chain {stored.id} has {len(chain.steps)} steps"
+            raise Refused(ErrorCode.BAD_REQUEST, message, at="from_step")
+        chain = msgspec.structs.replace(chain, steps=chain.steps[begin:])
+        again = chain_reruns.again(steps[begin:], operation.leads)
+        new, warnings = await self._prepare_chain(chain, msgspec.json.encode(chain), peer, again)
+        return await self._hand_in_again(operation, stored, peer, line, new, warnings)
+
+    def _submitted(self, stored: StoredJob) -> wire.Submission:
+        """The work of a submission, without what concerned its own time and its own receipt."""
+        return msgspec.structs.replace(
+            self._decode(stored.payload), idempotency_key=None, run_at=None, delay=None, ref=None, notify=False
+        )
+
+    async def _hand_in_again(
+        self,
+        operation: wire.Rerun,
+        stored: StoredJob,
+        peer: Peer,
+        line: int,
+        new: NewJob,
+        warnings: Sequence[wire.JobWarning],
+    ) -> wire.Reply:
         new = msgspec.structs.replace(new, rerun_of=stored.id)
         await self._around.record(_act(operation, peer, f"job {stored.id}", operation.leads))
         (answer,) = await self._supervisor.dispatcher.submit([new])
         if isinstance(answer, Refused):
             raise answer
-        return _receipt(answer, line, operation.ref, list(prepared.warnings))
+        return _receipt(answer, line, operation.ref, list(warnings))
 
     async def _pause(self, operation: wire.Pause | wire.Resume, peer: Peer, line: int) -> wire.Reply:
         name = "" if operation.name is None else str(operation.name)

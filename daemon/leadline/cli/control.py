@@ -59,12 +59,17 @@ def rerun(
         Literal["unfinished", "failed", "all"],
         Parameter(help="Over which leads of the job: `unfinished` are all that are neither done nor skipped."),
     ] = "unfinished",
+    from_step: Annotated[
+        int | None, Parameter(help="Of a chain: the step to begin with; otherwise the first that is not finished.")
+    ] = None,
     wait: Wait = False,
     json: Json = False,
 ) -> int:
     """Submit a job that has ended again, as a new job over its unfinished leads, its failed ones, or all."""
+    if from_step is not None and from_step < 1:
+        raise Misused("--from-step counts from 1")
     with control(place) as daemon:
-        receipt = daemon.client.call(Rerun(job=JobId(id_), leads=leads))
+        receipt = daemon.client.call(Rerun(job=JobId(id_), leads=leads, from_step=from_step))
         return conclude(daemon, receipt, wait=wait, json=json)
 
 

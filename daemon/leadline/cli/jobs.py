@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import Parameter
 
 from leadline.cli import terminal
@@ -38,10 +39,14 @@ from leadline_protocol.messages import (
     JobReply,
     Jobs,
     JobView,
+    ListView,
     State,
     Why,
     WhyReply,
 )
+
+HASH_CHARACTERS = 8
+"""So much of a hash tells lists apart for the eye."""
 
 PAGE_JOBS = 1000
 """As many as one reply holds."""
@@ -157,6 +162,9 @@ def job(
         return
     now = terminal.now()
     _show_job(reply.view, now)
+    if reply.steps:
+        terminal.say()
+        _show_steps(reply.steps, now)
     if reply.submission is not None:
         terminal.say()
         terminal.say("Submitted as")
@@ -167,10 +175,10 @@ def job(
 
 
 def _as_one_object(reply: JobReply) -> dict[str, Any]:
-    """The view of a job with what was submitted in it."""
-    import msgspec
-
+    """The view of a job with what was submitted in it, and of a chain its steps."""
     job: dict[str, Any] = msgspec.to_builtins(reply.view, builtin_types=(datetime,))
+    if reply.steps:
+        job["steps"] = msgspec.to_builtins(reply.steps, builtin_types=(datetime,))
     if reply.submission is not None:
         job["submission"] = reply.submission
     return job
@@ -196,12 +204,44 @@ def _show_job(view: JobView, now: datetime) -> None:
     terminal.say(f"  {_times(view, now)}")
     if view.chain is not None:
         terminal.say(f"  It is step {view.step} of the chain {view.chain}.")
+    if view.frozen_list is not None:
+        terminal.say(f"  {_list_sentence(view.frozen_list, now)}")
     if view.steps:
         terminal.say(f"  Its steps are the jobs {', '.join(map(str, view.steps))}.")
     if view.rerun_of is not None:
         terminal.say(f"  It is a rerun of job {view.rerun_of}.")
     if view.priority_seconds:
         terminal.say(f"  It goes ahead of jobs submitted up to {span(view.priority_seconds)} earlier.")
+
+
+def _list_sentence(frozen: ListView, now: datetime) -> str:
+    where = "" if frozen.where is None else f" where {shown(frozen.where)}"
+    when = "when it was submitted" if frozen.select_leads == "on_submit" else "when its turn came"
+    leads = counted(frozen.leads, "lead")
+    return f"Its list: {leads}{where}, frozen {when} ({clock(frozen.at, now)}, {frozen.hash[:HASH_CHARACTERS]})."
+
+
+def _show_steps(steps: list[JobView], now: datetime) -> None:
+    """The steps of a chain, each with the receipt of its list."""
+    terminal.columns(
+        ("STEP", "JOB", "KIND", "TABLE", "STATE", "LEADS", "LIST", "FROZEN", "WHERE", "NOTE"),
+        [
+            (
+                str(view.step),
+                str(view.job),
+                view.kind,
+                shown(view.table or ""),
+                terminal.state(view.shown),
+                progress(view.counts),
+                "" if view.frozen_list is None else view.frozen_list.hash[:HASH_CHARACTERS],
+                "" if view.frozen_list is None else clock(view.frozen_list.at, now),
+                "" if view.frozen_list is None else shown(view.frozen_list.where or ""),
+                note(msgspec.structs.replace(view, chain=None), now),
+            )
+            for view in steps
+        ],
+        right=("STEP", "JOB"),
+    )
 
 
 def _times(view: JobView, now: datetime) -> str:
@@ -224,8 +264,6 @@ def _times(view: JobView, now: datetime) -> str:
 
 
 def _indented(submission: object) -> str:
-    import msgspec
-
     text = msgspec.json.format(msgspec.json.encode(submission), indent=2).decode()
     return "\n".join(f"  {shown(line)}" for line in text.splitlines())
 

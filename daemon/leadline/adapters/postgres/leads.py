@@ -34,6 +34,7 @@ from leadline.features.tables.ports import (
     BulkOrder,
     CutOff,
     JobList,
+    ListReceipt,
     Order,
     Result,
     Table,
@@ -125,6 +126,15 @@ class PostgresLeads:
         async with self._store.read() as connection:
             row = await connection.fetchrow(QUERIES["list_of"].sql, job)
         return None if row is None else JobList(row["list"], row["total"])
+
+    async def list_receipts(self, jobs: Sequence[JobId]) -> Mapping[JobId, ListReceipt]:
+        """How the lists of these jobs came about; those that have none yet are absent."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["list_receipts"].sql, jobs)
+        return {
+            JobId(row["job"]): ListReceipt(row["total"], row["filter"], row["list_hash"], row["frozen"], row["at"])
+            for row in rows
+        }
 
     async def chunk(self, job_list: JobList, chunk: int) -> Sequence[LeadId]:
         """One chunk of a list; empty after the last."""
@@ -266,11 +276,15 @@ class PostgresWork:
         """Store how far a job that works on whole sets has got in its list."""
         await self._connection.execute(QUERIES["save_chunks_done"].sql, self._job, chunks)
 
-    async def freeze(self, table: Table, where: Compiled | None, text: str | None, first: int | None) -> JobList:
-        """Freeze the list of the job: the ids of the leads that match now, in their order."""
-        job_list, digest = await _keep_list(
-            self._connection, await _matching_leads(self._connection, table, where, first)
-        )
+    async def freeze(
+        self, table: Table, where: Compiled | None, text: str | None, first: int | None, rerun_of: JobId | None
+    ) -> JobList:
+        """Freeze the list of the job, without the leads about which the job that it runs again was answered."""
+        leads = await _matching_leads(self._connection, table, where, first)
+        if rerun_of is not None:
+            answered = {row["lead"] for row in await self._connection.fetch(QUERIES["answered"].sql, rerun_of)}
+            leads = [lead for lead in leads if lead not in answered]
+        job_list, digest = await _keep_list(self._connection, leads)
         await self._connection.execute(
             QUERIES["attach_started_list"].sql, self._job, job_list.list, job_list.total, text, digest
         )

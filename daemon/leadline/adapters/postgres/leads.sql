@@ -66,6 +66,21 @@ CROSS JOIN LATERAL (SELECT string_to_array(joined, ',')::bigint[]) AS split (lea
 -- name: list_of
 SELECT list, total FROM job_list WHERE job = $1
 
+-- name: list_receipts
+SELECT job, total, filter, list_hash, frozen, at FROM job_list WHERE job = ANY ($1::bigint[])
+
+-- name: answered
+-- The leads about which a job, or one that it is a rerun of, was answered: asking again would be paid for again.
+WITH RECURSIVE earlier AS (
+    SELECT $1::bigint AS job
+    UNION
+    SELECT coalesce(ended.rerun_of, live.rerun_of) FROM earlier
+    LEFT JOIN job_ended AS ended ON ended.id = earlier.job LEFT JOIN job AS live ON live.id = earlier.job
+    WHERE coalesce(ended.rerun_of, live.rerun_of) IS NOT NULL
+)
+SELECT DISTINCT lead FROM earlier JOIN lead_result USING (job)
+WHERE state = 'done' OR state = 'skipped' AND reason NOT IN ('run_if', 'missing_input', 'deleted')
+
 -- name: chunk
 SELECT leads FROM lead_list WHERE id = $1 AND chunk = $2
 

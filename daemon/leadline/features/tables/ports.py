@@ -101,6 +101,17 @@ class JobList(Struct, frozen=True):
     total: int
 
 
+class ListReceipt(Struct, frozen=True):
+    """How the list of a job came about."""
+
+    total: int
+    where: str | None
+    hash: bytes
+    frozen: str
+    """on_submit or on_start."""
+    at: datetime
+
+
 class CutOff(Struct, frozen=True):
     """A call of an earlier attempt whose end nobody knows."""
 
@@ -131,8 +142,13 @@ class Work(Protocol):
         """Store the job's counts and where to go on after a crash."""
         ...
 
-    async def freeze(self, table: Table, where: Compiled | None, text: str | None, first: int | None) -> JobList:
-        """Freeze the list of the job: the ids of the leads that match now, in their order."""
+    async def freeze(
+        self, table: Table, where: Compiled | None, text: str | None, first: int | None, rerun_of: JobId | None
+    ) -> JobList:
+        """Freeze the list of the job: the ids of the leads that match now, in their order.
+
+        Without those about which the job that it runs again was answered.
+        """
         ...
 
     async def apply(
@@ -230,6 +246,10 @@ class LeadStore(Protocol):
 
     async def list_of(self, job: JobId) -> JobList | None:
         """The list of a job, where it has been frozen."""
+        ...
+
+    async def list_receipts(self, jobs: Sequence[JobId]) -> Mapping[JobId, ListReceipt]:
+        """How the lists of these jobs came about; those that have none yet are absent."""
         ...
 
     async def chunk(self, job_list: JobList, chunk: int) -> Sequence[LeadId]:

@@ -203,7 +203,8 @@ async def list_of(
     """The list of a job, frozen now where it is not yet. Raises Stopped where a guard wants a person, and Refused.
 
     The guard is asked again by every attempt until a person has decided: an earlier one may have frozen the list and
-    ended before its wait was stored. A rerun was decided upon by a person.
+    ended before its wait was stored. A rerun was decided upon by a person; of a chain's, the first step is what the
+    person saw.
     """
     job = attempt.job
     frozen = await leads.list_of(job.id)
@@ -211,11 +212,11 @@ async def list_of(
         types = {column.name: column.type for column in table.columns}
         where = compiled_where(submission.where, types)
         async with leads.work(job.id, attempt.number) as work:
-            frozen = await work.freeze(table, where, submission.where, first)
+            frozen = await work.freeze(table, where, submission.where, first, job.rerun_of)
             await work.save(Counts(total=frozen.total), "", None)
         attempt.progressed(Counts(total=frozen.total))
     guard, reason = guard_of(submission, frozen.total)
-    if guard == "hold" and not attempt.approved and job.rerun_of is None:
+    if guard == "hold" and not attempt.approved and (job.rerun_of is None or job.step):
         await attempt.hold({"guard": reason, "leads": frozen.total})
     return frozen
 
