@@ -281,6 +281,10 @@ class Files(Struct, frozen=True, gc=False, kw_only=True):
     upload_folders: Annotated[
         list[Folder], _key("Folders, besides STATE/incoming, at or below which an upload may name a file.")
     ] = []
+    module_folders: Annotated[
+        list[Folder],
+        _key("Folders with packages of Python modules, as `pip install --target` makes them; they go before others."),
+    ] = []
 
 
 class OwnKey(Struct, frozen=True, gc=False, kw_only=True):
@@ -352,6 +356,41 @@ class Provider(Struct, frozen=True, gc=False, kw_only=True):
     """By teamspace."""
 
 
+class PythonModule(Struct, frozen=True, gc=False, kw_only=True):
+    """A Python module that is installed. What is absent is as its package says."""
+
+    processes: Annotated[
+        int,
+        Meta(ge=1, le=256),
+        _key("Its worker processes at most; they are started when they are needed.", unit="processes"),
+    ] = 2
+    memory_bytes_max: Annotated[
+        int | None,
+        Meta(ge=64 * 1024 * 1024),
+        _key("What one of its processes may take of the memory (RLIMIT_DATA). Absent: any amount.", unit="bytes"),
+    ] = None
+    secret: Annotated[Secret | None, _key("Its credential; better kept in a file of its own, see `secret_file`.")] = (
+        None
+    )
+    secret_file: Annotated[
+        File | None,
+        _key("The file that holds its credential. A plain name may be a systemd credential of the service."),
+    ] = None
+    limits: Annotated[
+        list[Limit] | None,
+        _key("All its limits, besides that of its processes, each shaped as those of a provider."),
+    ] = None
+    pace_per_second: Annotated[
+        float | None, Meta(gt=0, le=100_000), _key("Leads are spread evenly, so many a second at most.", unit="calls/s")
+    ] = None
+    timeout_seconds: Annotated[
+        float | None,
+        Meta(gt=0, le=86_400),
+        _key("A lead that takes longer has its process killed. Absent: as its package says.", unit="s"),
+    ] = None
+    settings: Annotated[dict[_Name, str], _key("Its own settings; its package says which there are.")] = {}
+
+
 class Log(Struct, frozen=True, gc=False, kw_only=True):
     """What the daemon writes on standard error."""
 
@@ -381,6 +420,7 @@ class _Sections(Struct, frozen=True, gc=False, kw_only=True):
     submit: Submit = Submit()
     files: Files = Files()
     providers: dict[_ProviderName, Provider] = {}
+    modules: dict[_ProviderName, PythonModule] = {}
     log: Log = Log()
     service: Service = Service()
 
@@ -466,6 +506,9 @@ def parse(text: str, path: Path) -> Config:
     values = {name: getattr(sections, name) for name in _Sections.__struct_fields__}
     values["plans"] = _complete_plans(sections.plans, given)
     values["providers"] = {name: _revealed(reading, name, each) for name, each in sections.providers.items()}
+    values["modules"] = {
+        name: _with_secret(reading, each, _join("modules", name)) for name, each in sections.modules.items()
+    }
     config = Config(**values, path=path, given=given)
     at_fault = {fault.path for fault in reading.faults}
     faults = [*reading.faults, *(fault for keys, fault in _contradictions(config) if at_fault.isdisjoint(keys))]
@@ -617,21 +660,25 @@ class _Reading:
         return NODEFAULT
 
 
-_Keyed = TypeVar("_Keyed", Provider, OwnKey)
+_Keyed = TypeVar("_Keyed", Provider, OwnKey, PythonModule)
 
 
 def _revealed(reading: _Reading, name: str, provider: Provider) -> Provider:
     """A provider with the secrets that its files hold."""
-
-    def with_secret(each: _Keyed, path: str) -> _Keyed:
-        if each.secret_file is None or each.secret is not None:
-            return each
-        secret = reading.secret(each.secret_file, _join(path, "secret_file"))
-        return msgspec.structs.replace(each, secret=secret)
-
     path = _join("providers", name)
-    own = {teamspace: with_secret(key, _join(_join(path, "own"), teamspace)) for teamspace, key in provider.own.items()}
-    return msgspec.structs.replace(with_secret(provider, path), own=own)
+    own = {
+        teamspace: _with_secret(reading, key, _join(_join(path, "own"), teamspace))
+        for teamspace, key in provider.own.items()
+    }
+    return msgspec.structs.replace(_with_secret(reading, provider, path), own=own)
+
+
+def _with_secret(reading: _Reading, each: _Keyed, path: str) -> _Keyed:
+    """What may have a secret, with the one that its file holds."""
+    if each.secret_file is None or each.secret is not None:
+        return each
+    secret = reading.secret(each.secret_file, _join(path, "secret_file"))
+    return msgspec.structs.replace(each, secret=secret)
 
 
 def _complete_plans(plans: Mapping[str, Plan], given: frozenset[str]) -> dict[str, Plan]:
@@ -672,6 +719,11 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], Fault]]:
             yield (path, _join("plans", teamspace.plan)), Fault(path, f"must be one of the plans {plans}")
     for name, provider in config.providers.items():
         yield from _provider_contradictions(provider, _join("providers", name), config.given)
+    for name, module in config.modules.items():
+        path = _join("modules", name)
+        if name in config.providers:
+            yield (path, _join("providers", name)), Fault(path, "a provider has this name")
+        yield from _key_contradictions(module, path, config.given)
 
 
 def _provider_contradictions(
@@ -691,7 +743,7 @@ def _provider_contradictions(
 
 
 def _key_contradictions(
-    key: Provider | OwnKey, path: str, given: frozenset[str]
+    key: Provider | OwnKey | PythonModule, path: str, given: frozenset[str]
 ) -> Iterator[tuple[tuple[str, ...], Fault]]:
     secret, secret_file, limits = (f"{path}.{name}" for name in ("secret", "secret_file", "limits"))
     if {secret, secret_file} <= given:

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -43,6 +44,8 @@ from leadline.adapters.postgres.migrate import migrate_database, migration_sql
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.postgres.tables import PostgresTables
 from leadline.adapters.provider_http import provider_http
+from leadline.adapters.python_workers.discovery import discover
+from leadline.adapters.python_workers.pool import Allowed, Offer, PythonModules, python_modules
 from leadline.adapters.sockets import Connections, Face
 from leadline.adapters.system_clock import SystemClock
 from leadline.adapters.systemd import ServiceManager, activated_sockets
@@ -52,19 +55,21 @@ from leadline.core.events import AccountLearned, CancelAsked, NewJob
 from leadline.core.forecast import why
 from leadline.core.model import SECOND
 from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit
-from leadline.features.tables.asking import Endpoint
+from leadline.features.tables.asking import AI_PROMPT, Endpoint
 from leadline.features.tables.enrich import Endpoints, Enrich
 from leadline.features.tables.export import Export
 from leadline.features.tables.formula import Formula
 from leadline.features.tables.life import TableLife
 from leadline.features.tables.preview import Previews
 from leadline.features.tables.provider_modules import ModuleFaultsError, preset, preset_names, read_module
+from leadline.features.tables.python_modules import SCHEME, provider_module, read_declared, with_places
 from leadline.features.tables.requests import Access
 from leadline.features.tables.selection import Allowance, Database
 from leadline.features.tables.trial import Try
 from leadline.features.tables.upload import Upload
 from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
+from leadline.ports.provider_client import ProviderClient, Request, Response
 from leadline.ports.store import Fenced, OutcomeUnknown, OwnedByAnother, Recovered, Unavailable
 from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
@@ -201,6 +206,7 @@ class Daemon:
         store: PostgresStore,
         leads: PostgresLeads,
         uploads: UploadFolder,
+        modules: PythonModules,
         *,
         embedded: bool,
     ) -> None:
@@ -212,7 +218,8 @@ class Daemon:
         self._leads = leads
         self._uploads = uploads
         self._embedded = embedded
-        self._endpoints = endpoints_of(config)
+        self._modules = modules
+        self._endpoints: Mapping[str, Endpoint] = {}
         self.tries: Final = Try(self.endpoints)
         self._control = PostgresControl(store)
         self._table_store = PostgresTables(store)
@@ -385,16 +392,28 @@ class Daemon:
         self.service.reloading()
         try:
             config = configuration.load(self._config_path)
-            endpoints = endpoints_of(config)
+            offered = await modules_of(config)
+            endpoints = endpoints_of(config, offered.modules)
         except configuration.ConfigError as error:
             raise Refused(ErrorCode.BAD_REQUEST, str(error), at="config") from error
         finally:
             self.service.ready()
         async with self._changing:
-            self.config = config
-            self._endpoints = endpoints
+            self._offer(config, endpoints, offered)
             await self.supervisor.reload(await self.setting())
         log.info("reloaded")
+
+    async def offer_modules(self) -> None:
+        """Before anything runs: find out which modules there are. Raises ConfigError."""
+        offered = await modules_of(self.config)
+        self._offer(self.config, endpoints_of(self.config, offered.modules), offered)
+
+    def _offer(self, config: Config, endpoints: Mapping[str, Endpoint], offered: "Offered") -> None:
+        for fault in offered.faults:
+            log.error("module_unusable", module=fault.path, fault=fault.message)
+        self.config = config
+        self._endpoints = endpoints
+        self._modules.offer(offered.offers)
 
     def drain(self) -> None:
         """Begin to end the daemon."""
@@ -560,8 +579,10 @@ async def daemon(
         stack.push_async_callback(store.close)
         leads = PostgresLeads(store)
         uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
-        running = Daemon(config, config_path, store, leads, uploads, embedded=config.database.url is None)
-        client = await stack.enter_async_context(provider_http())
+        workers = await stack.enter_async_context(python_modules())
+        running = Daemon(config, config_path, store, leads, uploads, workers, embedded=config.database.url is None)
+        await running.offer_modules()
+        client = _Clients(await stack.enter_async_context(provider_http()), workers)
         database = Database(running.database_allowance)
         kinds = [
             *table_kinds(database, leads, uploads, state_dir, running.endpoints),
@@ -641,9 +662,82 @@ def table_kinds(
     ]
 
 
-def endpoints_of(config: Config) -> Mapping[str, Endpoint]:
-    """The provider accounts that are configured. Raises ConfigError with every fault of their modules."""
-    found: dict[str, Endpoint] = {}
+class _Clients:
+    """How requests get to whom they are for (`ports.provider_client.ProviderClient`)."""
+
+    def __init__(self, http: ProviderClient, python: ProviderClient) -> None:
+        self._http = http
+        self._python = python
+
+    async def send(
+        self,
+        request: Request,
+        *,
+        may_send: Callable[[], bool],
+        began: Callable[[], None],
+        beat: Callable[[], None],
+    ) -> Response:
+        """Send the request, and read the response."""
+        client = self._python if request.url.startswith(f"{SCHEME}:") else self._http
+        return await client.send(request, may_send=may_send, began=began, beat=beat)
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """The Python modules that are installed and can be used, and what is wrong with the others."""
+
+    offers: Mapping[str, Offer]
+    modules: Mapping[str, Endpoint]
+    faults: Sequence[configuration.Fault]
+
+
+async def modules_of(config: Config) -> Offered:
+    """The Python modules that are installed, as they are configured."""
+    discovered = await discover(config.files.module_folders)
+    faults = [configuration.Fault(_module_key(name), fault) for name, fault in discovered.faults.items()]
+    offers: dict[str, Offer] = {}
+    modules: dict[str, Endpoint] = {}
+    for name, (installed, said) in discovered.modules.items():
+        settings = config.modules.get(name, configuration.PythonModule())
+        if name in {AI_PROMPT, DATABASE} or name in config.providers:
+            faults.append(configuration.Fault(_module_key(name), "its name is that of another module or provider"))
+            continue
+        try:
+            declared = read_declared(name, said)
+        except ModuleFaultsError as error:
+            faults += [configuration.Fault(_module_key(name), f"{each.path}: {each.message}") for each in error.faults]
+            continue
+        module = provider_module(name, declared)
+        places = settings.processes * declared.leads_at_once
+        access = Access(
+            module.base_url,
+            None if settings.secret is None else settings.secret.reveal(),
+            {**module.settings, **settings.settings},
+            settings.timeout_seconds or module.call_timeout_seconds,
+        )
+        modules[name] = Endpoint(AccountName(name), module, access, places=places)
+        offers[name] = Offer(
+            installed, said, Allowed(settings.processes, declared.leads_at_once, settings.memory_bytes_max)
+        )
+    for name in config.modules.keys() - discovered.modules.keys() - discovered.faults.keys():
+        faults.append(configuration.Fault(_module_key(name), "no package that is installed provides it"))
+    return Offered(offers, modules, faults)
+
+
+def module_faults(config: Config) -> Sequence[configuration.Fault]:
+    """What is wrong with the Python modules that are installed; asks each of them, in a process of its own."""
+    return anyio.run(modules_of, config).faults
+
+
+def _module_key(name: str) -> str:
+    return configuration.key_of("modules", name)
+
+
+def endpoints_of(config: Config, modules: Mapping[str, Endpoint] = MappingProxyType({})) -> Mapping[str, Endpoint]:
+    """The provider accounts that are configured, and those of Python modules.
+
+    Raises ConfigError with every fault of the providers' modules.
+    """
+    found: dict[str, Endpoint] = dict(modules)
     faults: list[configuration.Fault] = []
     for name, provider in config.providers.items():
         try:
@@ -723,6 +817,16 @@ def _configured_accounts(config: Config, endpoints: Mapping[str, Endpoint]) -> M
                 endpoint.module.limits if limits is None else limits,
                 "built-in" if limits is None else "toml",
                 provider.pace_per_second,
+            )
+    for name, endpoint in endpoints.items():
+        if endpoint.places is not None:
+            settings = config.modules.get(name, configuration.PythonModule())
+            limits = endpoint.module.limits if settings.limits is None else settings.limits
+            accounts[endpoint.account] = _Configured(
+                endpoint,
+                with_places(limits, endpoint.places),
+                "built-in" if settings.limits is None else "toml",
+                settings.pace_per_second,
             )
     return accounts
 

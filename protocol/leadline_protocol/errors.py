@@ -181,7 +181,9 @@ LEAD_REASONS: Final[dict[LeadReason, str]] = {
     LeadReason.NOT_FOUND: "The provider has nothing on it.",
     LeadReason.NEVER_FITS: "Its cost is above the provider's limit itself.",
     LeadReason.STALLED: "It was in flight at two stall kills.",
-    LeadReason.SERVER_ERROR: "The provider answered with a server error three times.",
+    LeadReason.SERVER_ERROR: (
+        "The provider answered with a server error three times, or a Python module raised or crashed as often."
+    ),
     LeadReason.REFUSED_BY_PROVIDER: "The provider refused the request for this lead.",
     LeadReason.BAD_RESPONSE: "The provider's answer is not what its module describes.",
     LeadReason.BAD_OUTPUT: "The answer is not of the declared type, also after one repair.",

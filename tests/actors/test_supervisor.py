@@ -32,7 +32,7 @@ class Clock:
 class NoProviders:
     """A client that nobody may use here."""
 
-    async def send(self, request: Request, *, may_send: object, began: object) -> Response:
+    async def send(self, request: Request, *, may_send: object, began: object, beat: object) -> Response:
         raise AssertionError("no call is made in these tests")
 
 

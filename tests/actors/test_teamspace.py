@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any, cast
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -10,13 +11,14 @@ from leadline.actors.dispatcher import Dispatcher
 from leadline.actors.provider import Permit
 from leadline.actors.teamspace import RunningAttempt, TeamspaceActor
 from leadline.core.effects import StartAttempt
-from leadline.core.events import AttemptFinished, AttemptStopped, CallAsked, Event
+from leadline.core.events import AttemptFinished, AttemptStopped, CallAsked, CallEnd, Event
 from leadline.core.model import SECOND, Counts, Family, JobState, Kind, Limits, Now, Rules
+from leadline.core.rate_limit import Cost
 from leadline.core.scheduler import Scheduler
 from leadline.ports.store import AttemptRetired, StoredJob, Unavailable
 from leadline.ports.work import Attempt, Finished, Stopped
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.ids import Instant, JobId, TeamspaceId
+from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TeamspaceId
 from tests.actors.test_dispatcher import Recorder
 from tests.fakes.store import FakeStore
 
@@ -63,6 +65,34 @@ def test_the_rate_counts_what_this_attempt_has_brought_to_an_end() -> None:
     assert attempt.leads_per_second() == 2.5
     clock.seconds = 8
     assert attempt.leads_per_second() == 1.25
+
+
+async def test_an_attempt_is_alive_while_the_workers_that_have_its_calls_in_hand_beat() -> None:
+    clock = SetClock()
+    scheduler = Scheduler(KINDS, Rules({}, Limits({Family.TABLES: 1})))
+    dispatcher = Dispatcher(scheduler, FakeStore(), clock, Recorder(), last_call=0)
+    permits: list[Permit] = []
+
+    async def granted(ask: CallAsked, stopping: Callable[[], bool]) -> Permit:
+        permits.append(Permit(ask.call, cast("Any", Mock()), stopping))
+        return permits[-1]
+
+    attempt = RunningAttempt(stored(Counts()), 1, dispatcher, clock, granted, Nobody())
+    for _ in range(3):
+        await attempt.permit(AccountName("module"), LeadId(1), Cost(request=1))
+    at_a_provider, first, second = permits
+    first.heard = second.heard = Instant(0)
+    clock.seconds = 10
+    assert attempt.alive(), "a beat may be a little late"
+    first.heard = Instant(10 * SECOND)
+    clock.seconds = 11
+    assert not attempt.alive(), "the second process is silent, whatever the first says"
+    second.end(CallEnd())
+    assert attempt.alive(), "it has nothing of this attempt in hand any more"
+    assert at_a_provider.heard is None
+    clock.seconds = 10_000
+    first.end(CallEnd())
+    assert attempt.alive(), "a provider's server gives no signs of life, and none are missed"
 
 
 class Raising:

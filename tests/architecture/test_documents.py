@@ -44,10 +44,10 @@ from tests.architecture.repository import ROOT, tracked_files
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "daemon" / "ARCHITECTURE.md"
 CHANGELOG = ROOT / "CHANGELOG.md"
-TABLES, PROVIDERS, OPERATIONS = (
-    ROOT / "daemon" / "docs" / f"{name}.md" for name in ("tables", "providers", "operations")
+TABLES, PROVIDERS, PYTHON_MODULES, OPERATIONS = (
+    ROOT / "daemon" / "docs" / f"{name}.md" for name in ("tables", "providers", "python-modules", "operations")
 )
-GUIDES = (README, TABLES, PROVIDERS, OPERATIONS)
+GUIDES = (README, TABLES, PROVIDERS, PYTHON_MODULES, OPERATIONS)
 DOCUMENTS = (*GUIDES, ARCHITECTURE)
 
 EVERYDAY_PROGRAMS = {"echo", "export", "install", "pg_dump", "psql", "python3", "systemctl", "tar"}

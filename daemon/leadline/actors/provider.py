@@ -15,11 +15,13 @@ from aiolimiter import AsyncLimiter
 
 from leadline.actors.dispatcher import Dispatcher
 from leadline.core.events import CallAsked, CallEnd, CallEnded, CallSent, ResponseBegan
+from leadline.core.heartbeats import BEAT_SECONDS, LATE_SECONDS
+from leadline.core.model import SECOND
 from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient, Request, Response
 from leadline.ports.work import AccountClosed, NoPermit, Stopped
 from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import AccountName, CallId
+from leadline_protocol.ids import AccountName, CallId, Instant
 
 
 class ProviderActor:
@@ -105,7 +107,13 @@ class ProviderActor:
         def began() -> None:
             self._dispatcher.post(ResponseBegan(call, self._clock.now().instant))
 
-        return await self._client.send(request, may_send=may_send, began=began)
+        def beat() -> None:
+            permit.heard = self._clock.now().instant
+
+        try:
+            return await self._client.send(request, may_send=may_send, began=began, beat=beat)
+        finally:
+            permit.heard = None
 
     def abandon(self, call: CallId) -> None:
         """The attempt was cancelled with this call in flight; the scheduler learns of it when the attempt is gone."""
@@ -128,11 +136,17 @@ class Permit:
         self._actor = actor
         self._used = False
         self._ended = False
+        self.heard: Instant | None = None
+        """When a worker process that has it in hand gave its last sign of life; None: none has."""
 
     @property
     def ended(self) -> bool:
         """Whether it has been said how it ended."""
         return self._ended
+
+    def alive(self, instant: Instant) -> bool:
+        """Whether no process has it in hand that should have given a sign of life by now."""
+        return self.heard is None or instant - self.heard < (BEAT_SECONDS + LATE_SECONDS) * SECOND
 
     async def send(self, request: Request) -> Response:
         """Make the request: once. Raises Unsent, Ambiguous, BrokenResponse."""

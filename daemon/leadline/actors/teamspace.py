@@ -187,6 +187,11 @@ class RunningAttempt:
         self._out.append(_Out(permit, lead, self.now(), asyncio.current_task()))
         return permit
 
+    def alive(self) -> bool:
+        """Whether no worker process that works for it has fallen silent."""
+        now = self.now()
+        return all(call.permit.ended or call.permit.alive(now) for call in self._out)
+
     def evidence(self) -> str:
         """What it is at, for whoever wants to know later why it stood still: its oldest call, and where that waits."""
         out = [call for call in self._out if not call.permit.ended]
@@ -280,9 +285,10 @@ class TeamspaceActor:
         return None if attempt is None else attempt.leads_per_second()
 
     def beat(self) -> None:
-        """Report a sign of life for each attempt whose task is still there."""
+        """Report a sign of life for each attempt whose task is still there, and whose worker processes are alive."""
         for job, attempt in self._attempts.items():
-            self._dispatcher.post(Beat(job, attempt.number, attempt.activity))
+            if attempt.alive():
+                self._dispatcher.post(Beat(job, attempt.number, attempt.activity))
 
     async def _run(self, order: StartAttempt, scope: anyio.CancelScope) -> None:
         finished: Finished | None = None

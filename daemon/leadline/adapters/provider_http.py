@@ -93,7 +93,14 @@ class ProviderHttp:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def send(self, request: Request, *, may_send: Callable[[], bool], began: Callable[[], None]) -> Response:
+    async def send(
+        self,
+        request: Request,
+        *,
+        may_send: Callable[[], bool],
+        began: Callable[[], None],
+        beat: Callable[[], None] = lambda: None,  # noqa: ARG002  a server gives no signs of life
+    ) -> Response:
         """Send the request and read the response. Raises Unsent, Ambiguous, BrokenResponse."""
         flight = _Flight(may_send, request.flight_seconds)
         _FLIGHT.set(flight)

@@ -34,11 +34,17 @@ def check(
 
 
 def check_providers(loaded: Config) -> None:
-    """Read the modules of the providers. Raises ConfigError with every fault of them."""
-    if loaded.providers:
-        from leadline import main
+    """Read the modules of the providers, and ask those in Python. Raises ConfigError with every fault of them."""
+    from leadline import main
 
+    faults: list[configuration.Fault] = []
+    try:
         main.endpoints_of(loaded)
+    except configuration.ConfigError as error:
+        faults += error.faults
+    faults += main.module_faults(loaded)
+    if faults:
+        raise configuration.ConfigError(faults)
 
 
 @config.command

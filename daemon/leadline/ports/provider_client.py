@@ -55,10 +55,19 @@ class Response(Struct, frozen=True):
 class ProviderClient(Protocol):
     """Sends requests: each exactly once, without retries of its own and without following redirects."""
 
-    async def send(self, request: Request, *, may_send: Callable[[], bool], began: Callable[[], None]) -> Response:
+    async def send(
+        self,
+        request: Request,
+        *,
+        may_send: Callable[[], bool],
+        began: Callable[[], None],
+        beat: Callable[[], None],
+    ) -> Response:
         """Send the request and read the response.
 
         `may_send` is asked synchronously right before the first byte is written; where it says no, Withdrawn is raised.
-        `began` is called when the response's headers have arrived. Raises Unsent, Ambiguous or BrokenResponse.
+        `began` is called when the response's headers have arrived. `beat` is called when a process of our own takes
+        the request in hand, and with each of its signs of life; never where it is a provider's server that does, of
+        which there are none. Raises Unsent, Ambiguous or BrokenResponse.
         """
         ...

@@ -97,7 +97,9 @@ class Providers:
         self._behaviours = behaviours
         self.log: dict[str, list[Seen]] = {name: [] for name in behaviours}
 
-    async def send(self, request: Request, *, may_send: Callable[[], bool], began: Callable[[], None]) -> Response:
+    async def send(
+        self, request: Request, *, may_send: Callable[[], bool], began: Callable[[], None], beat: Callable[[], None]
+    ) -> Response:
         if not may_send():
             raise Withdrawn("no leave")
         url = urlsplit(request.url)

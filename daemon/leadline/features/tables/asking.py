@@ -41,6 +41,8 @@ class Endpoint(Struct, frozen=True):
     access: Access
     own: "Mapping[str, Endpoint]" = {}
     """The accounts of teamspaces that have a key of their own, by teamspace."""
+    places: int | None = None
+    """So many calls can be worked on at a time; None: nobody knows of a bound."""
 
     def of(self, teamspace: str) -> "Endpoint":
         """The account that a teamspace's calls are made with."""

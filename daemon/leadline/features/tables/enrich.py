@@ -258,7 +258,7 @@ class _Enriching:
         self._access = access
         self._frozen = frozen
         self._writer = ResultWriter(leads, attempt, table, counts, self._records)
-        self._places = anyio.Semaphore(LEADS_AT_ONCE)
+        self._places = anyio.Semaphore(min(LEADS_AT_ONCE, plan.endpoint.places or LEADS_AT_ONCE))
         self._refused_key = False
         self._waiting: set[anyio.CancelScope] = set()
 
