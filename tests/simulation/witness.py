@@ -276,7 +276,7 @@ class Witness:
     # -- kills ------------------------------------------------------------------------------------------------------
 
     def _check_kill(self, reign: Reign, stop: StopAttempt) -> None:
-        """Nobody is killed who was at work, nor for a pause of the daemon's own."""
+        """Nobody is killed who was at work or had to wait, nor for a pause of the daemon's own."""
         actor = reign.actors.get(stop.job)
         if actor is None or stop.order.cause not in {StopCause.STALLED, StopCause.WORKER_LOST}:
             return
@@ -284,6 +284,8 @@ class Witness:
             if not actor.silent and actor.process.alive:
                 raise Violation(f"{stop}: it has never been silent")
             return
+        if actor.overdue_since() is None:
+            raise Violation(f"{stop}: it waits")
         frozen = 0
         for began, ended in reign.freezes:
             overlap = min(ended, self._agenda.now) - max(began, actor.moved_at)
