@@ -35,6 +35,22 @@ def noops(count: int, *, key: str = "", notify_last: bool = False) -> bytes:
     return "".join(lines).encode()
 
 
+def lead_list(rows: int) -> bytes:
+    """A CSV of so many leads: of a hundred rows, two repeat one before them and one has no address."""
+    lines = ["Email,First Name,Last Name,Company,Country,Employees,Signed up\n"]
+    for number in range(rows):
+        match number % 100:
+            case 33 | 66:
+                address = f"LEAD{number - 7}@company{(number - 7) % 5_000}.example"
+            case 99:
+                address = "unknown"
+            case _:
+                address = f"lead{number}@company{number % 5_000}.example"
+        company, day = number % 5_000, 1 + number % 28
+        lines.append(f"{address},Ada,Lovelace,Company {company},DE,{number % 1_000},2026-01-{day:02}\n")
+    return "".join(lines).encode()
+
+
 class Pipelined(Struct, frozen=True):
     """When what happened, in seconds from the first byte."""
 

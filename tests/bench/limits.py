@@ -30,8 +30,13 @@ class Rows(Struct, frozen=True):
 
 async def stored(connection: Connection, query: str, *, limit: int) -> Rows:
     """The rows that one of the store's statements has inserted, the newest first; prepares their limit's table."""
-    table, columns = QUERIES[query].target
-    records = await connection.fetch(f"SELECT {', '.join(columns)} FROM {table} LIMIT {limit}")
+    return await kept(connection, *QUERIES[query].target, limit=limit)
+
+
+async def kept(connection: Connection, table: str, columns: tuple[str, ...], *, limit: int | None = None) -> Rows:
+    """Rows of a table, with these of its columns; prepares their limit's table."""
+    some = "" if limit is None else f" LIMIT {limit}"
+    records = await connection.fetch(f"SELECT {', '.join(columns)} FROM {table}{some}")
     await connection.execute(
         f"CREATE SCHEMA IF NOT EXISTS bench; CREATE TABLE bench.{table} (LIKE {table} INCLUDING ALL)"
     )

@@ -113,6 +113,7 @@ class Daemon:
         self.url: Final = url
         self.socket: Final = folder / "run" / "control.sock"
         self.stamps: Final = folder / "stamps"
+        self.incoming: Final = folder / "state" / "incoming"
         self._folder: Final = folder
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir()

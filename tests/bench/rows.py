@@ -32,6 +32,7 @@ ROWS: Final = (
         less_is_better=True,
     ),
     Row("idle", "CPU of an idle daemon", "", "% of a core", 1, 0.3, 0.05, less_is_better=True),
+    Row("upload", "rows uploaded, with de-duplication and reasons", "COPY of the same rows", "/s", 0.2, 0.4, 0.6),
     Row(
         "provider", "a provider at its limit, 1 to 10,000 teamspaces waiting", "(N - max cost)/(W + latency)", "/s",
         0.95, 0.98, 0.995,

@@ -15,7 +15,7 @@ import anyio.to_thread
 from msgspec import Struct
 
 from tests.bench import alone, limits
-from tests.bench.clients import Pipeline, at_a_pace, noops, one_at_a_time
+from tests.bench.clients import Pipeline, at_a_pace, lead_list, noops, one_at_a_time
 from tests.bench.daemon import STAMP
 from tests.bench.figures import Round
 from tests.bench.place import Daemon, Place, connected, dialled
@@ -44,8 +44,12 @@ class Sizes(Struct, frozen=True):
     dispatched_long: int = 1_000_000
     idle_seconds: float = 10.0
     provider_windows: int = 8
+    uploaded: int = 100_000
     teamspaces: tuple[int, ...] = (1, 100, 10_000)
 
+
+LEAD_TABLES = (("lead", ("table_id", "id", "data")), ("lead_key", ("table_id", "key_hash", "lead")))
+"""Where the rows of a list go."""
 
 Measured = dict[str, list[Round]]
 Scenario = Callable[[Place, int, Sizes], Awaitable[Measured]]
@@ -257,6 +261,31 @@ async def provider(_: Place, __: int, sizes: Sizes) -> Measured:
     return {"provider": [min(played, key=lambda each: each.ratio)]}
 
 
+async def upload(place: Place, rounds: int, sizes: Sizes) -> Measured:
+    """A list of leads becomes a table, each time a new one; 2 % of its rows are duplicates, 1 % have no address."""
+    measured: Measured = {"upload": []}
+    async with place.daemon("upload") as daemon, connected(daemon.url) as raw:
+        text = lead_list(sizes.uploaded)
+        with dialled(daemon.socket) as sock:
+            pipeline = Pipeline(sock)
+
+            def ours(table: str) -> float:
+                (daemon.incoming / table).write_bytes(text)
+                line = f'{{"kind":"upload","teamspace":"bench","table":"{table}","path":"{table}","notify":true}}\n'
+                ended = pipeline.submit(line.encode(), until_ended=True).ended
+                assert ended is not None
+                return sizes.uploaded / ended
+
+            await _blocking(partial(ours, "warm"))
+            rows = [await limits.kept(raw, table, columns) for table, columns in LEAD_TABLES]
+            for number in range(rounds):
+                before = await limits.copy_rate(raw, *rows)
+                uploaded = await _blocking(partial(ours, f"round-{number}"))
+                after = await limits.copy_rate(raw, *rows)
+                measured["upload"].append(Round(uploaded, fmean((before, after))))
+    return measured
+
+
 async def _blocking(work: Callable[[], T]) -> T:
     return await anyio.to_thread.run_sync(work)
 
@@ -270,6 +299,7 @@ SCENARIOS: Mapping[Scenario, tuple[str, ...]] = {
     restart: ("restart", "memory"),
     idle: ("idle",),
     core: ("dispatch", "memory_core"),
+    upload: ("upload",),
     provider: ("provider",),
 }
 """Which rows each of them measures."""

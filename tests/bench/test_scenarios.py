@@ -14,6 +14,7 @@ TINY = Sizes(
     dispatched_long=1_000,
     idle_seconds=0.1,
     provider_windows=2,
+    uploaded=300,
     teamspaces=(1, 20),
 )
 

@@ -24,7 +24,7 @@ from leadline.adapters.postgres.store import PostgresStore
 from leadline.core.model import Counts
 from leadline.features.tables.columns import Cells, Column, encode_cells
 from leadline.features.tables.expressions import Compiled
-from leadline.features.tables.ingest import NewRow, OnDuplicate, key_hash
+from leadline.features.tables.ingest import OnDuplicate, ReadyLead
 from leadline.features.tables.ports import (
     ATTACH_FILE,
     ATTACH_LIST,
@@ -329,11 +329,10 @@ class PostgresWork:
             await self._keep_results(results)
         return failed
 
-    async def add(self, table: Table, rows: Sequence[NewRow], on_duplicate: OnDuplicate) -> frozenset[int]:
+    async def add(self, table: Table, rows: Sequence[ReadyLead], on_duplicate: OnDuplicate) -> frozenset[int]:
         """Store new rows, no two of one key; do what `on_duplicate` says of those whose key is in the table already."""
         number = await self._connection.fetchval(QUERIES["lock_table"].sql, table.id)
-        hashes = [key_hash(row.key) if row.key is not None else None for row in rows]
-        wanted = [digest for digest in hashes if digest is not None]
+        wanted = [row.key_hash for row in rows if row.key_hash is not None]
         known: dict[bytes, int] = {
             found["key_hash"]: found["lead"]
             for found in await self._connection.fetch(QUERIES["known_keys_of_leads"].sql, table.id, wanted)
@@ -341,15 +340,14 @@ class PostgresWork:
         new: list[tuple[int, int, str]] = []
         keys: list[tuple[int, bytes, int]] = []
         there: list[tuple[int, int, str]] = []
-        for row, digest in zip(rows, hashes, strict=True):
-            data = encode_cells(row.data).decode()
-            lead = known.get(digest) if digest is not None else None
+        for row in rows:
+            lead = known.get(row.key_hash) if row.key_hash is not None else None
             if lead is not None:
-                there.append((row.number, lead, data))
+                there.append((row.number, lead, row.data))
                 continue
-            new.append((table.id, number, data))
-            if digest is not None:
-                keys.append((table.id, digest, number))
+            new.append((table.id, number, row.data))
+            if row.key_hash is not None:
+                keys.append((table.id, row.key_hash, number))
             number += 1
         await self._connection.copy_records_to_table("lead", records=new, columns=("table_id", "id", "data"))
         await self._connection.copy_records_to_table("lead_key", records=keys, columns=("table_id", "key_hash", "lead"))

@@ -103,15 +103,21 @@ class Column(msgspec.Struct, frozen=True, gc=False):
         """The JSON value that stands for an uploaded `cell`: of the column's type where it fits, else its text."""
         if not isinstance(cell, str):
             return self._keep_value(cell)
-        if self.type is ColumnType.NUMBER and _WHOLE_NUMBER.fullmatch(cell):
+        kind = self.type
+        if kind is ColumnType.NUMBER and _WHOLE_NUMBER.fullmatch(cell):
             return int(cell)  # most of the numbers in most files, and a tenth of the cost
         if not cell or cell.isspace():
             return None
-        if self.type is ColumnType.TEXT:
+        if kind is ColumnType.TEXT:
             return cell
-        if self.type is ColumnType.JSON:
+        if kind is ColumnType.JSON:
             return self._keep_structure(cell)
-        return self.accept(cell) if self.holds(cell) else cell
+        if kind is ColumnType.NUMBER and not _PLAIN_NUMBER.fullmatch(cell.strip()):
+            return cell
+        try:
+            return self.accept(cell)
+        except BadValueError:
+            return cell
 
     def _keep_value(self, cell: JsonValue) -> JsonValue:
         """What stands for a value that came from its file with a type of its own."""

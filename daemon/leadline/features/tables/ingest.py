@@ -12,7 +12,7 @@ and the folding of rows that meet within one batch.
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Literal, TypeAlias
 
@@ -21,9 +21,9 @@ import msgspec
 from leadline.features.tables.columns import (
     Cells,
     Column,
-    ColumnType,
     JsonValue,
     cell_text,
+    encode_cells,
     inferred_type,
     normal_name,
     normal_names,
@@ -41,7 +41,6 @@ KeyKind: TypeAlias = Literal["text", "email", "domain"]
 
 OnDuplicate: TypeAlias = Literal["skip", "update", "fill"]
 
-_TEXT: Final = ColumnType.TEXT
 _DOMAIN = re.compile(r"[^\s.,;:@/\\]+(?:\.[^\s.,;:@/\\]+)+")
 _SCHEME = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//")
 _BEYOND_AUTHORITY = re.compile(r"[/?#\\].*", re.DOTALL)
@@ -62,6 +61,15 @@ class NewRow(msgspec.Struct, frozen=True, gc=False):
     """The row as it stands in the file."""
 
 
+class ReadyLead(msgspec.Struct, frozen=True, gc=False):
+    """A row as it is stored."""
+
+    number: int
+    key_hash: bytes | None
+    data: str
+    """Its cells as JSON."""
+
+
 class KeyColumn(msgspec.Struct, frozen=True):
     """A column that takes part in the key."""
 
@@ -78,17 +86,15 @@ class UploadPlan(msgspec.Struct, frozen=True):
     """A column for each of the file's, in its order."""
     key: tuple[KeyColumn, ...]
     """The columns that make the key; none: every row is a lead of its own."""
+    cells: tuple[tuple[str, Callable[[JsonValue], JsonValue]], ...]
+    """For each of the file's columns its name, and what is stored of a cell: looked up once, read a million times."""
 
     def lead(self, row: Row) -> NewRow | RefusedRow:
         """The lead that a row makes, or why it makes none."""
         data: Cells = {}
-        for column, cell in zip(self.columns, row.values, strict=True):
-            if cell is None or cell == "":
-                continue
-            plain = column.type is _TEXT and type(cell) is str and not cell.isspace()
-            value = cell if plain else column.keep(cell)
-            if value is not None:
-                data[column.name] = value
+        for (name, keep), cell in zip(self.cells, row.values, strict=True):
+            if cell is not None and cell != "" and (value := keep(cell)) is not None:
+                data[name] = value
         parts: list[str] = []
         for part in self.key:
             cell = cell_text(row.values[part.position]).strip()
@@ -140,7 +146,7 @@ def plan_upload(
     if key is None:
         key = [name for name in names if name == "email"]
     parts = tuple(KeyColumn(name, _position(names, name, "the key is to be"), held_by(name)) for name in key)
-    return UploadPlan(columns, parts)
+    return UploadPlan(columns, parts, tuple((column.name, column.keep) for column in columns))
 
 
 def _named(headers: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
@@ -193,6 +199,11 @@ def merged(cells: Cells, new: Cells, on_duplicate: OnDuplicate) -> Cells:
             return cells | new
         case "fill":
             return new | cells
+
+
+def ready(row: NewRow) -> ReadyLead:
+    """A row as it is stored."""
+    return ReadyLead(row.number, None if row.key is None else key_hash(row.key), encode_cells(row.data).decode())
 
 
 def key_hash(key: str) -> bytes:

@@ -13,7 +13,7 @@ from leadline.core.model import Counts
 from leadline.core.rate_limit import Cost
 from leadline.features.tables.columns import Cells, Column
 from leadline.features.tables.expressions import Compiled
-from leadline.features.tables.ingest import NewRow, OnDuplicate
+from leadline.features.tables.ingest import OnDuplicate, ReadyLead
 from leadline.features.tables.reading import RefusedRow
 from leadline_protocol.errors import LeadReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
@@ -161,7 +161,7 @@ class Work(Protocol):
         """
         ...
 
-    async def add(self, table: Table, rows: Sequence[NewRow], on_duplicate: OnDuplicate) -> frozenset[int]:
+    async def add(self, table: Table, rows: Sequence[ReadyLead], on_duplicate: OnDuplicate) -> frozenset[int]:
         """Store new rows, no two of one key; of those whose key is in the table already, do what `on_duplicate` says.
 
         Returns the numbers of the rows whose key was there.
