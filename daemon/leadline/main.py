@@ -61,10 +61,17 @@ from leadline.features.tables.export import Export
 from leadline.features.tables.formula import Formula
 from leadline.features.tables.life import TableLife
 from leadline.features.tables.preview import Previews
-from leadline.features.tables.provider_modules import ModuleFaultsError, preset, preset_names, read_module
+from leadline.features.tables.provider_modules import (
+    ClientCredentials,
+    ModuleFaultsError,
+    preset,
+    preset_names,
+    read_module,
+)
 from leadline.features.tables.python_modules import SCHEME, provider_module, read_declared, with_places
 from leadline.features.tables.requests import Access
 from leadline.features.tables.selection import Allowance, Database
+from leadline.features.tables.tokens import Tokens
 from leadline.features.tables.trial import Try
 from leadline.features.tables.upload import Upload
 from leadline.plans import Plans
@@ -220,7 +227,8 @@ class Daemon:
         self._embedded = embedded
         self._modules = modules
         self._endpoints: Mapping[str, Endpoint] = {}
-        self.tries: Final = Try(self.endpoints)
+        self.tokens: Final = Tokens()
+        self.tries: Final = Try(self.endpoints, self.tokens)
         self._control = PostgresControl(store)
         self._table_store = PostgresTables(store)
         self.tables: Final = TableLife(self._table_store, leads.table, self.retention_days)
@@ -585,13 +593,13 @@ async def daemon(
         client = _Clients(await stack.enter_async_context(provider_http()), workers)
         database = Database(running.database_allowance)
         kinds = [
-            *table_kinds(database, leads, uploads, state_dir, running.endpoints),
+            *table_kinds(database, leads, uploads, state_dir, running.endpoints, running.tokens),
             running.tries,
             *extra_kinds(store),
         ]
         trial = PostgresTrial(store)
         looked_at = LookedAtFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
-        tried_kinds = table_kinds(database, trial, looked_at, state_dir, running.endpoints)
+        tried_kinds = table_kinds(database, trial, looked_at, state_dir, running.endpoints, running.tokens)
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
             place=place,
@@ -651,14 +659,19 @@ def setting_of(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) 
 
 
 def table_kinds(
-    database: Database, leads: PostgresLeads, uploads: UploadFolder, state_dir: Path, endpoints: Endpoints
+    database: Database,
+    leads: PostgresLeads,
+    uploads: UploadFolder,
+    state_dir: Path,
+    endpoints: Endpoints,
+    tokens: Tokens,
 ) -> Sequence[JobKind]:
     """The kinds of job over tables."""
     return [
         Upload(leads, database, uploads),
         Formula(leads, database),
         Export(leads, database, state_dir / "exports"),
-        Enrich(leads, database, endpoints),
+        Enrich(leads, database, endpoints, tokens),
     ]
 
 
@@ -742,6 +755,7 @@ def endpoints_of(config: Config, modules: Mapping[str, Endpoint] = MappingProxyT
     for name, provider in config.providers.items():
         try:
             found[name] = _endpoint(name, provider)
+            faults += _secret_faults(name, found[name])
         except ModuleFaultsError as error:
             path = f"providers.{name}.module"
             faults += [configuration.Fault(path, str(fault)) for fault in error.faults]
@@ -751,6 +765,17 @@ def endpoints_of(config: Config, modules: Mapping[str, Endpoint] = MappingProxyT
     if faults:
         raise configuration.ConfigError(faults)
     return found
+
+
+def _secret_faults(name: str, endpoint: Endpoint) -> Iterator[configuration.Fault]:
+    """Where a token is to be had, the secret is an id and a secret."""
+    if not isinstance(endpoint.module.auth, ClientCredentials):
+        return
+    keys = {f"providers.{name}": endpoint.access.key}
+    keys |= {f"providers.{name}.own.{teamspace}": own.access.key for teamspace, own in endpoint.own.items()}
+    for path, key in keys.items():
+        if key is not None and not all(key.partition(":")):
+            yield configuration.Fault(f"{path}.secret", "must be the client's id and its secret: ID:SECRET")
 
 
 def _endpoint(name: str, provider: configuration.Provider) -> Endpoint:

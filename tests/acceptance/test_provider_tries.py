@@ -9,12 +9,13 @@ import pytest
 
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, LeadlineError, Refused
-from tests.acceptance.stage import Stage, World, openai, provider, stage
+from tests.acceptance.stage import HERE, Stage, World, openai, provider, stage
 from tests.world import behaviours
 from tests.world.behaviours import Behaviour, Now, Plan, Request, json_plan
 from tests.world.servers import Served
 
 KEY: Final = "canary-key-0815"
+CLIENT, SECRET = "canary-client-4711", "canary-secret-4711"
 LEAD: Final = {"email": "ada@analytical.example"}
 ONE_CALL: Final = 'limits = [{ shape = "window", amount = 1, per_seconds = 600 }]'
 
@@ -54,6 +55,8 @@ def served(world: World) -> dict[str, Served]:
         "company": behaviours.Enrichment(),
         "slow": behaviours.Polling(polls=2),
         "quotes": Quotes(),
+        "token": behaviours.Tokens(behaviours.Enrichment(), client=CLIENT, secret=SECRET),
+        "wrong": behaviours.Tokens(behaviours.Enrichment(), client=CLIENT, secret="another"),
         "bulk": behaviours.BulkJobs(seconds=0.5),
         "once": behaviours.Enrichment(),
         "openai": behaviours.ChatCompletions(),
@@ -67,7 +70,13 @@ def daemon(served: dict[str, Served], tmp_path_factory: pytest.TempPathFactory) 
     module = tmp_path_factory.mktemp("modules") / "slow"
     module.with_suffix(".toml").write_text(SLOW, encoding="utf-8")
     secret = f'secret = "{KEY}"'
+    both = f'secret = "{CLIENT}:{SECRET}"'
+    with_token = tmp_path_factory.mktemp("token") / "token"
+    text = (HERE / "modules" / "company.toml").read_text(encoding="utf-8")
+    text = text.replace('{ kind = "bearer" }', '{ kind = "client_credentials", path = "/oauth/token" }')
+    with_token.with_suffix(".toml").write_text(text, encoding="utf-8")
     parts = [
+        *(provider(name, served[name], module=str(with_token), settings=[both]) for name in ("token", "wrong")),
         provider("slow", served["slow"], module=str(module), settings=[secret]),
         provider("once", served["once"], settings=[secret, ONE_CALL]),
         openai(served["openai"]),
@@ -130,6 +139,25 @@ def test_the_key_shows_nowhere_though_the_provider_quotes_it(daemon: Stage) -> N
     seen = tried(daemon, "quotes")
     assert KEY not in str(seen)
     assert KEY not in str(daemon.query("SELECT payload, message FROM job_ended"))
+
+
+def test_a_token_is_fetched_for_id_and_secret_and_neither_shows_anywhere(
+    daemon: Stage, served: dict[str, Served]
+) -> None:
+    ran = daemon.leadline("providers", "try", "token", "--lead", json.dumps(LEAD))
+    assert (ran.returncode, "Bearer ***" in ran.stdout) == (0, True), ran
+    again = tried(daemon, "token")
+    assert [call.outcome for call in served["token"].calls] == ["token", "ok", "ok"]
+    (view,) = daemon.ask(wire.Providers(name="token")).providers
+    assert view.limits == []
+    refused = daemon.leadline("providers", "try", "wrong", "--lead", json.dumps(LEAD))
+    assert refused.returncode == 1
+    assert "refused the id or the secret" in refused.stderr
+    seen = ran.stdout + ran.stderr + refused.stdout + refused.stderr + str(again) + daemon.log.read_text()
+    stored = str(daemon.query("SELECT payload, message FROM job_ended")) + str(daemon.query("SELECT * FROM call"))
+    for secret in (CLIENT, SECRET, "token-"):
+        assert secret not in seen
+        assert secret not in stored
 
 
 def test_a_try_is_charged_and_waits_for_a_permit_like_any_call(daemon: Stage, served: dict[str, Served]) -> None:

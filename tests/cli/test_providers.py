@@ -97,3 +97,14 @@ def test_the_listing_has_a_name_of_its_own(leadline: Leadline, daemon: FakeDaemo
     daemon.on(Providers, lambda _: ProvidersReply(line=0, providers=[]))
     assert leadline("providers", "list").out == leadline("providers").out
     assert daemon.requests[-1] == Providers()
+
+
+def test_where_a_token_is_to_be_had_the_secret_is_an_id_and_a_secret(leadline: Leadline, tmp_path: Path) -> None:
+    file = tmp_path / "leadline.toml"
+    file.write_text(
+        "[providers.snov]\npreset = 'snov'\nsecret = 'canary'\n[providers.snov.own.acme]\nsecret = 'id:canary'\n"
+    )
+    ran = leadline("config", "check", file)
+    assert (ran.status, ran.err.count("ID:SECRET")) == (2, 1)
+    assert ran.err.startswith("leadline: providers.snov.secret: ")
+    assert "canary" not in ran.out + ran.err

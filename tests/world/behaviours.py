@@ -22,7 +22,7 @@ from hashlib import blake2b
 from statistics import NormalDist
 from types import MappingProxyType
 from typing import Literal, Protocol, assert_never
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qsl, unquote_plus
 
 import msgspec
 
@@ -480,6 +480,51 @@ class Authorized:
     def respond(self, request: Request, now: Now) -> Plan:
         """The refusal, or the inner answer."""
         return self._inner.respond(request, now) if request.credential in self._keys else self._refusal
+
+
+class Tokens:
+    """Gives out access tokens for `client` and `secret`, and lets only those in that are good.
+
+    A token lives for `seconds`; after `forgets` requests with one it is forgotten before its time. The log's note
+    `token` is the number of the token, from 1.
+    """
+
+    def __init__(
+        self,
+        inner: Behaviour,
+        *,
+        path: str = "/oauth/token",
+        client: str = "client",
+        secret: str = "secret",
+        seconds: int = 3_600,
+        forgets: int | None = None,
+    ) -> None:
+        self._inner, self._path, self._pair, self._seconds, self._forgets = (
+            inner,
+            path,
+            (client, secret),
+            seconds,
+            forgets,
+        )
+        self.given: list[str] = []
+        self._ends = 0
+        self._used = 0
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """A token, or the inner answer for who has one."""
+        if request.path == self._path:
+            fields = request.document or dict(parse_qsl(request.body.decode()))
+            if (fields.get("client_id"), fields.get("client_secret")) != self._pair:
+                return json_plan({"error": "invalid_client"}, status=401, outcome="invalid_client")
+            self.given.append(f"token-{number_of('token', len(self.given)):016x}")
+            self._ends, self._used = now.instant + self._seconds * SECOND, 0
+            document = {"access_token": self.given[-1], "token_type": "Bearer", "expires_in": self._seconds}
+            return json_plan(document, outcome="token", notes={"token": len(self.given)})
+        forgotten = self._forgets is not None and self._used >= self._forgets
+        if not self.given or request.credential != self.given[-1] or now.instant >= self._ends or forgotten:
+            return json_plan({"error": "invalid_token"}, status=401, outcome="invalid_token")
+        self._used += 1
+        return self._inner.respond(request, now)
 
 
 class Delayed:

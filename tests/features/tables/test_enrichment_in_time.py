@@ -1,12 +1,14 @@
 """What a job does while a provider takes its time, over hours of virtual time."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from leadline.features.tables.provider_modules import ProviderModule, read_module
-from leadline_protocol.errors import LeadReason
+from leadline.core.rate_limit import WindowLimit
+from leadline.features.tables.provider_modules import ClientCredentials, ProviderModule, read_module
+from leadline_protocol.errors import JobReason, LeadReason
 from tests.features.tables.virtual import Running, daemon, run
 from tests.world import behaviours
 from tests.world.behaviours import Behaviour, Fault
@@ -137,5 +139,90 @@ def test_an_order_that_does_not_come_fails_its_leads_when_the_modules_patience_e
             assert (ended.state, ended.counts.failed) == ("partial", 10)
             assert {result.reason for result in running.leads.results.values()} == {LeadReason.TIMED_OUT}
             assert 1_800 <= running.log["bulk"][-1].seconds <= 1_870
+
+    run(main())
+
+
+def with_token(module: ProviderModule) -> ProviderModule:
+    return replace(module, auth=ClientCredentials("/oauth/token"))
+
+
+def fetched(running: Running, name: str) -> list[float]:
+    return [seen.seconds for seen in running.log[name] if seen.path == "/oauth/token"]
+
+
+def test_one_token_serves_all_leads_of_all_teamspaces_until_shortly_before_it_expires() -> None:
+    async def main() -> None:
+        module = replace(with_token(sync()), limits=[WindowLimit(10, 60.0)])
+        behaviour = behaviours.Limited(
+            behaviours.Tokens(behaviours.Enrichment(), seconds=600), behaviours.Window(10, 60)
+        )
+        async with daemon({"sync": (module, behaviour)}, leads=100) as running:
+            jobs = [await running.submit("sync", teamspace) for teamspace in ("a", "b")]
+            for job in jobs:
+                assert (await running.until(job, "completed", "partial", "failed")).counts.done == 100
+            assert {seen.plan.outcome for seen in running.log["sync"]} == {"ok", "token"}, "and nobody went too fast"
+            times = fetched(running, "sync")
+            assert times[0] < 1
+            assert all(540 <= later - earlier < 605 for earlier, later in pairwise(times))
+
+    run(main())
+
+
+def test_a_token_that_is_forgotten_before_its_time_is_fetched_again_once_for_everybody() -> None:
+    async def main() -> None:
+        tokens = behaviours.Tokens(behaviours.Enrichment(), forgets=30)
+        async with daemon({"sync": (with_token(sync()), tokens)}, leads=100) as running:
+            ended = await running.until(await running.submit("sync"), "completed", "partial", "failed")
+            assert (ended.state, ended.counts.done) == ("completed", 100)
+            assert len(fetched(running, "sync")) == 4, "one for each thirty requests"
+
+    run(main())
+
+
+def test_a_token_that_is_refused_though_it_is_new_ends_the_job_after_one_more() -> None:
+    async def main() -> None:
+        tokens = behaviours.Tokens(behaviours.Enrichment(), forgets=0)
+        async with daemon({"sync": (with_token(sync()), tokens)}, leads=100) as running:
+            ended = await running.until(await running.submit("sync"), "completed", "partial", "failed")
+            assert (ended.state, ended.reason) == ("failed", JobReason.INVALID_KEY)
+            assert len(fetched(running, "sync")) == 2
+
+    run(main())
+
+
+def test_an_id_and_secret_that_are_refused_end_the_job_without_a_call() -> None:
+    async def main() -> None:
+        tokens = behaviours.Tokens(behaviours.Enrichment(), secret="another")
+        async with daemon({"sync": (with_token(sync()), tokens)}, leads=100) as running:
+            ended = await running.until(await running.submit("sync"), "completed", "partial", "failed")
+            assert (ended.state, ended.reason) == ("failed", JobReason.INVALID_KEY)
+            assert [seen.path for seen in running.log["sync"]] == ["/oauth/token"]
+
+    run(main())
+
+
+def test_while_no_token_can_be_had_nobody_hammers_for_one() -> None:
+    async def main() -> None:
+        down = behaviours.Faulty(
+            behaviours.Tokens(behaviours.Enrichment()), [Fault(behaviours.server_error(), times=10_000)]
+        )
+        async with daemon({"sync": (with_token(sync()), down)}, leads=100) as running:
+            ended = await running.until(await running.submit("sync"), "completed", "partial", "failed")
+            assert (ended.state, ended.counts.failed) == ("partial", 100)
+            assert {result.reason for result in running.leads.results.values()} == {LeadReason.SERVER_ERROR}
+            assert len(running.log["sync"]) <= 8, "not one for each try of each lead"
+
+    run(main())
+
+
+def test_bulk_orders_use_the_same_token() -> None:
+    async def main() -> None:
+        tokens = behaviours.Tokens(behaviours.BulkJobs(seconds=3_000), seconds=1_000)
+        async with daemon({"bulk": (with_token(bulk()), tokens)}, leads=250) as running:
+            ended = await running.until(await running.submit("bulk"), "completed", "partial", "failed")
+            assert (ended.state, ended.counts.done) == ("completed", 250)
+            assert 3 <= len(fetched(running, "bulk")) <= 5
+            assert all(seen.plan.status == 200 for seen in running.log["bulk"])
 
     run(main())

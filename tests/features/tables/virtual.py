@@ -25,6 +25,7 @@ from leadline.features.tables.ports import AnsweredCall, BulkOrder, CutOff, JobL
 from leadline.features.tables.provider_modules import ProviderModule
 from leadline.features.tables.requests import Access
 from leadline.features.tables.selection import Database
+from leadline.features.tables.tokens import Tokens
 from leadline.ports.provider_client import Request, Response, Withdrawn
 from leadline.ports.store import StoredJob
 from leadline_protocol import messages as wire
@@ -34,6 +35,7 @@ from tests.world import behaviours
 from tests.world.behaviours import Behaviour, Plan
 
 START: Final = 1_800_000_000 * SECOND
+KEY: Final = "client:secret"
 LATENCY_SECONDS: Final = 0.05
 PATIENCE_SECONDS: Final = 20_000
 """Of the tests."""
@@ -233,13 +235,13 @@ class Running:
 async def daemon(modules: Mapping[str, tuple[ProviderModule, Behaviour]], leads: int) -> AsyncIterator[Running]:
     """A daemon with these providers, and a table of so many leads."""
     endpoints = {
-        name: Endpoint(AccountName(name), module, Access(f"http://{name}", None, {}, 60.0))
+        name: Endpoint(AccountName(name), module, Access(f"http://{name}", KEY, {}, 60.0))
         for name, (module, _) in modules.items()
     }
     store = FakeStore(Disk(wall=lambda: Clock().now().wall))
     providers = Providers({name: behaviour for name, (_, behaviour) in modules.items()})
     memory = Leads(store, leads)
-    kind = Enrich(memory, Database(lambda: None), lambda: endpoints)  # type: ignore[arg-type]  # as much as is asked for
+    kind = Enrich(memory, Database(lambda: None), lambda: endpoints, Tokens())  # type: ignore[arg-type]  # as much as is asked for
     supervisor = Supervisor(
         owner="test",
         place="here",

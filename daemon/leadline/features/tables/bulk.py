@@ -17,6 +17,7 @@ A lead that the results do not name has failed: somebody should see it. One that
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import anyio
@@ -36,6 +37,7 @@ from leadline.features.tables.provider_modules import RECORD, Bulk, ProviderModu
 from leadline.features.tables.requests import Access, order_request, poll_request, read_request, with_settings
 from leadline.features.tables.results import Brought, Delivered, ResultWriter
 from leadline.features.tables.templates import fill_json, parse_json_template
+from leadline.features.tables.tokens import NoToken, Tokens
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent, Withdrawn
 from leadline.ports.work import AccountClosed, Attempt, Call, NoPermit, Stopped
 from leadline_protocol.errors import JobReason, LeadReason
@@ -206,6 +208,7 @@ class BulkOrders:
         reading: Reading,
         writer: ResultWriter,
         access: Callable[[], Access],
+        tokens: Tokens,
         permit: Callable[[LeadId, Cost], Awaitable[Call]],
         closed: Callable[[], bool],
     ) -> None:
@@ -219,6 +222,7 @@ class BulkOrders:
         self._reading = reading
         self._writer = writer
         self._access = access
+        self._tokens = tokens
         self._permit = permit
         self._closed = closed
         self._places = anyio.Semaphore(ORDERS_AT_ONCE)
@@ -356,14 +360,19 @@ class BulkOrders:
         course = order.course
         jitter = random.random()  # noqa: S311  spreads retries; nobody gains by guessing it
         try:
-            call = await self._permit(order.first, order.asker.cost(ask))
+            call = await self._tokens.permit(
+                self._endpoint, self._access(), self._attempt, order.asker.cost(ask), partial(self._permit, order.first)
+            )
+        except NoToken as error:
+            return course.broke(error.reason, error.detail, jitter)
         except NoPermit as error:
             if ask.what == "start" and len(order.leads) > 1:
                 raise _TooLargeError from None
             return course.failed(LeadReason.NEVER_FITS, str(error))
         try:
             call_id = course.id_for(str(call.id)) if ask.what == "start" else str(call.id)
-            request = order.asker.request(ask, self._access(), call_id)
+            access = self._tokens.access(self._endpoint, self._access())
+            request = order.asker.request(ask, access, call_id)
         except BadValueError as fault:
             call.end(CallEnd(unsent=True))
             return course.failed(LeadReason.BAD_RESPONSE, str(fault))
@@ -383,14 +392,21 @@ class BulkOrders:
         except BrokenResponse as error:
             call.end(CallEnd(failed=True))
             return course.broke(LeadReason.BAD_RESPONSE, str(error), jitter)
-        return await self._answered(order, ask, call, response, jitter)
+        return await self._answered(order, ask, call, access, response, jitter)
 
-    async def _answered(self, order: _Order, ask: Ask, call: Call, response: Response, jitter: float) -> Turn:
+    async def _answered(
+        self, order: _Order, ask: Ask, call: Call, access: Access, response: Response, jitter: float
+    ) -> Turn:
         attempt, course = self._attempt, order.course
         course.answered()
         at = attempt.now()
         verdict = order.asker.verdict(ask, response, attempt.wall(), order.pages_read)
         answered = AnsweredCall(call.id, at)
+        if isinstance(verdict, responses.InvalidKey) and self._tokens.refused(self._endpoint, access):
+            call.end(CallEnd(failed=True))
+            return ask
+        if not isinstance(verdict, responses.InvalidKey):
+            self._tokens.worked(self._endpoint)
         if isinstance(verdict, responses.Listed):
             return await self._take(order, verdict, call, answered)
         if isinstance(verdict, responses.Ready):

@@ -44,6 +44,7 @@ from leadline.features.tables.selection import (
     table_of,
 )
 from leadline.features.tables.templates import Template, parse_prompt
+from leadline.features.tables.tokens import NoToken, Tokens
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Unsent, Withdrawn
 from leadline.ports.work import AccountClosed, Attempt, Call, ChainNotes, Finished, NoPermit, Prepared, Rerun, Stopped
 from leadline_protocol import messages as wire
@@ -122,10 +123,11 @@ class Enrich:
     name = "enrich"
     family = Family.TABLES
 
-    def __init__(self, leads: LeadStore, database: Database, endpoints: Endpoints) -> None:
+    def __init__(self, leads: LeadStore, database: Database, endpoints: Endpoints, tokens: Tokens) -> None:
         self._leads = leads
         self._database = database
         self._endpoints = endpoints
+        self._tokens = tokens
 
     async def prepare(
         self, teamspace: str, submission: wire.Submission, *, chain: ChainNotes | None, rerun: Rerun | None
@@ -150,7 +152,9 @@ class Enrich:
         counts = attempt.job.counts if attempt.job.counts.total else Counts(total=frozen.total)
         attempt.doing(f"asking {plan.endpoint.account}")
         access = partial(_access, self._endpoints, attempt.job.teamspace, plan.endpoint)
-        return await _Enriching(self._leads, self._database, attempt, table, plan, access, frozen, counts).run()
+        return await _Enriching(
+            self._leads, self._database, attempt, table, plan, access, self._tokens, frozen, counts
+        ).run()
 
 
 def plan_of(
@@ -247,9 +251,11 @@ class _Enriching:
         table: Table,
         plan: Plan,
         access: Callable[[], Access],
+        tokens: Tokens,
         frozen: JobList,
         counts: Counts,
     ) -> None:
+        self._tokens = tokens
         self._leads = leads
         self._database = database
         self._attempt = attempt
@@ -305,6 +311,7 @@ class _Enriching:
             Reading(plan.values, plan.cells),
             self._writer,
             self._access,
+            self._tokens,
             self._permit,
             lambda: self._refused_key,
         )
@@ -391,14 +398,20 @@ class _Enriching:
         """Make one call, and say what follows. Raises Stopped, AccountClosed."""
         attempt = self._attempt
         jitter = random.random()  # noqa: S311  spreads retries; nobody gains by guessing it
+        endpoint = asker.endpoint
         try:
-            call = await self._permit(lead, asker.cost(ask))
+            call = await self._tokens.permit(
+                endpoint, self._access(), attempt, asker.cost(ask), partial(self._permit, lead)
+            )
+        except NoToken as error:
+            return await self._follow(lead, course.broke(error.reason, error.detail, jitter), None, _GOOD)
         except NoPermit as error:
             turn = course.failed(LeadReason.NEVER_FITS, str(error))
             return await self._follow(lead, turn, None, _GOOD)
         try:
             call_id = str(call.id) if ask.what == "poll" else course.id_for(str(call.id))
-            request = asker.request(ask, self._access(), call_id)
+            access = self._tokens.access(endpoint, self._access())
+            request = asker.request(ask, access, call_id)
         except BadValueError as fault:
             call.end(CallEnd(unsent=True))
             turn = Settle("skipped", LeadReason.MISSING_INPUT, str(fault))
@@ -423,8 +436,12 @@ class _Enriching:
         heard = asker.hear(ask, response, course, Now(at, attempt.wall()), jitter)
         answered = AnsweredCall(call.id, at, heard.end.cost) if heard.good else None
         if heard.turn is None:
+            if self._tokens.refused(endpoint, access):
+                call.end(CallEnd(failed=True))
+                return ask
             call.end(heard.end)
-            raise AccountClosed(f"{asker.endpoint.account} refused the key")
+            raise AccountClosed(f"{endpoint.account} refused the key")
+        self._tokens.worked(endpoint)
         if course.task is not None and course.task != task:
             assert answered is not None, "an order that was taken on is a good answer"
             order = Order(lead, course.task, at, answered)

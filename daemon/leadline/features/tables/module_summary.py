@@ -10,6 +10,7 @@ from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, Cost, DailyLi
 from leadline.features.tables.provider_modules import (
     Bearer,
     Bulk,
+    ClientCredentials,
     Hint,
     KeyHeader,
     KeyQuery,
@@ -113,6 +114,9 @@ def _key(module: ProviderModule) -> str:
             return "none is sent"
         case Bearer():
             return "sent as Authorization: Bearer KEY"
+        case ClientCredentials(path=path, cost=cost):
+            what = f"id and secret go to POST {module.base_url}{path} for a token ({cost_words(cost)})"
+            return f"{what}, which is sent as Authorization: Bearer TOKEN"
         case KeyHeader(name=name):
             return f"sent in the header {name}"
         case KeyQuery(name=name):

@@ -75,6 +75,23 @@ class KeyQuery(Struct, frozen=True, tag="query", tag_field="kind", forbid_unknow
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
+class ClientCredentials(Struct, frozen=True, tag="client_credentials", tag_field="kind", forbid_unknown_fields=True):
+    """A token in `Authorization: Bearer TOKEN`, which the provider gives for a client's id and secret (OAuth 2).
+
+    The secret of the account is both, with a colon between them.
+    """
+
+    path: Path
+    """Where the token is asked for."""
+    encoding: Literal["form", "json"] = "form"
+    token: Selector = "access_token"  # noqa: S105  where it is, not what
+    expires: Selector = "expires_in"
+    """Where the answer says how many seconds it lives."""
+    expires_seconds: Seconds = 3_600.0
+    """What it lives where the answer does not say so."""
+    cost: Cost = Cost(request=1)
+
+
 class Signal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An answer that means something: one of this status, in whose body `select` finds `equals`.
 
@@ -204,7 +221,7 @@ class ProviderModule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     checked: Annotated[str, Meta(max_length=20)] = ""
     """When."""
     base_url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*[^\s/?#])?$")]
-    auth: Bearer | KeyHeader | KeyQuery | None = None
+    auth: Bearer | KeyHeader | KeyQuery | ClientCredentials | None = None
     settings: dict[Name, str] = {}
     """Settings with their defaults; the configuration may give others."""
     mode: Mode = "sync"

@@ -20,6 +20,7 @@ from leadline.features.tables.provider_modules import (
     SETTINGS,
     TASK,
     Bearer,
+    ClientCredentials,
     KeyHeader,
     KeyQuery,
     ProviderModule,
@@ -136,7 +137,7 @@ def _complete(
         sent[module.id_header] = call_id
     if access.key is not None:
         match module.auth:
-            case Bearer():
+            case Bearer() | ClientCredentials():
                 sent["Authorization"] = f"Bearer {access.key}"
             case KeyHeader(name=name):
                 sent[name] = access.key

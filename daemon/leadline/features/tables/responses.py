@@ -151,6 +151,16 @@ def read_response(
     return found(module.response, document)
 
 
+def is_claimed(module: ProviderModule, response: Response) -> bool:
+    """Whether the module itself says what an answer like this means."""
+    return _by_signal(module, response, document_of(response), Instant(0)) is not None
+
+
+def document_of(response: Response) -> object:
+    """The JSON of an answer; None where it is not JSON."""
+    return _document(response.body)[1]
+
+
 def found(response: ResponseMapping, document: object) -> Done | NotFound:
     """What a document holds of what is wanted."""
     values = {name: selected(output.select, document) for name, output in response.columns.items()}

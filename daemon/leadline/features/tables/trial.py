@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from leadline.core.events import CallEnd
 from leadline.core.model import SECOND, Counts, Family, JobState
+from leadline.core.rate_limit import Cost
 from leadline.features.tables import responses
 from leadline.features.tables.asking import Asker, Endpoint, ModuleAsker, PromptAsker, heard, inputs_of
 from leadline.features.tables.bulk import OrderAsker, bulk_of
@@ -26,6 +27,7 @@ from leadline.features.tables.columns import BadValueError, Cells, Column, Colum
 from leadline.features.tables.lead_course import Ask, Course
 from leadline.features.tables.provider_modules import ProviderModule, selected
 from leadline.features.tables.templates import parse_prompt
+from leadline.features.tables.tokens import NoToken, Tokens
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent
 from leadline.ports.work import AccountClosed, Attempt, Call, ChainNotes, Finished, NoPermit, Prepared, Rerun
 from leadline_protocol import messages as wire
@@ -93,8 +95,9 @@ class Try:
     name = "try"
     family = Family.NOOP
 
-    def __init__(self, endpoints: Callable[[], Mapping[str, Endpoint]]) -> None:
+    def __init__(self, endpoints: Callable[[], Mapping[str, Endpoint]], tokens: Tokens) -> None:
         self._endpoints = endpoints
+        self._tokens = tokens
         self._trials: dict[str, Trial] = {}
 
     def begin(self, provider: str, teamspace: str, lead: Mapping[str, Any]) -> Trial:
@@ -131,7 +134,7 @@ class Try:
             return Finished(JobState.FAILED, Counts(), JobReason.ERROR, _NOBODY)
         outcome: wire.Tried | Refused | None = None
         try:
-            outcome = await _Trying(attempt, trial).run()
+            outcome = await _Trying(attempt, trial, self._tokens).run()
         except NoPermit as error:
             outcome = Refused(ErrorCode.BAD_STATE, str(error), at="name")
         except AccountClosed as error:
@@ -166,7 +169,8 @@ def _asker(endpoint: Endpoint, lead: Mapping[str, Any], course: Course) -> Asker
 class _Trying:
     """One try while it is made."""
 
-    def __init__(self, attempt: Attempt, trial: Trial) -> None:
+    def __init__(self, attempt: Attempt, trial: Trial, tokens: Tokens) -> None:
+        self._tokens = tokens
         self._attempt = attempt
         self._trial = trial
         self._endpoint = trial.asker.endpoint
@@ -192,9 +196,14 @@ class _Trying:
         )
 
     async def _call(self, ask: Ask) -> tuple[str, Cells]:
-        attempt, asker, access = self._attempt, self._trial.asker, self._endpoint.access
-        call = await attempt.permit(self._endpoint.account, _NO_LEAD, asker.cost(ask))
-        self._trial.call()
+        attempt, asker = self._attempt, self._trial.asker
+        try:
+            call = await self._tokens.permit(
+                self._endpoint, self._endpoint.access, attempt, asker.cost(ask), self._permit
+            )
+        except NoToken as error:
+            raise Refused(ErrorCode.BAD_STATE, error.detail, at="name") from None
+        access = self._tokens.access(self._endpoint, self._endpoint.access)
         try:
             request = asker.request(ask, access, str(call.id))
             seen = asker.request(ask, replace(access, key=access.key and HIDDEN), str(call.id))
@@ -217,6 +226,11 @@ class _Trying:
             )
         )
         return outcome, values
+
+    async def _permit(self, cost: Cost) -> Call:
+        call = await self._attempt.permit(self._endpoint.account, _NO_LEAD, cost)
+        self._trial.call()
+        return call
 
     async def _answer(self, call: Call, request: Request, ask: Ask) -> tuple[Response | None, CallEnd, str, str, Cells]:
         """Send the request: its answer, how the call ended, what that comes to, the same in words, and the values."""
