@@ -107,6 +107,7 @@ class JobReason(StrEnum):
     PREVIOUS_STEP_FAILED = "previous_step_failed"
     GUARD_EMPTY = "guard_empty"
     GUARD_MORE_THAN = "guard_more_than"
+    WHEN = "when"
     INVALID_KEY = "invalid_key"
     BAD_FILE = "bad_file"
     TABLE_DELETED = "table_deleted"
@@ -138,6 +139,7 @@ JOB_REASONS: Final[dict[JobReason, str]] = {
     ),
     JobReason.GUARD_EMPTY: "No lead matched, and the step's guard says to skip it then.",
     JobReason.GUARD_MORE_THAN: "More leads matched than the step's guard allows.",
+    JobReason.WHEN: "The step before it did not end as its `when` wants.",
     JobReason.INVALID_KEY: "The provider refused the credential.",
     JobReason.BAD_FILE: "The file cannot be read as a table.",
     JobReason.TABLE_DELETED: "The table that it was submitted for was deleted.",

@@ -40,11 +40,13 @@ Family = Literal["tables", "batch", "outreach", "noop"]
 State = Literal["delayed", "queued", "running", "stopping", "completed", "partial", "failed", "cancelled", "skipped"]
 """The states of a job; the last five are its ends."""
 
+EndedState = Literal["completed", "partial", "failed", "cancelled", "skipped"]
+
 FamilyWord = Annotated[str, Meta(extra_json_schema={"enum": [*get_args(Family)]})]
 StateWord = Annotated[str, Meta(extra_json_schema={"enum": [*get_args(State)]})]
 """Family and State in what the daemon sends: a text that a client takes as it comes."""
 
-ENDED_STATES: Final[frozenset[str]] = frozenset({"completed", "partial", "failed", "cancelled", "skipped"})
+ENDED_STATES: Final[frozenset[str]] = frozenset(get_args(EndedState))
 """A job in one of these will not change any more."""
 
 ColumnType = Literal["text", "number", "boolean", "date", "timestamp", "json"]
@@ -225,6 +227,17 @@ class Export(Submission, tag="export", frozen=True, kw_only=True):
 # Steps and chains -----------------------------------------------------------------------------------------------------
 
 
+class When(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What must be true of the step right before one, when that has ended; all that is said must be."""
+
+    ended: Annotated[list[EndedState], Meta(min_length=1)] | None = None
+    """In one of these states; absent: in any."""
+    done_at_least: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+    """So many of its leads are done."""
+    failed_at_most: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+    """No more of its leads have failed, or nobody knows of them."""
+
+
 class StepBase(
     Struct,
     tag_field="kind",
@@ -235,6 +248,9 @@ class StepBase(
     kw_only=True,
 ):
     """The work of a submission without its envelope; the chain's envelope holds for all its steps."""
+
+    when: When | None = None
+    """Else the step is skipped, and the chain goes on; not for the first step."""
 
 
 class NoopStep(StepBase, tag="noop", frozen=True, kw_only=True):
@@ -305,14 +321,22 @@ class Chain(Submission, tag="chain", frozen=True, kw_only=True):
     on_failure: Literal["stop", "continue"] = "stop"
     """`stop`: when a step failed or was cancelled, the later ones are skipped."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps[0].when is not None:
+            raise ValueError("the first step has none before it that its when could speak of")
+
 
 SUBMISSION_TYPES: Final[tuple[type[Submission], ...]] = (Noop, Upload, Formula, Enrich, Export, Chain)
 """The kinds of job there are."""
 
 
 def submission_of(step: Step, teamspace: str) -> Submission:
-    """The submission that says the same as `step`, in `teamspace`, with an otherwise empty envelope."""
-    work = {name: getattr(step, name) for name in step.__struct_fields__}
+    """The submission that says the same as `step`, in `teamspace`, with an otherwise empty envelope.
+
+    But for its `when`, which is about its place in the chain.
+    """
+    work = {name: getattr(step, name) for name in step.__struct_fields__ if name != "when"}
     match step:
         case NoopStep():
             return Noop(teamspace=teamspace, **work)

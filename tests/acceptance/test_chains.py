@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import JobId
 from tests.acceptance.stage import Stage, World, people, provider, stage
 from tests.world import behaviours
@@ -131,6 +131,34 @@ def test_a_guard_skips_a_step_with_too_many_leads(daemon: Stage) -> None:
     receipt = daemon.submit(wire.Chain(teamspace="many", steps=[formula("c", "n", more_than=exact)]))
     daemon.ended(receipt.job)
     assert states(daemon, receipt) == ["completed"], "more than 20 are not 20"
+
+
+def test_a_step_runs_only_when_the_one_before_it_ended_as_it_wants(daemon: Stage) -> None:
+    halves = wire.FormulaStep(table="people", into={"a": "number"}, expression="100 / n")  # fails for n = 0
+
+    def after(**wanted: object) -> wire.FormulaStep:
+        when = wire.When(**wanted)  # type: ignore[arg-type]
+        return wire.FormulaStep(table="people", into={"b": "number"}, expression="n", when=when)
+
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"failed_at_most": 1, "done_at_least": LEADS - 1}, "completed"),
+        ({"failed_at_most": 0}, "skipped"),
+        ({"done_at_least": LEADS}, "skipped"),
+        ({"ended": ["completed"]}, "skipped"),
+        ({"ended": ["completed", "partial"]}, "completed"),
+    ]
+    last = after(ended=["skipped"])
+    for number, (wanted, state) in enumerate(cases):
+        receipt = run(daemon, f"when-{number}", halves, after(**wanted), last)
+        assert daemon.ended(receipt.job).state == "partial"
+        third = "completed" if state == "skipped" else "skipped"
+        assert states(daemon, receipt) == ["partial", state, third], wanted
+    second = daemon.view(receipt.steps[2])
+    assert second.reason is JobReason.WHEN
+    assert second.message == "the step before it ended completed, not skipped"
+    with pytest.raises(Refused) as refused:
+        daemon.submit({"kind": "chain", "teamspace": "w", "steps": [{"kind": "noop", "when": {"failed_at_most": 0}}]})
+    assert refused.value.code is ErrorCode.BAD_REQUEST
 
 
 def holds(daemon: Stage, job: JobId) -> bool:

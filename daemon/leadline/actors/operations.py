@@ -512,7 +512,8 @@ class Operations:
         if begin >= len(chain.steps):
             message = f"chain {stored.id} has {len(chain.steps)} steps"
             raise Refused(ErrorCode.BAD_REQUEST, message, at="from_step")
-        chain = msgspec.structs.replace(chain, steps=chain.steps[begin:])
+        first = msgspec.structs.replace(chain.steps[begin], when=None)
+        chain = msgspec.structs.replace(chain, steps=[first, *chain.steps[begin + 1 :]])
         again = chain_reruns.again(steps[begin:], operation.leads)
         new, warnings = await self._prepare_chain(chain, msgspec.json.encode(chain), peer, again)
         return await self._hand_in_again(operation, stored, peer, line, new, warnings)

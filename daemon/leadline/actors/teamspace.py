@@ -17,6 +17,7 @@ import structlog
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
+from leadline.actors.conditions import condition_of, unwanted
 from leadline.actors.dispatcher import Dispatcher
 from leadline.actors.job_reader import JobReader
 from leadline.actors.provider import Permit
@@ -357,7 +358,17 @@ class TeamspaceActor:
         told = self._told.get(order.job)
         if told is not None:
             attempt.stop()
-        return await self._kinds[order.kind].run(attempt)
+        return await self._unwanted(job) or await self._kinds[order.kind].run(attempt)
+
+    async def _unwanted(self, job: StoredJob) -> Finished | None:
+        """The end of a step that its chain does not want any more, from how the one before it ended."""
+        if job.chain is None or not job.step:
+            return None
+        chain, before = await self._reader.job(job.chain), await self._reader.job(JobId(job.id - 1))
+        assert chain is not None, f"chain {job.chain} has steps that are live"
+        assert before is not None, f"step {job.id} follows one"
+        when = condition_of(chain, job.step)
+        return None if when is None else unwanted(when, before)
 
 
 def _let_go(waiter: asyncio.Future[None]) -> None:
