@@ -34,6 +34,7 @@ from msgspec import NODEFAULT, Meta, Struct, field
 from leadline.core.model import Family, Limits, Rules
 from leadline.core.rate_limit import DailyLimit, Limit, RateLimiter
 from leadline_protocol.errors import LeadlineError
+from leadline_protocol.messages import Address, NoticeEvent, WebhookUrl
 
 SYSTEM_CONFIG: Final = Path("/etc/leadline/leadline.toml")
 SYSTEM_STATE: Final = Path("/var/lib/leadline")
@@ -123,6 +124,7 @@ def _key(sentence: str, *, unit: str = "", allowed: str = "", default: str = "")
 
 _Jobs = Annotated[int, Meta(ge=1, le=100_000, extra={"unit": "jobs"})]
 _Name = Annotated[str, Meta(min_length=1, max_length=100, extra={"allowed": "a name of 1 to 100 characters"})]
+_Network = Annotated[str, Meta(min_length=1, max_length=50, extra={"allowed": "a network such as 10.1.0.0/16"})]
 _ProviderName = Annotated[
     str,
     Meta(
@@ -391,6 +393,54 @@ class PythonModule(Struct, frozen=True, gc=False, kw_only=True):
     settings: Annotated[dict[_Name, str], _key("Its own settings; its package says which there are.")] = {}
 
 
+class Smtp(Struct, frozen=True, gc=False, kw_only=True):
+    """The mail server that takes notices."""
+
+    host: Annotated[_Name | None, _key("The mail server. Absent: no mails are sent.")] = None
+    port: Annotated[int, Meta(ge=1, le=65_535), _key("Its port.")] = 587
+    tls: Annotated[
+        Literal["starttls", "implicit", "none"],
+        _key("How the connection is encrypted; where it cannot be so, nothing is sent."),
+    ] = "starttls"
+    user: Annotated[_Name | None, _key("The user to log in as. Absent: without logging in.")] = None
+    secret: Annotated[Secret | None, _key("That user's password; better kept in a file, see `secret_file`.")] = None
+    secret_file: Annotated[
+        File | None,
+        _key("The file that holds that password. A plain name may be a systemd credential of the service."),
+    ] = None
+
+
+class TeamspaceNotices(Struct, frozen=True, gc=False, kw_only=True):
+    """Whom to tell of all jobs of a teamspace but noops, from the next submission on."""
+
+    webhook: Annotated[
+        WebhookUrl | None,
+        _key("Is sent a JSON object for each event.", allowed="a URL that begins with http:// or https://"),
+    ] = None
+    mail: Annotated[list[Address], Meta(max_length=10), _key("E-mail addresses that are written to.")] = []
+    on: Annotated[list[NoticeEvent], Meta(min_length=1), _key("Of which events they are told.")] = field(
+        default_factory=lambda: ["completed", "partial", "failed", "stalled"]
+    )
+    secret: Annotated[
+        Secret | None, _key("Signs what webhooks of this teamspace are sent; better kept in a file, see `secret_file`.")
+    ] = None
+    secret_file: Annotated[File | None, _key("The file that holds that secret. Absent, both: nothing is signed.")] = (
+        None
+    )
+
+
+class Notices(Struct, frozen=True, gc=False, kw_only=True):
+    """Notices of jobs by mail and webhook."""
+
+    sender: Annotated[Address | None, _key("The address that mails come from.", allowed="an e-mail address")] = None
+    allow_networks: Annotated[
+        list[_Network],
+        _key("Networks such as 10.1.0.0/16 to which webhooks may go although they are not public."),
+    ] = []
+    smtp: Smtp = Smtp()
+    teamspaces: dict[_Name, TeamspaceNotices] = {}
+
+
 class Log(Struct, frozen=True, gc=False, kw_only=True):
     """What the daemon writes on standard error."""
 
@@ -421,6 +471,7 @@ class _Sections(Struct, frozen=True, gc=False, kw_only=True):
     files: Files = Files()
     providers: dict[_ProviderName, Provider] = {}
     modules: dict[_ProviderName, PythonModule] = {}
+    notices: Notices = field(default_factory=Notices)
     log: Log = Log()
     service: Service = Service()
 
@@ -509,6 +560,7 @@ def parse(text: str, path: Path) -> Config:
     values["modules"] = {
         name: _with_secret(reading, each, _join("modules", name)) for name, each in sections.modules.items()
     }
+    values["notices"] = _notices_revealed(reading, sections.notices)
     config = Config(**values, path=path, given=given)
     at_fault = {fault.path for fault in reading.faults}
     faults = [*reading.faults, *(fault for keys, fault in _contradictions(config) if at_fault.isdisjoint(keys))]
@@ -660,7 +712,7 @@ class _Reading:
         return NODEFAULT
 
 
-_Keyed = TypeVar("_Keyed", Provider, OwnKey, PythonModule)
+_Keyed = TypeVar("_Keyed", Provider, OwnKey, PythonModule, Smtp, TeamspaceNotices)
 
 
 def _revealed(reading: _Reading, name: str, provider: Provider) -> Provider:
@@ -671,6 +723,17 @@ def _revealed(reading: _Reading, name: str, provider: Provider) -> Provider:
         for teamspace, key in provider.own.items()
     }
     return msgspec.structs.replace(_with_secret(reading, provider, path), own=own)
+
+
+def _notices_revealed(reading: _Reading, notices: Notices) -> Notices:
+    """The same with the secrets that its files hold."""
+    teamspaces = {
+        name: _with_secret(reading, each, _join("notices.teamspaces", name))
+        for name, each in notices.teamspaces.items()
+    }
+    return msgspec.structs.replace(
+        notices, smtp=_with_secret(reading, notices.smtp, "notices.smtp"), teamspaces=teamspaces
+    )
 
 
 def _with_secret(reading: _Reading, each: _Keyed, path: str) -> _Keyed:
@@ -724,6 +787,37 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], Fault]]:
         if name in config.providers:
             yield (path, _join("providers", name)), Fault(path, "a provider has this name")
         yield from _key_contradictions(module, path, config.given)
+    yield from _notice_contradictions(config.notices, config.given)
+
+
+def _notice_contradictions(notices: Notices, given: frozenset[str]) -> Iterator[tuple[tuple[str, ...], Fault]]:
+    for position, network in enumerate(notices.allow_networks):
+        if not _is_network(network):
+            path = f"notices.allow_networks[{position}]"
+            yield (path,), Fault(path, f"must be a network such as 10.1.0.0/16, not {network}")
+    if notices.smtp.host is not None and notices.sender is None:
+        yield ("notices.smtp.host", "notices.sender"), Fault("notices.sender", "is missing; mails come from somebody")
+    places = ["notices.smtp"]
+    for name, each in notices.teamspaces.items():
+        path = _join("notices.teamspaces", name)
+        places.append(path)
+        if each.mail and notices.smtp.host is None:
+            yield (f"{path}.mail", "notices.smtp.host"), Fault(f"{path}.mail", "needs notices.smtp.host")
+        if each.webhook is None and not each.mail:
+            yield (f"{path}.webhook", f"{path}.mail"), Fault(path, "needs a webhook or mail")
+    for path in places:
+        if {f"{path}.secret", f"{path}.secret_file"} <= given:
+            yield (), Fault(path, "may have a secret or a secret_file, not both")
+
+
+def _is_network(text: str) -> bool:
+    from ipaddress import ip_network
+
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _provider_contradictions(

@@ -20,6 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -33,6 +34,7 @@ from leadline import config as configuration
 from leadline import plans
 from leadline.actors import views
 from leadline.actors.announcer import Announcer
+from leadline.actors.notifier import Notifier
 from leadline.actors.operations import Operations
 from leadline.actors.pace import Progress
 from leadline.actors.supervisor import Account, Setting, Supervisor
@@ -41,17 +43,22 @@ from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, l
 from leadline.adapters.postgres.control import PostgresControl
 from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads, PostgresTrial
 from leadline.adapters.postgres.migrate import migrate_database, migration_sql
+from leadline.adapters.postgres.notices import STATEMENTS as NOTICE_STATEMENTS
+from leadline.adapters.postgres.notices import PostgresNotices
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.postgres.tables import PostgresTables
 from leadline.adapters.provider_http import provider_http
 from leadline.adapters.python_workers.discovery import discover
 from leadline.adapters.python_workers.pool import Allowed, Offer, PythonModules, python_modules
+from leadline.adapters.smtp_mailer import Account as MailAccount
+from leadline.adapters.smtp_mailer import SmtpMailer
 from leadline.adapters.sockets import Connections, Face
 from leadline.adapters.system_clock import SystemClock
 from leadline.adapters.systemd import ServiceManager, activated_sockets
 from leadline.adapters.upload_folder import LookedAtFolder, UploadFolder
+from leadline.adapters.webhooks import webhooks
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
-from leadline.core.events import AccountLearned, CancelAsked, NewJob
+from leadline.core.events import AccountLearned, CancelAsked, NewJob, Statement
 from leadline.core.forecast import why
 from leadline.core.model import SECOND
 from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit
@@ -76,8 +83,9 @@ from leadline.features.tables.trial import Try
 from leadline.features.tables.upload import Upload
 from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
+from leadline.ports.notices import WISH_NOTICE, Courier, Medium, NoticeState
 from leadline.ports.provider_client import ProviderClient, Request, Response
-from leadline.ports.store import Fenced, OutcomeUnknown, OwnedByAnother, Recovered, Unavailable
+from leadline.ports.store import THIS_JOB, Fenced, OutcomeUnknown, OwnedByAnother, Recovered, Unavailable
 from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineFault, RequestDecoder
@@ -232,6 +240,7 @@ class Daemon:
         self._control = PostgresControl(store)
         self._table_store = PostgresTables(store)
         self.tables: Final = TableLife(self._table_store, leads.table, self.retention_days)
+        self.outbox: Final = PostgresNotices(store)
         self._plans = Plans(config)
         self._changing = anyio.Lock()
         self._stop = anyio.Event()
@@ -248,6 +257,75 @@ class Daemon:
     def endpoints(self) -> Mapping[str, Endpoint]:
         """The provider accounts that are configured now."""
         return self._endpoints
+
+    # -- notices by mail and webhook --------------------------------------------------------------------------------
+
+    def wishes(self, submission: wire.Submission) -> Sequence[Statement]:
+        """Whom to tell of a new job: whom it names itself, and whom the configuration does. Raises Refused."""
+        own = submission.notices
+        rule = self.config.notices.teamspaces.get(submission.teamspace)
+        if own is not None and own.mail and self.config.notices.smtp.host is None:
+            raise Refused(ErrorCode.BAD_REQUEST, "no mail server is configured", at="notices.mail")
+        wanted: dict[tuple[str, str], set[str]] = {}
+        for each in (own, None if isinstance(submission, wire.Noop) else rule):
+            if each is not None:
+                places = [("webhook", each.webhook)] if each.webhook is not None else []
+                for place in (*places, *(("mail", address) for address in each.mail)):
+                    wanted.setdefault(place, set()).update(each.on)
+        return [
+            Statement(WISH_NOTICE, (THIS_JOB, medium, target, sorted(events)))
+            for (medium, target), events in wanted.items()
+        ]
+
+    def webhook_secret(self, teamspace: str) -> str | None:
+        """What signs a teamspace's webhooks."""
+        rule = self.config.notices.teamspaces.get(teamspace)
+        return None if rule is None or rule.secret is None else rule.secret.reveal()
+
+    def mail_account(self) -> MailAccount | None:
+        """How mails are sent now."""
+        smtp, sender = self.config.notices.smtp, self.config.notices.sender
+        if smtp.host is None or sender is None:
+            return None
+        password = None if smtp.secret is None else smtp.secret.reveal()
+        return MailAccount(smtp.host, smtp.port, smtp.tls, sender, smtp.user, password)
+
+    def allowed_networks(self) -> Sequence[IPv4Network | IPv6Network]:
+        """The private networks that webhooks may go to."""
+        return [ip_network(text) for text in self.config.notices.allow_networks]
+
+    async def notices(self, wanted: wire.Notices) -> Sequence[wire.NoticeView]:
+        """Mails and webhooks about jobs. Raises Refused."""
+        if wanted.again is not None and not await self.outbox.again(wanted.again):
+            raise Refused(ErrorCode.NOT_FOUND, f"no notice {wanted.again} was given up or is held", at="again")
+        self._store.noticed()
+        states: list[NoticeState] = ["due", "sending", "failed", "unknown"]
+        if wanted.all:
+            states.append("sent")
+        found = await self.outbox.notices(job=wanted.job, teamspace=wanted.teamspace, states=states, limit=wanted.limit)
+        return [
+            wire.NoticeView(
+                notice=each.id,
+                job=each.job,
+                teamspace=each.teamspace,
+                event=each.event,
+                medium=each.medium,
+                target=each.target,
+                state=each.state,
+                tries=each.tries,
+                made_at=each.made,
+                next_try_at=each.due if each.state == "due" else None,
+                detail=each.detail or None,
+            )
+            for each in found
+        ]
+
+    async def undelivered(self) -> int:
+        """How many notices were given up or are held; none where the database cannot be asked."""
+        try:
+            return await self.outbox.undelivered()
+        except Unavailable:
+            return 0
 
     def database_allowance(self) -> Allowance | None:
         """What bounds the records that jobs read and write."""
@@ -464,6 +542,7 @@ class Daemon:
         kept_since = Instant(int((now - self.config.queue.history_days * SECONDS_PER_DAY) * SECOND))
         dropped = await self._store.prune(kept_since)
         await self._control.forget(kept_since)
+        await self.outbox.forget(datetime.fromtimestamp(kept_since / SECOND, UTC))
         await self._table_store.forget(kept_since)
         await self._leads.forget_orders(kept_since)
         copied_before = max(self.started.timestamp(), now - SUBMISSION_SECONDS_MAX)
@@ -583,7 +662,7 @@ async def daemon(
             url = postgres.url
         else:
             url = config.database.url.reveal()
-        store = PostgresStore(url, queries=STATEMENTS)
+        store = PostgresStore(url, queries={**STATEMENTS, **NOTICE_STATEMENTS})
         stack.push_async_callback(store.close)
         leads = PostgresLeads(store)
         uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
@@ -623,11 +702,20 @@ async def daemon(
             decode=partial(_decode_submission, RequestDecoder(submissions)),
         )
         running.connected = connected
+        couriers: Mapping[Medium, Courier] = {
+            "webhook": await stack.enter_async_context(
+                webhooks(allowed=running.allowed_networks, secret_of=running.webhook_secret)
+            ),
+            "mail": SmtpMailer(running.mail_account),
+        }
+        notifier = Notifier(running.outbox, couriers, operations.told_of, supervisor.until_ready)
+        store.noticed = notifier.wake
         connected.open(operations)
         async with anyio.create_task_group() as tasks:
             await tasks.start(supervisor.run)
             tasks.start_soon(running.report)
             tasks.start_soon(running.keep_house)
+            tasks.start_soon(notifier.run)
             tasks.start_soon(running.sweep)
             tasks.start_soon(running.obey_signals)
             try:

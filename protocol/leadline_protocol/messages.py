@@ -21,6 +21,7 @@ submissions only.
 
 from datetime import datetime
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar, assert_never, get_args
+from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -115,6 +116,32 @@ WhenEmpty = Literal["run", "skip", "hold"]
 # Submissions ----------------------------------------------------------------------------------------------------------
 
 
+NoticeEvent = Literal["completed", "partial", "failed", "cancelled", "skipped", "stalled"]
+"""What somebody may be told of a job: its end, or that it stands still."""
+
+Address = Annotated[
+    str, Meta(max_length=254, pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$")
+]
+"""An e-mail address."""
+
+WebhookUrl = Annotated[str, Meta(max_length=2000, pattern=r"^https?://[^\s/?#@]+([/?][^\s#]*)?$")]
+
+
+class TellOf(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Whom to tell of a job, besides those whom the configuration names for its teamspace."""
+
+    webhook: WebhookUrl | None = None
+    """Is sent a `JobNotice`; private addresses are refused unless the configuration allows them."""
+    mail: Annotated[list[Address], Meta(max_length=10)] = field(default_factory=list)
+    on: Annotated[list[NoticeEvent], Meta(min_length=1)] = field(
+        default_factory=lambda: ["completed", "partial", "failed", "stalled"]
+    )
+
+    def __post_init__(self) -> None:
+        if self.webhook is None and not self.mail:
+            raise ValueError("give webhook or mail")
+
+
 class Submission(
     Struct,
     tag_field="kind",
@@ -143,6 +170,8 @@ class Submission(
     """Send an `ended` notice on this connection."""
     dry_run: DryRun = False
     """Store nothing and say what each step would take now; a number: show a formula's values for so many leads."""
+    notices: TellOf | None = None
+    """Whom to tell by webhook or mail, also when this connection is long gone."""
     ref: Ref = None
 
     def __post_init__(self) -> None:
@@ -867,6 +896,31 @@ class PlansReply(Reply, frozen=True, kw_only=True):
     ref: Ref = None
 
 
+class NoticeView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A mail or webhook about a job, and what has become of it."""
+
+    notice: UUID
+    job: JobId
+    teamspace: str
+    event: str
+    medium: Literal["webhook", "mail"]
+    target: str
+    state: Literal["due", "sending", "sent", "failed", "unknown"]
+    """`failed`: given up; `unknown`: nobody knows whether the mail left, and it is not sent again by itself."""
+    tries: int
+    made_at: datetime
+    next_try_at: datetime | None = None
+    detail: str | None = None
+    """Why it was not taken."""
+
+
+class NoticesReply(Reply, frozen=True, kw_only=True):
+    """Notices, newest first."""
+
+    notices: list[NoticeView]
+    ref: Ref = None
+
+
 # Operations -----------------------------------------------------------------------------------------------------------
 
 
@@ -1087,6 +1141,18 @@ class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=T
                     raise ValueError(f"{word} goes with the action {action}")
 
 
+class Notices(ControlOperation[NoticesReply], tag="notices", frozen=True, kw_only=True):
+    """Mails and webhooks about jobs, newest first: those that are not delivered, or all."""
+
+    job: Id | None = None
+    teamspace: Name | None = None
+    all: bool = False
+    """Also those that were sent."""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    again: UUID | None = None
+    """First send this one once more, which was given up or is held."""
+
+
 class Plans(ControlOperation[PlansReply], tag="plans", frozen=True, kw_only=True):
     """The limits in force; with `key` and `value`, first set an override.
 
@@ -1136,6 +1202,7 @@ CONTROL_OPERATIONS: Final[tuple[type[Operation[Reply]], ...]] = (
     Teamspaces,
     Providers,
     Plans,
+    Notices,
     Tables,
     Reload,
     Drain,
@@ -1203,6 +1270,17 @@ class Missed(NoticeBase, tag="missed", frozen=True, kw_only=True):
     """This peer reads too slowly: so many notices were not sent to it. What counts can be asked with `get`."""
 
     count: int
+
+
+class JobNotice(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What a webhook is sent: the one shape here that travels over HTTP. See `leadline_protocol.signature`."""
+
+    notice: UUID
+    """The same at every try; who gets it twice can tell by it."""
+    event: str
+    at: datetime
+    job: JobView
+    """As it is when this is sent; a job that has ended stays so."""
 
 
 Notice = Queued | Started | Progress | Ended | Missed

@@ -30,6 +30,7 @@ from leadline_protocol.ids import JobId
 from leadline_protocol.testing import LeadlineDaemon, find_command
 from tests.world.behaviours import Behaviour
 from tests.world.log import Call
+from tests.world.mail import Mailbox, MailServed, serving_mail
 from tests.world.servers import Served, serving
 
 R = TypeVar("R", bound=wire.Reply)
@@ -198,6 +199,14 @@ class World:
 
         async def begin() -> Served:
             return await self._servers.enter_async_context(serving(behaviour, name=name))
+
+        return asyncio.run_coroutine_threadsafe(begin(), self._loop).result(10)
+
+    def serve_mail(self, mailbox: Mailbox) -> MailServed:
+        """Serve a mail server on a free port."""
+
+        async def begin() -> MailServed:
+            return await self._servers.enter_async_context(serving_mail(mailbox))
 
         return asyncio.run_coroutine_threadsafe(begin(), self._loop).result(10)
 

@@ -25,12 +25,13 @@ from leadline.actors.submitters import Submitters
 from leadline.actors.supervisor import CHAIN, NOOP, Supervisor
 from leadline.actors.table_operations import TableOperations
 from leadline.core.effects import Receipt
-from leadline.core.events import CancelAsked, Key, NewJob, PauseSet
+from leadline.core.events import CancelAsked, Key, NewJob, PauseSet, Statement
 from leadline.core.forecast import why
 from leadline.core.model import ENDED, SECOND, Family, JobState, Now
 from leadline.core.rate_limit import BucketLimit
 from leadline.core.scheduler import Scheduler
 from leadline.ports.control import Act
+from leadline.ports.notices import Notice
 from leadline.ports.store import Fenced, JobFilter, OutcomeUnknown, Store, StoredJob, Unavailable
 from leadline.ports.tables import Tables
 from leadline.ports.work import ChainNotes, JobKind, Prepared, Previews, Rerun
@@ -119,6 +120,18 @@ class Surroundings(Protocol):
         """Make one real call to a provider, for a user. Raises Refused."""
         ...
 
+    def wishes(self, submission: wire.Submission) -> Sequence[Statement]:
+        """What is stored with a new job of whom to tell of it by mail or webhook. Raises Refused."""
+        ...
+
+    async def notices(self, wanted: wire.Notices) -> Sequence[wire.NoticeView]:
+        """Mails and webhooks about jobs; one that is to be sent again is due first. Raises Refused."""
+        ...
+
+    async def undelivered(self) -> int:
+        """How many of these were given up or are held."""
+        ...
+
     async def record(self, act: Act) -> None:
         """Write down what is about to be done."""
         ...
@@ -190,6 +203,7 @@ class Operations:
             wire.Providers: self._providers,
             wire.Tables: self._tables,
             wire.Plans: self._plans,
+            wire.Notices: self._notices,
             wire.Reload: self._reload,
             wire.Drain: self._drain,
         }
@@ -217,8 +231,11 @@ class Operations:
                 if type(submission) is wire.Noop:
                     self._check_allowed(peer, submission.teamspace)
                     new = _new_job(submission, line, NOOP.number, _NOTHING, peer)
+                    if submission.notices is not None:
+                        new = self._with_wishes(new, submission)
                 else:
                     new, warnings[place] = await self._prepare(submission, line, peer)
+                    new = self._with_wishes(new, submission)
                 places.append(place)
                 jobs.append(new)
             except Refused as refused:
@@ -302,6 +319,19 @@ class Operations:
             raise Refused(ErrorCode.UNKNOWN_KIND, f"there is no kind {word}", at="kind")
         number, kind = found
         return number, await kind.prepare(submission.teamspace, submission, chain=chain, rerun=rerun)
+
+    def _with_wishes(self, new: NewJob, submission: wire.Submission) -> NewJob:
+        """A new job with whom to tell of it by mail or webhook. Raises Refused."""
+        wishes = self._around.wishes(submission)
+        return msgspec.structs.replace(new, statements=(*new.statements, *wishes)) if wishes else new
+
+    async def told_of(self, notice: Notice) -> bytes | None:
+        """What a notice of a job says, as JSON; None where nobody knows of the job any more."""
+        stored = await self._store.job(notice.job)
+        if stored is None:
+            return None
+        view = views.job_view(stored, self._families.get(stored.kind, "tables"), None)
+        return msgspec.json.encode(wire.JobNotice(notice=notice.id, event=notice.event, at=notice.made, job=view))
 
     def _check_allowed(self, peer: Peer, teamspace: str) -> None:
         if not peer.operator and not self._allows(peer.uid, teamspace):
@@ -533,7 +563,7 @@ class Operations:
         new: NewJob,
         warnings: Sequence[wire.JobWarning],
     ) -> wire.Reply:
-        new = msgspec.structs.replace(new, rerun_of=stored.id)
+        new = self._with_wishes(msgspec.structs.replace(new, rerun_of=stored.id), self._submitted(stored))
         await self._around.record(_act(operation, peer, f"job {stored.id}", operation.leads))
         (answer,) = await self._supervisor.dispatcher.submit([new])
         if isinstance(answer, Refused):
@@ -567,6 +597,7 @@ class Operations:
             loop_lag_seconds=around.loop_lag_seconds(),
             memory_bytes=_resident_bytes(),
             connections=around.connections(),
+            warnings=_of_notices(await around.undelivered()),
             ref=operation.ref,
         )
         if reign is None:
@@ -651,6 +682,12 @@ class Operations:
         found = self._around.plans(operation.plan, operation.teamspace, operation.provider)
         return wire.PlansReply(line=line, plans=list(found), ref=operation.ref)
 
+    async def _notices(self, operation: wire.Notices, peer: Peer, line: int) -> wire.Reply:
+        if operation.again is not None:
+            await self._around.record(_act(operation, peer, f"notice {operation.again}", "again"))
+        found = await self._around.notices(operation)
+        return wire.NoticesReply(line=line, notices=list(found), ref=operation.ref)
+
     async def _reload(self, operation: wire.Reload, peer: Peer, line: int) -> wire.Reply:
         await self._around.record(_act(operation, peer, ""))
         await self._around.reload()
@@ -696,6 +733,13 @@ def _act(operation: wire.ControlOperation[wire.Reply], peer: Peer, target: str, 
         target=target,
         detail=detail,
     )
+
+
+def _of_notices(undelivered: int) -> list[wire.JobWarning]:
+    if not undelivered:
+        return []
+    message = f"{undelivered:,} mails or webhooks about jobs were not delivered: leadline notices tells which"
+    return [wire.JobWarning(code="undelivered_notices", message=message)]
 
 
 def _new_job(submission: wire.Submission, line: bytes, kind: int, prepared: Prepared, peer: Peer) -> NewJob:

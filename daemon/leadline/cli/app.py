@@ -71,6 +71,12 @@ _COMMANDS: Final[Sequence[tuple[Group, str, str, str]]] = (
     (_QUEUE, "tables", "tables:tables", "List tables; describe, create, keep for so long or delete one."),
     (_QUEUE, "providers", "providers:providers", "List providers and who waits for them; check a module, or try one."),
     (_QUEUE, "plans", "overview:plans", "Show the limits in force and where each comes from, or set one."),
+    (
+        _QUEUE,
+        "notices",
+        "notices:notices",
+        "List mails and webhooks about jobs that are not delivered, or send one.",
+    ),
     (_SERVICE, "serve", "service:serve", "Run the daemon."),
     (_SERVICE, "status", "overview:status", "Tell how the daemon is."),
     (_SERVICE, "doctor", "doctor:doctor", "Check all that the daemon needs, and say what is wrong."),

@@ -25,7 +25,7 @@ from leadline.cli.daemon import Daemon, NoDaemon, Place, Placed, any_socket
 from leadline.cli.files import EXPORTS, INCOMING
 from leadline.cli.jobs import Json
 from leadline.cli.words import shown, size, span
-from leadline.config import Config, ConfigError, OwnKey, Provider
+from leadline.config import Config, ConfigError, OwnKey, Provider, PythonModule, Smtp, TeamspaceNotices
 from leadline_protocol.errors import LeadlineError, Refused
 from leadline_protocol.messages import Ping, Status
 
@@ -124,7 +124,8 @@ def _configuration(place: Place) -> tuple[Config | None, list[Found]]:
 
 def _secrets(config: Config) -> Iterator[tuple[Finding, str]]:
     """Files with secrets are for their owner alone, or for a group."""
-    keys: list[Provider | OwnKey] = [*config.providers.values()]
+    keys: list[Provider | OwnKey | PythonModule | Smtp | TeamspaceNotices] = [*config.providers.values()]
+    keys += [*config.modules.values(), config.notices.smtp, *config.notices.teamspaces.values()]
     keys += (key for provider in config.providers.values() for key in provider.own.values())
     files = {key.secret_file for key in keys if key.secret_file is not None}
     holds_secrets = config.database.url is not None or any(

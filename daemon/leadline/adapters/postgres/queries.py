@@ -49,3 +49,6 @@ def parse(text: str) -> Mapping[str, Query]:
 
 QUERIES: Final = parse((files(__package__) / "queries.sql").read_text(encoding="utf-8"))
 """The store's own statements."""
+
+NOTICES: Final = parse((files(__package__) / "notices.sql").read_text(encoding="utf-8"))
+"""Those of the outbox, of which two are part of decisions."""

@@ -12,7 +12,7 @@ Calls stay when their job has ended: they are the books. They go with their part
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, Never
 
@@ -25,7 +25,7 @@ from leadline.adapters.postgres.fence import Fence, takeover_transaction
 from leadline.adapters.postgres.migrate import migrate
 from leadline.adapters.postgres.partitions import IDS_PER_PARTITION, Partitions
 from leadline.adapters.postgres.pool import ANY, Connection, Connections, Pool, check_server, connecting, translated
-from leadline.adapters.postgres.queries import QUERIES
+from leadline.adapters.postgres.queries import NOTICES, QUERIES
 from leadline.adapters.postgres.writer import NUMBER_OF, STATES, Row, Writer, stored_key
 from leadline.core.effects import AccountRow, HistoryRow, PauseRow, Records, SlotRow
 from leadline.core.events import KnownKey
@@ -79,6 +79,8 @@ class PostgresStore:
         self._epoch = 0
         """Our own last one."""
         self._in_turn = asyncio.Lock()
+        self.noticed: Callable[[], None] = lambda: None
+        """Called when notices have become durable in the outbox."""
         self._partitions = Partitions(ids_per_partition)
 
     # -- ownership --------------------------------------------------------------------------------------------------
@@ -240,6 +242,7 @@ class PostgresStore:
             kinds=own,
             statements=self._statements,
             attempted=[row["job"] for row in await session.fetch(QUERIES["attempted"].sql)],
+            noticed=[row["job"] for row in await session.fetch(NOTICES["noticed"].sql)],
         )
         return _Reign(
             fence=fence,
@@ -274,6 +277,8 @@ class PostgresStore:
                         raise
                     await self._write(reign, records, replace_keys=True)
             reign.writer.settle(records)
+            if reign.writer.wrote_notices:
+                self.noticed()
             reign.teamspaces.update((name, number) for number, name in records.teamspaces)
 
     async def _write(self, reign: "_Reign", records: Records, *, replace_keys: bool = False) -> None:

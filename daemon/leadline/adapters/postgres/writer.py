@@ -15,7 +15,7 @@ from typing import Any, Final
 from msgspec.structs import astuple
 
 from leadline.adapters.postgres.pool import Connection
-from leadline.adapters.postgres.queries import QUERIES
+from leadline.adapters.postgres.queries import NOTICES, QUERIES
 from leadline.core.effects import (
     AdmittedJob,
     AttemptRow,
@@ -28,6 +28,7 @@ from leadline.core.effects import (
 )
 from leadline.core.events import Statement
 from leadline.core.model import Counts, JobState
+from leadline.ports.notices import WISH_NOTICE
 from leadline.ports.store import THIS_JOB, Contradiction
 from leadline_protocol.ids import JobId
 
@@ -60,6 +61,7 @@ class Writer:
         kinds: Sequence[int],
         statements: Mapping[str, str],
         attempted: Iterable[JobId],
+        noticed: Iterable[JobId] = (),
     ) -> None:
         self.connection = connection
         """May be replaced between two transactions."""
@@ -68,6 +70,12 @@ class Writer:
         self._statements = statements
         self._attempted = set(attempted)
         """Live jobs that have a row in `attempt`: the others, noops by the million, are spared the search for one."""
+        self._noticed = set(noticed)
+        """Live jobs of which somebody is to be told by mail or webhook; nothing is looked for where there are none."""
+        self._wishing: set[JobId] = set()
+        """The same of the decision that is being written."""
+        self.wrote_notices = False
+        """Whether the last decision had some."""
         self._serials = count(epoch << 40)
         """Numbers for the lines of jobs' stories: an epoch has room for a million million."""
 
@@ -77,6 +85,7 @@ class Writer:
         `replace_keys`: idempotency keys that have expired may be in the way. Where they are and this is False, the
         statement fails by UniqueViolationError on submission_key. Raises Contradiction, or what asyncpg raises.
         """
+        self._wishing = _wishing(records.admitted)
         at_once = [ended for ended in records.ended if ended.admitted is not None]
         everyone = admitted = records.admitted
         if at_once:
@@ -97,6 +106,7 @@ class Writer:
         if len(at_once) < len(records.ended):
             await self._end([ended for ended in records.ended if ended.admitted is None], records.attempts)
         await self._move_slots(records)
+        await self._write_notices(records)
         await self._keep_calls(records)
         if records.accounts:
             await self._execute("keep_accounts", [(row.account, row.state) for row in records.accounts.values()])
@@ -109,6 +119,9 @@ class Writer:
         if records.attempts or self._attempted:
             self._attempted.update([attempt.job for attempt in records.attempts])
             self._attempted.difference_update([ended.id for ended in records.ended])
+        self._noticed |= self._wishing
+        if self._noticed:
+            self._noticed.difference_update([ended.id for ended in records.ended])
 
     # -- what is more than a statement ---------------------------------------------------------------------------------
 
@@ -153,6 +166,19 @@ class Writer:
             for job in ended
         ]  # fmt: skip
         await self._update("end_jobs", "end_alike_jobs", rows)
+
+    async def _write_notices(self, records: Records) -> None:
+        """Who is to be told of ends and stalls finds that in the outbox as soon as it is true."""
+        self.wrote_notices = False
+        noticed = self._noticed | self._wishing
+        if not noticed:
+            return
+        ended = [ended.id for ended in records.ended if ended.id in noticed]
+        stalled = [line.job for line in records.history if line.event == "stalled"]
+        for name, jobs in (("tell_of_ends", ended), ("tell_of_stalls", stalled)):
+            if jobs:
+                await self.connection.execute(NOTICES[name].sql, jobs)
+                self.wrote_notices = True
 
     async def _carry_out(self, statements: Iterable[tuple[JobId, Statement]]) -> None:
         """The slices' statements, in their order; several of the same kind in a row are one round trip."""
@@ -243,6 +269,11 @@ class Writer:
         status = await self.connection.execute(QUERIES[name].sql, *zip(*rows, strict=True))
         if must_find:
             _check(name, status, rows)
+
+
+def _wishing(admitted: Iterable[AdmittedJob]) -> set[JobId]:
+    """The new jobs of which somebody is to be told."""
+    return {job.id for job in admitted for statement in job.new.statements if statement.query == WISH_NOTICE}
 
 
 def stored_key(teamspace: int, key_hash: bytes) -> bytes:
