@@ -67,7 +67,7 @@ def test_every_fault_of_the_configuration_is_found(leadline: Leadline, tmp_path:
 
 def test_a_secret_that_everybody_can_read_is_noted(leadline: Leadline, tmp_path: Path) -> None:
     file = tmp_path / "leadline.toml"
-    file.write_text("[providers.x]\npreset = 'snov'\nsecret = 'canary'\n")
+    file.write_text("[providers.x]\npreset = 'hunter'\nsecret = 'canary'\n")
     file.chmod(0o644)
     status, found = findings(leadline, "--config", file)
     assert status == 0

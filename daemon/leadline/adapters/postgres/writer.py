@@ -90,7 +90,8 @@ class Writer:
         everyone = admitted = records.admitted
         if at_once:
             ended_at_once = {ended.id for ended in at_once}
-            admitted = [job for job in everyone if job.id not in ended_at_once]
+            admitted = [job for job in records.admitted if job.id not in ended_at_once]
+            everyone = [*admitted, *(ended.admitted for ended in at_once if ended.admitted is not None)]
         if records.teamspaces:
             await self._insert("add_teamspaces", records.teamspaces)
         if admitted:
