@@ -50,7 +50,7 @@ ATTACKS = {
     "the passwords of the server": "EXISTS (SELECT FROM pg_authid)",
     "a file of the server": "pg_read_file('PG_VERSION') IS NOT NULL",
     "a directory of the server": "pg_ls_dir('.') IS NOT NULL",
-    "a number of a sequence": "nextval('lead_list_id') > 0",
+    "a number of a sequence": "nextval('lead_table_id_seq') > 0",
     "another database": "EXISTS (SELECT FROM dblink('dbname=postgres', 'SELECT 1') AS found (one int))",
     "the role that was, by a function": "set_config('role', 'none', true) IS NOT NULL",
     "the role that was, for the session": "set_config('role', 'none', false) IS NOT NULL",
@@ -95,7 +95,7 @@ async def everything(database: str) -> list[object]:
     async with meddle(database) as connection:
         tables = await connection.fetch("SELECT relname, relacl::text FROM pg_class ORDER BY oid")
         rows = await connection.fetch("SELECT * FROM lead ORDER BY id")
-        return [*tables, *rows, await connection.fetchval("SELECT last_value FROM lead_list_id WHERE NOT is_called")]
+        return [*tables, *rows, await connection.fetchval("SELECT last_value FROM lead_table_id_seq")]
 
 
 async def test_the_same_sql_would_do_harm_without_the_wall(leads: PostgresLeads, database: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from leadline.adapters.embedded_postgres import embedded_postgres
 from leadline.adapters.postgres import pool
+from leadline.adapters.postgres.leads import QUERIES as LEADS
 from leadline.adapters.postgres.pool import check_server
 from leadline.adapters.postgres.queries import QUERIES, parse
 from leadline.adapters.postgres.store import PostgresStore
@@ -124,6 +125,22 @@ async def test_a_file_that_the_server_may_not_write_is_trouble_and_a_missing_rig
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for table job"):
         async with store.read() as connection:
             await connection.execute("BEGIN; SET LOCAL ROLE leadline_expressions; SELECT FROM job")
+
+
+async def test_results_find_their_leads_by_key_in_a_table_that_nobody_has_counted(
+    store: PostgresStore, database: str
+) -> None:
+    """Left to itself, the planner reads the whole table for every 5,000 results."""
+    async with meddle(database) as connection:
+        await connection.execute("INSERT INTO lead SELECT 1, i, '{}' FROM generate_series(1, 20000) AS i")
+    ids = range(1, 5_001)
+    empty = [""] * len(ids)
+    arguments = (7, 1, 1, ",".join(map(str, ids)), ["done"] * len(ids), empty, empty, ['{"a": 1}'] * len(ids))
+    async with store.write() as connection:
+        plan = await connection.fetch(f"EXPLAIN {LEADS['keep_results'].sql}", *arguments)
+    steps = "\n".join(row[0] for row in plan)
+    assert "Index Scan using lead_0_pkey" in steps
+    assert "Seq Scan" not in steps
 
 
 @pytest.mark.parametrize("way", ["to_server", "to_client"])

@@ -5,13 +5,12 @@ attempt's row, so that nothing of a killed attempt lands after it was retired. W
 formula, runs as the role leadline_expressions, which can read leads and write their data and reach nothing else, and
 the session bounds its time; that is the second wall behind the parser that compiled it.
 
-Lists travel as text, one string of numbers per chunk: asyncpg encodes an array of 5,000 integers element by element,
-a string at once.
+Ids travel as text, one string of numbers: asyncpg encodes an array of 5,000 integers element by element, a string at
+once. The ids of a whole list do not travel at all.
 """
 
-import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from importlib.resources import files
 from typing import Any, Final
 
@@ -108,7 +107,7 @@ class PostgresLeads:
     async def freeze_now(self, table: Table, where: Compiled | None, first: int | None) -> tuple[JobList, bytes]:
         """Freeze a list before there is a job for it; the hash of its ids goes onto the receipt."""
         async with self._store.write() as connection:
-            return await _keep_list(connection, await _matching_leads(connection, table, where, first))
+            return await _freeze(connection, table, where, first)
 
     async def rerun_list(self, original: JobId, leads: str) -> tuple[JobList, bytes] | None:
         """A new list of the leads of an ended job: unfinished, failed or all. None where that job has no list."""
@@ -117,9 +116,8 @@ class PostgresLeads:
             if known is None:
                 return None
             kind = await connection.fetchval(QUERIES["kind_of"].sql, original)
-            query = QUERIES["rerun_of_sets" if kind in SETS else "rerun_of_lead_by_lead"].sql
-            rows = await connection.fetch(query, original, known["list"], leads)
-            return await _keep_list(connection, [row["lead"] for row in rows])
+            wanted = "rerun_of_sets" if kind in SETS else "rerun_of_lead_by_lead"
+            return await _keep_list(connection, wanted, original, known["list"], leads)
 
     async def list_of(self, job: JobId) -> JobList | None:
         """The list of a job, where it has been frozen."""
@@ -167,8 +165,9 @@ class PostgresLeads:
             f" AND {_true(condition)}"
         )
         async with self._store.read() as connection, connection.transaction(readonly=True):
-            rows = await given.run(connection, statement, "id bigint", field="run_if")
-        return frozenset(LeadId(row["id"]) for row in rows)
+            with _held_against("run_if"):
+                rows = await connection.fetch(QUERIES["matching"].sql, statement, given.parameters)
+        return frozenset(LeadId(row["lead"]) for row in rows)
 
     # -- what earlier attempts left ---------------------------------------------------------------------------------
 
@@ -280,11 +279,7 @@ class PostgresWork:
         self, table: Table, where: Compiled | None, text: str | None, first: int | None, rerun_of: JobId | None
     ) -> JobList:
         """Freeze the list of the job, without the leads about which the job that it runs again was answered."""
-        leads = await _matching_leads(self._connection, table, where, first)
-        if rerun_of is not None:
-            answered = {row["lead"] for row in await self._connection.fetch(QUERIES["answered"].sql, rerun_of)}
-            leads = [lead for lead in leads if lead not in answered]
-        job_list, digest = await _keep_list(self._connection, leads)
+        job_list, digest = await _freeze(self._connection, table, where, first, rerun_of)
         await self._connection.execute(
             QUERIES["attach_started_list"].sql, self._job, job_list.list, job_list.total, text, digest
         )
@@ -299,20 +294,19 @@ class PostgresWork:
         reason = value.fails or "NULL::text"
         statement = f"""
             WITH judged AS MATERIALIZED (
-                SELECT lead.id, ({reason}) AS reason, ({value.json}) AS cell
+                SELECT lead.id, lead.ctid AS place, ({reason}) AS reason, ({value.json}) AS cell
                 FROM lead WHERE lead.table_id = {table_id} AND lead.id = ANY ({ids})
             ), written AS (
                 UPDATE lead SET data = CASE WHEN judged.cell IS NULL THEN lead.data - {name}
                     ELSE lead.data || jsonb_build_object({name}, judged.cell) END
-                FROM judged WHERE lead.table_id = {table_id} AND lead.id = judged.id AND judged.reason IS NULL
+                FROM judged WHERE lead.table_id = {table_id} AND lead.ctid = judged.place AND judged.reason IS NULL
                 AND lead.data -> {name} IS DISTINCT FROM judged.cell
             )
             SELECT reason, count(*) AS leads, array_agg(id) FILTER (WHERE reason IS NOT NULL) AS ids
             FROM judged GROUP BY reason
             """  # noqa: S608  written anew by the compiler, every literal a parameter
-        rows = await given.run(
-            self._connection, statement, "reason text, leads bigint, ids bigint[]", field="expression"
-        )
+        with _held_against("expression"):
+            rows = await self._connection.fetch(QUERIES["applied"].sql, statement, given.parameters)
         failed: dict[LeadReason, Sequence[LeadId]] = {
             LeadReason(row["reason"]): row["ids"] for row in rows if row["reason"] is not None
         }
@@ -326,7 +320,7 @@ class PostgresWork:
             for lead in ids
         ]
         if results:
-            await self._keep_results(results)
+            await self._keep_results(table, results)
         return failed
 
     async def add(self, table: Table, rows: Sequence[ReadyLead], on_duplicate: OnDuplicate) -> frozenset[int]:
@@ -371,11 +365,7 @@ class PostgresWork:
 
     async def settle(self, table: Table, results: Sequence[Result]) -> None:
         """Store results, what they write into leads, and that their calls are done."""
-        await self._keep_results(results)
-        written = [(result.lead, encode_cells(result.cells).decode()) for result in results if result.cells]
-        if written:
-            leads, data = zip(*written, strict=True)
-            await self._connection.execute(QUERIES["update_leads"].sql, table.id, leads, data)
+        await self._keep_results(table, results)
         calls = [result.call for result in results if result.call is not None]
         if calls:
             await self._calls_are_done(calls)
@@ -424,15 +414,17 @@ class PostgresWork:
             [None if call.cost is None else msgspec.json.encode(call.cost) for call in calls],
         )
 
-    async def _keep_results(self, results: Sequence[Result]) -> None:
+    async def _keep_results(self, table: Table, results: Sequence[Result]) -> None:
         await self._connection.execute(
             QUERIES["keep_results"].sql,
             self._job,
             self._number,
-            [result.lead for result in results],
+            table.id,
+            ",".join(str(result.lead) for result in results),
             [result.state for result in results],
             [result.reason or "" for result in results],
             [result.detail for result in results],
+            [encode_cells(result.cells).decode() if result.cells else "" for result in results],
         )
 
 
@@ -450,7 +442,10 @@ class PostgresTrial(PostgresLeads):
     async def match(self, table: Table, where: Compiled | None, first: int | None) -> Sequence[LeadId]:
         """The leads that a list would hold if it were frozen now."""
         async with self._store.read() as connection, connection.transaction(readonly=True):
-            return [LeadId(lead) for lead in await _matching_leads(connection, table, where, first)]
+            statement, parameters = _selection(table, where, first)
+            with _held_against("where"):
+                rows = await connection.fetch(QUERIES["matching"].sql, statement, parameters)
+        return [LeadId(row["lead"]) for row in rows]
 
     async def try_formula(
         self, table: Table, leads: Sequence[LeadId], column: str, value: Compiled
@@ -499,19 +494,19 @@ def _true(condition: Compiled) -> str:
 
 
 class _Given:
-    """The parameters of a statement with a compiled expression in it, and the way to carry it out.
+    """The parameters of a statement with a compiled expression in it.
 
-    Planned anew each time, Postgres takes the parameters for constants and folds them. Everything travels in one array
-    of texts because a function takes a fixed number of arguments.
+    Everything travels in one array of texts because a function takes a fixed number of arguments. The statement is
+    planned anew each time, so that Postgres takes them for constants and folds them.
     """
 
     def __init__(self, expression: Compiled | None) -> None:
-        self._parameters = list(expression.parameters) if expression is not None else []
+        self.parameters: Final = list(expression.parameters) if expression is not None else []
 
     def text(self, value: str) -> str:
         """SQL that reads one more parameter."""
-        self._parameters.append(value)
-        return f"($1)[{len(self._parameters)}]"
+        self.parameters.append(value)
+        return f"($1)[{len(self.parameters)}]"
 
     def number(self, value: int) -> str:
         """SQL that reads one more, a number."""
@@ -521,17 +516,18 @@ class _Given:
         """SQL that reads one more, an array of numbers."""
         return f"string_to_array({self.text(','.join(map(str, values)))}, ',')::bigint[]"
 
-    async def run(self, connection: Connection, statement: str, row: str, *, field: str) -> Sequence["asyncpg.Record"]:
-        """The rows of the statement, which look like `row`. Raises Refused where they took too long to find."""
-        try:
-            return await connection.fetch(QUERIES["run_expression"].sql.format(row=row), statement, self._parameters)
-        except asyncpg.QueryCanceledError as error:
-            raise Refused(ErrorCode.BAD_EXPRESSION, f"given up by the database: {error}", at=field) from error
+
+@contextmanager
+def _held_against(field: str) -> Iterator[None]:
+    """What takes too long is the expression's fault, and not the database's: to try again would change nothing."""
+    try:
+        yield
+    except asyncpg.QueryCanceledError as error:
+        raise Refused(ErrorCode.BAD_EXPRESSION, f"given up by the database: {error}", at=field) from error
 
 
-async def _matching_leads(
-    connection: Connection, table: Table, where: Compiled | None, first: int | None
-) -> Sequence[int]:
+def _selection(table: Table, where: Compiled | None, first: int | None) -> tuple[str, Sequence[str]]:
+    """The statement of the leads that match now, in their order, and its parameters."""
     given = _Given(where)
     statement = f"SELECT id FROM lead WHERE table_id = {given.number(table.id)}"  # noqa: S608  compiled
     if where is not None:
@@ -539,16 +535,24 @@ async def _matching_leads(
     statement += " ORDER BY id"
     if first is not None:
         statement += f" LIMIT {given.number(first)}"
-    rows = await given.run(connection, statement, "id bigint", field="where")
-    return [row["id"] for row in rows]
+    return statement, given.parameters
 
 
-async def _keep_list(connection: Connection, leads: Sequence[int]) -> tuple[JobList, bytes]:
+async def _freeze(
+    connection: Connection, table: Table, where: Compiled | None, first: int | None, rerun_of: JobId | None = None
+) -> tuple[JobList, bytes]:
+    """Freeze the leads that match now; with the hash of their ids."""
+    statement, parameters = _selection(table, where, first)
+    with _held_against("where"):
+        if rerun_of is None:
+            return await _keep_list(connection, "matching_leads", statement, parameters)
+        return await _keep_list(connection, "unanswered_leads", statement, parameters, rerun_of)
+
+
+async def _keep_list(connection: Connection, wanted: str, *arguments: object) -> tuple[JobList, bytes]:
+    """Freeze the leads that a query numbers; with the hash of their ids."""
     number = await connection.fetchval(QUERIES["new_list"].sql)
-    digest = hashlib.blake2b(digest_size=16)
-    starts = range(0, len(leads), CHUNK_LEADS)
-    chunks = [",".join(map(str, leads[start : start + CHUNK_LEADS])) for start in starts]
-    for chunk in chunks:
-        digest.update(chunk.encode())
-    await connection.execute(QUERIES["keep_chunks"].sql, number, list(range(len(chunks))), chunks)
-    return JobList(number, len(leads)), digest.digest()
+    query = QUERIES["keep_list"].sql.format(wanted=QUERIES[wanted].sql)
+    kept = await connection.fetchrow(query, number, CHUNK_LEADS, *arguments)
+    assert kept is not None, "an aggregate has one row"
+    return JobList(number, kept["total"]), kept["list_hash"]

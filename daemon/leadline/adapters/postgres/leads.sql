@@ -43,9 +43,17 @@ INSERT INTO upload_file (job, file, original) VALUES ($1::bigint, $2::text, $3::
 -- name: upload_file
 SELECT file, original FROM upload_file WHERE job = $1
 
--- name: run_expression
--- A statement with a compiled expression in it, whose rows look like {row}.
-SELECT * FROM run_expression($1, $2) AS found ({row})
+-- name: matching
+-- The leads that a statement with a compiled condition in it finds.
+SELECT lead FROM run_expression($1, $2) AS found (lead bigint)
+
+-- name: applied
+-- What became of leads into which a compiled value was written.
+SELECT reason, leads, ids FROM run_expression($1, $2) AS found (reason text, leads bigint, ids bigint[])
+
+-- name: matching_leads
+-- The same numbered; for keep_list.
+SELECT lead, number FROM ROWS FROM (run_expression($3, $4) AS (lead bigint)) WITH ORDINALITY AS found (lead, number)
 
 -- name: keep_header
 -- Rows are counted from 1 below the header of their file: row 0 is the header.
@@ -58,28 +66,40 @@ SELECT raw FROM refused_row WHERE job = $1 AND row_number = 0
 -- name: new_list
 SELECT nextval('lead_list_id')
 
--- name: keep_chunks
-INSERT INTO lead_list (id, chunk, leads)
-SELECT $1, chunk, leads FROM unnest($2::integer[], $3::text[]) AS given (chunk, joined)
-CROSS JOIN LATERAL (SELECT string_to_array(joined, ',')::bigint[]) AS split (leads)
+-- name: unanswered_leads
+-- The same without those about which job $5, or one that it is a rerun of, was answered: asking again would be paid for
+-- again.
+WITH RECURSIVE earlier AS (
+    SELECT $5::bigint AS job
+    UNION
+    SELECT coalesce(ended.rerun_of, live.rerun_of) FROM earlier
+    LEFT JOIN job_ended AS ended ON ended.id = earlier.job LEFT JOIN job AS live ON live.id = earlier.job
+    WHERE coalesce(ended.rerun_of, live.rerun_of) IS NOT NULL
+)
+SELECT lead, row_number() OVER (ORDER BY number)
+FROM ROWS FROM (run_expression($3, $4) AS (lead bigint)) WITH ORDINALITY AS found (lead, number)
+WHERE NOT EXISTS (
+    SELECT FROM earlier JOIN lead_result USING (job) WHERE lead_result.lead = found.lead
+    AND (state = 'done' OR state = 'skipped' AND reason NOT IN ('run_if', 'missing_input', 'deleted'))
+)
+
+-- name: keep_list
+-- Freeze the leads that a query numbers as list $1, $2 to a chunk: how many there are, and a hash of their ids. They never
+-- leave the database, however many they are.
+WITH kept AS (
+    INSERT INTO lead_list (id, chunk, leads)
+    SELECT $1, (number - 1) / $2, array_agg(lead ORDER BY number) FROM ({wanted}) AS wanted (lead, number) GROUP BY 2
+    RETURNING chunk, leads
+)
+SELECT coalesce(sum(cardinality(leads)), 0)::bigint AS total,
+    substr(sha256(coalesce(string_agg(sha256(leads::text::bytea), ''::bytea ORDER BY chunk), '')), 1, 16) AS list_hash
+FROM kept
 
 -- name: list_of
 SELECT list, total FROM job_list WHERE job = $1
 
 -- name: list_receipts
 SELECT job, total, filter, list_hash, frozen, at FROM job_list WHERE job = ANY ($1::bigint[])
-
--- name: answered
--- The leads about which a job, or one that it is a rerun of, was answered: asking again would be paid for again.
-WITH RECURSIVE earlier AS (
-    SELECT $1::bigint AS job
-    UNION
-    SELECT coalesce(ended.rerun_of, live.rerun_of) FROM earlier
-    LEFT JOIN job_ended AS ended ON ended.id = earlier.job LEFT JOIN job AS live ON live.id = earlier.job
-    WHERE coalesce(ended.rerun_of, live.rerun_of) IS NOT NULL
-)
-SELECT DISTINCT lead FROM earlier JOIN lead_result USING (job)
-WHERE state = 'done' OR state = 'skipped' AND reason NOT IN ('run_if', 'missing_input', 'deleted')
 
 -- name: chunk
 SELECT leads FROM lead_list WHERE id = $1 AND chunk = $2
@@ -93,28 +113,26 @@ ORDER BY place
 SELECT id, data::text AS data FROM lead WHERE table_id = $1 AND id = ANY ($2::bigint[])
 
 -- name: rerun_of_lead_by_lead
--- The leads of an ended job's list that its results say are wanted again.
-SELECT wanted.lead
+-- The leads of an ended job's list that its results say are wanted again, numbered; for keep_list.
+SELECT wanted.lead, row_number() OVER (ORDER BY lead_list.chunk, place)
 FROM lead_list CROSS JOIN LATERAL unnest(lead_list.leads) WITH ORDINALITY AS wanted (lead, place)
-LEFT JOIN lead_result ON lead_result.job = $1 AND lead_result.lead = wanted.lead
-WHERE lead_list.id = $2 AND CASE $3::text
+LEFT JOIN lead_result ON lead_result.job = $3 AND lead_result.lead = wanted.lead
+WHERE lead_list.id = $4 AND CASE $5::text
     WHEN 'all' THEN true
     WHEN 'failed' THEN lead_result.state IN ('failed', 'unknown')
     ELSE lead_result.state IS NULL OR lead_result.state IN ('failed', 'unknown')
 END
-ORDER BY lead_list.chunk, place
 
 -- name: rerun_of_sets
 -- The same for a job that stores results of exceptions only: what lies before its checkpoint is done unless it is one.
-SELECT wanted.lead
+SELECT wanted.lead, row_number() OVER (ORDER BY lead_list.chunk, place)
 FROM lead_list CROSS JOIN LATERAL unnest(lead_list.leads) WITH ORDINALITY AS wanted (lead, place)
-LEFT JOIN lead_result ON lead_result.job = $1 AND lead_result.lead = wanted.lead
-WHERE lead_list.id = $2 AND CASE $3::text
+LEFT JOIN lead_result ON lead_result.job = $3 AND lead_result.lead = wanted.lead
+WHERE lead_list.id = $4 AND CASE $5::text
     WHEN 'all' THEN true
     WHEN 'failed' THEN lead_result.state = 'failed'
-    ELSE lead_result.state = 'failed' OR lead_list.chunk >= (SELECT chunks_done FROM job_list WHERE job = $1)
+    ELSE lead_result.state = 'failed' OR lead_list.chunk >= (SELECT chunks_done FROM job_list WHERE job = $3)
 END
-ORDER BY lead_list.chunk, place
 
 -- name: kind_of
 SELECT kind.name FROM kind JOIN (
@@ -179,9 +197,16 @@ FROM unnest($2::bigint[], $3::text[]) AS given (id, data)
 WHERE lead.table_id = $1 AND lead.id = given.id
 
 -- name: keep_results
-INSERT INTO lead_result (job, lead, state, reason, detail, attempt)
-SELECT $1, lead, state, nullif(reason, ''), nullif(detail, ''), $2
-FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[]) AS given (lead, state, reason, detail)
+-- Results of leads of table $3, and what they write into them.
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest(string_to_array($4, ',')::bigint[], $5::text[], $6::text[], $7::text[], $8::text[])
+        AS given (lead, state, reason, detail, data)
+), kept AS (
+    INSERT INTO lead_result (job, lead, state, reason, detail, attempt)
+    SELECT $1, lead, state, nullif(reason, ''), nullif(detail, ''), $2 FROM given
+)
+UPDATE lead SET data = lead.data || given.data::jsonb
+FROM given WHERE lead.table_id = $3 AND lead.id = given.lead AND given.data <> ''
 
 -- name: calls_are_done
 -- Calls that brought what is stored with this: when that was, and what they have come to where it is not as charged.

@@ -2,9 +2,10 @@
 
 There are five sorts: the owner's session, which holds the lock that keeps a second daemon out; the writer, on which
 decisions are committed one after the other; readers, for the store's own questions; askers, for those of slices; and
-workers, for their transactions (of two pools, so that who works may ask). The planner is tied down on the first three:
+workers, for their transactions (of two pools, so that who works may ask). The planner is tied down on all of them:
 their statements find every row by its key, whatever the statistics say, and a table that was empty when a statement was
-planned may hold a million rows a minute later.
+planned may hold a million rows a minute later. Left free, it joins 5,000 results with their leads by reading the whole
+table, for every 5,000 of a million; and who filters a table wants its leads in the order of their key.
 """
 
 import socket
@@ -154,19 +155,17 @@ class Connections:
 
     async def readers(self) -> Pool:
         """Sessions for the store's own questions, by key. They leave nothing behind that had to be reset."""
-        return await self._pool(SETTINGS | BY_KEY, READERS, _leave_as_it_is)
+        return await self._pool(READERS, _leave_as_it_is)
 
     async def askers(self) -> Pool:
         """Sessions for the questions of slices."""
-        return await self._pool(SETTINGS, ASKERS)
+        return await self._pool(ASKERS)
 
     async def workers(self) -> Pool:
         """Sessions for the transactions of slices."""
-        return await self._pool(SETTINGS, WORKERS)
+        return await self._pool(WORKERS)
 
-    async def _pool(
-        self, settings: dict[str, str], size: int, reset: Callable[[Connection], Awaitable[None]] | None = None
-    ) -> Pool:
+    async def _pool(self, size: int, reset: Callable[[Connection], Awaitable[None]] | None = None) -> Pool:
         with connecting():
             return await asyncpg.create_pool(
                 self._url,
@@ -175,7 +174,7 @@ class Connections:
                 reset=reset,
                 timeout=CONNECT_SECONDS,
                 command_timeout=ANSWER_SECONDS,
-                server_settings=self._settings(settings),
+                server_settings=self._settings(SETTINGS | BY_KEY),
             )
 
     def _settings(self, settings: dict[str, str]) -> dict[str, str]:
