@@ -21,9 +21,9 @@ import pytest
 from leadline import config
 from leadline.cli.app import app
 from leadline.core.lifecycle import TRANSITIONS
-from leadline.features.tables import expressions, ingest, lead_files
+from leadline.features.tables import ingest, lead_files
 from leadline.features.tables.columns import ColumnType, declared_columns
-from leadline.features.tables.expressions import FUNCTIONS, compile_expression
+from leadline.features.tables.expressions import DOCUMENTATION, compile_expression, compiler, grammar
 from leadline.features.tables.provider_modules import preset_names, read_module
 from leadline.features.tables.reading import Row
 from leadline.features.tables.templates import parse_prompt
@@ -310,7 +310,8 @@ def test_the_rows_that_the_guide_says_are_refused_are_refused() -> None:
 
 
 def test_the_list_of_functions_is_that_of_the_language() -> None:
-    assert marked(TABLES, "functions") == "```text\n" + "".join(f"{each}\n" for each in FUNCTIONS.values()) + "```\n"
+    lines = "".join(f"{each}\n" for each in DOCUMENTATION.values())
+    assert marked(TABLES, "functions") == f"```text\n{lines}```\n"
 
 
 def test_every_sign_and_word_of_the_language_is_explained() -> None:
@@ -318,7 +319,7 @@ def test_every_sign_and_word_of_the_language_is_explained() -> None:
     assert section is not None
     told = " ".join(re.findall(r"`([^`]+)`", section[0])).replace("\\|", "|").split()
     parts_of_calls = {"(", ")", ",", "from", "for", "as"}
-    assert (expressions._SYMBOLS | expressions._KEYWORDS) - parts_of_calls - set(told) == set()
+    assert (grammar._SYMBOLS | grammar._KEYWORDS) - parts_of_calls - set(told) == set()
 
 
 def test_the_bounds_of_the_language_are_those_of_the_code() -> None:
@@ -326,11 +327,11 @@ def test_the_bounds_of_the_language_are_those_of_the_code() -> None:
     assert sentence is not None
     numbers = [int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", sentence[0])]
     assert numbers == [
-        expressions.CHARACTERS_MAX,
-        expressions.NODES_MAX,
-        expressions.DEPTH_MAX,
-        expressions.PATTERN_CHARACTERS_MAX,
-        expressions.PATTERN_WILDCARDS_MAX,
+        grammar.CHARACTERS_MAX,
+        compiler.NODES_MAX,
+        grammar.DEPTH_MAX,
+        compiler.PATTERN_CHARACTERS_MAX,
+        compiler.PATTERN_WILDCARDS_MAX,
     ]
     assert f"the first {lead_files.SAMPLE_ROWS} rows" in read(TABLES)
 
