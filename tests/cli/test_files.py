@@ -65,6 +65,17 @@ def test_what_a_file_is_and_which_sheet_is_meant_can_be_said(
     assert (upload.format, upload.sheet) == ("xlsx", "März")
 
 
+def test_columns_can_be_renamed_and_given_types(leadline: Leadline, daemon: FakeDaemon, leads: Path) -> None:
+    said = ("--rename", "E-Mail Address=email", "--rename", "a=b=c", "--type", "phone=text")
+    assert leadline("upload", leads, "--table", "t", "--teamspace", "a", *said).status == 0
+    (upload,) = daemon.requests
+    assert isinstance(upload, Upload)
+    assert upload.mapping == {"E-Mail Address": "email", "a=b": "c"}
+    assert upload.types == {"phone": "text"}
+    ran = leadline("upload", leads, "--table", "t", "--teamspace", "a", "--type", "phone")
+    assert (ran.status, len(daemon.requests)) == (2, 1)
+
+
 def test_two_uploads_of_one_file_do_not_meet(leadline: Leadline, daemon: FakeDaemon, leads: Path) -> None:
     for _ in range(2):
         leadline("upload", leads, "--table", "t", "--teamspace", "a")

@@ -53,10 +53,21 @@ def upload(
         messages.FileFormat | None, Parameter(help="The kind of file, where looking at it goes wrong.")
     ] = None,
     sheet: Annotated[str | None, Parameter(help="The sheet of a spreadsheet [the first].")] = None,
+    rename: Annotated[
+        list[str] | None,
+        Parameter(
+            help="HEADER=COLUMN: what a column is called that should not get its header's name; as often as needed."
+        ),
+    ] = None,
+    type: Annotated[  # noqa: A002  the option's name
+        list[str] | None,
+        Parameter(help="COLUMN=TYPE: of which type a column is, where that should not be guessed; as often as needed."),
+    ] = None,
     wait: Wait = False,
     json: Json = False,
 ) -> int:
     """Read a file of leads into a table; the table is created where there is none."""
+    mapping, types = _pairs(rename, "--rename"), _pairs(type, "--type")
     with any_socket(place) as daemon:
         name = _hand_over(file, daemon.state_dir / INCOMING)
         submission = messages.Upload(
@@ -68,6 +79,8 @@ def upload(
             on_duplicate=on_duplicate,
             format=format,
             sheet=sheet,
+            mapping=mapping,
+            types=types,  # type: ignore[arg-type]  # the daemon tells which types there are
         )
         try:
             receipt = daemon.client.submit(submission)
@@ -221,6 +234,17 @@ def _fetch(exported: Path, output: Path) -> None:
                 raise
     except OSError as error:
         raise Failed(f"The leads are in {exported}, but could not be copied to {output}: {error.strerror}") from error
+
+
+def _pairs(options: list[str] | None, name: str) -> dict[str, str] | None:
+    """What `A=B`, given several times, says. A header may hold a = of its own."""
+    if not options:
+        return None
+    pairs = [option.rpartition("=") for option in options]
+    for before, _, behind in pairs:
+        if not before or not behind:
+            raise Misused(f"{name} takes two names with = between them")
+    return {before: behind for before, _, behind in pairs}
 
 
 def _split(names: str | None) -> list[str] | None:
