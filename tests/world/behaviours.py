@@ -15,7 +15,7 @@ random is a hash.
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from functools import cached_property
 from hashlib import blake2b
@@ -438,6 +438,55 @@ class Limited:
             meter.charge(cost, now)
         plan = self._inner.respond(request, now)
         return msgspec.structs.replace(plan, notes={**plan.notes, "over_limit": 1}) if wait_us else plan
+
+
+class ByMethod:
+    """Different limits for different calls: by the method, and by what the path ends with where that is named."""
+
+    def __init__(self, **layers: Behaviour) -> None:
+        """`POST=…`, `GET=…`; `GET_results=…` is for paths that end with `results`."""
+        self._layers = layers
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """The answer of the layer that the call is for."""
+        last = request.path.rpartition("/")[2]
+        layer = self._layers.get(f"{request.method}_{last}") or self._layers[request.method]
+        return layer.respond(request, now)
+
+
+class InFlight:
+    """Takes `amount` calls at a time; one more is refused at once, and may come again at once."""
+
+    def __init__(self, inner: Behaviour, amount: int, *, throttle: Throttle | None = None) -> None:
+        self._inner, self._amount, self._throttle = inner, amount, throttle or Throttle("none")
+        self._ends: list[int] = []
+        self.worst = 0
+        """The most that were in flight at a time."""
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """The refusal, or the inner answer."""
+        self._ends = [end for end in self._ends if end > now.instant]
+        if len(self._ends) >= self._amount:
+            return self._throttle.plan(0, now)
+        plan = self._inner.respond(request, now)
+        self._ends.append(now.instant + plan.delay_us)
+        self.worst = max(self.worst, len(self._ends))
+        return plan
+
+
+class Spoken:
+    """Wraps what is sold into the words of a provider: `words` makes its document of ours."""
+
+    def __init__(self, inner: Behaviour, words: Callable[[Request, dict[str, object]], object]) -> None:
+        self._inner, self._words = inner, words
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """The inner answer, in other words where it is a success."""
+        plan = self._inner.respond(request, now)
+        if plan.status != 200:
+            return plan
+        document = self._words(request, msgspec.json.decode(plan.body))
+        return msgspec.structs.replace(plan, body=msgspec.json.encode(document))
 
 
 class Exhausted:

@@ -11,7 +11,7 @@ from leadline.features.tables.provider_modules import preset, preset_names, read
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_can_be_read_back(name: str) -> None:
     told = dict(summary(preset(name)))
-    assert {"calls", "key", "costs", "limit", "too fast", "used up", "lost call"} <= set(told)
+    assert {"calls", "key", "costs", "limit", "too fast", "used up", "lost call", "source"} <= set(told)
     assert all(told.values())
 
 

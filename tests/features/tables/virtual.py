@@ -29,6 +29,7 @@ from leadline.features.tables.tokens import Tokens
 from leadline.ports.provider_client import Request, Response, Withdrawn
 from leadline.ports.store import StoredJob
 from leadline_protocol import messages as wire
+from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TableId
 from tests.fakes.store import Disk, FakeStore
 from tests.world import behaviours
@@ -37,7 +38,7 @@ from tests.world.behaviours import Behaviour, Plan
 START: Final = 1_800_000_000 * SECOND
 KEY: Final = "client:secret"
 LATENCY_SECONDS: Final = 0.05
-PATIENCE_SECONDS: Final = 20_000
+PATIENCE_SECONDS: Final = 90 * 86_400
 """Of the tests."""
 T = TypeVar("T")
 
@@ -89,6 +90,8 @@ class Seen(msgspec.Struct):
     """Since the start."""
     method: str
     path: str
+    leads: int
+    """Named in it."""
     plan: Plan
 
 
@@ -111,7 +114,7 @@ class Providers:
         await asyncio.sleep(LATENCY_SECONDS)
         now = Clock().now()
         plan = self._behaviours[name].respond(asked, behaviours.Now(now.instant, now.wall))
-        self.log[name].append(Seen((now.instant - START) / SECOND, request.method, url.path, plan))
+        self.log[name].append(Seen((now.instant - START) / SECOND, request.method, url.path, len(asked.leads), plan))
         if plan.stop == "hang_before_headers":
             await asyncio.Event().wait()
         await asyncio.sleep(plan.delay_us / SECOND)
@@ -124,13 +127,24 @@ class Leads:
 
     def __init__(self, store: FakeStore, count: int) -> None:
         self.store: Final = store
-        self.cells: dict[LeadId, Cells] = {LeadId(n): {"email": f"person{n}@a.example"} for n in range(1, count + 1)}
+        self.cells: dict[LeadId, Cells] = {
+            LeadId(n): {
+                "email": f"person{n}@a.example",
+                "name": f"person{n}@a.example",
+                "first_name": "Person",
+                "last_name": f"person{n}@a.example",
+                "company": "A",
+                "domain": "a.example",
+            }
+            for n in range(1, count + 1)
+        }
+        """Names are addresses, so that the log can tell whom a request is about that says nothing else."""
         self.results: dict[tuple[JobId, LeadId], Result] = {}
         self.kept: dict[tuple[JobId, int], BulkOrder] = {}
         self.tasks: dict[tuple[JobId, LeadId], tuple[str, Instant]] = {}
 
     async def table(self, teamspace: str, name: str) -> Table:
-        columns = (Column("email", ColumnType.TEXT), Column("company", ColumnType.TEXT))
+        columns = tuple(Column(name, ColumnType.TEXT) for name in (*self.cells[LeadId(1)], "found"))
         return Table(TableId(1), teamspace, name, columns, (), None)  # type: ignore[arg-type]  # nobody asks when
 
     async def list_of(self, job: JobId) -> JobList:
@@ -204,10 +218,27 @@ class Running:
         self.log: Final = providers.log
         self.leads: Final = leads
 
-    async def submit(self, module: str, teamspace: str = "acme") -> JobId:
-        """Submit an enrichment of all leads."""
-        submission = wire.Enrich(teamspace=teamspace, table="people", module=module, into={"company": "text"})
-        new = NewJob(teamspace, 2, msgspec.json.encode(submission))
+    async def submit(self, module: str, teamspace: str = "acme", *, output: str = "company") -> JobId:
+        """Submit an enrichment of all leads by one output of a module."""
+        submission = wire.Enrich(
+            teamspace=teamspace,
+            table="people",
+            module=module,
+            into={"found": "text"},
+            params={"outputs": {"found": output}},
+        )
+        return await self._submit(submission)
+
+    async def prompt(self, provider: str, prompt: str, teamspace: str = "acme") -> JobId:
+        """Submit a prompt about all leads to a model."""
+        params = {"provider": provider, "prompt": prompt}
+        submission = wire.Enrich(
+            teamspace=teamspace, table="people", module="ai_prompt", into={"found": "text"}, params=params
+        )
+        return await self._submit(submission)
+
+    async def _submit(self, submission: wire.Enrich) -> JobId:
+        new = NewJob(submission.teamspace, 2, msgspec.json.encode(submission))
         (receipt,) = await self.supervisor.dispatcher.submit([new])
         assert not isinstance(receipt, Exception), receipt
         return receipt.job
@@ -222,9 +253,24 @@ class Running:
         """Let time pass until a job is in one of these states."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while (stored := await self.job(job)).state not in states:
-            assert asyncio.get_running_loop().time() < deadline, stored
-            await asyncio.sleep(1)
+            now = asyncio.get_running_loop().time()
+            assert now < deadline, stored
+            await asyncio.sleep(max(1, now / 100))
         return stored
+
+    async def until_waiting(self, job: JobId, reason: JobReason) -> None:
+        """Let time pass until a job waits for this."""
+        while True:
+            waits = await self.supervisor.dispatcher.look(
+                lambda scheduler, now: scheduler.waits_of(scheduler.jobs[job], now.instant)
+            )
+            if reason in {wait.reason for wait in waits}:
+                return
+            await self.rest(1)
+
+    async def rest(self, seconds: float) -> None:
+        """Let so much time pass."""
+        await asyncio.sleep(seconds)
 
     async def events(self, job: JobId) -> list[str]:
         """What happened to a job."""
@@ -235,7 +281,7 @@ class Running:
 async def daemon(modules: Mapping[str, tuple[ProviderModule, Behaviour]], leads: int) -> AsyncIterator[Running]:
     """A daemon with these providers, and a table of so many leads."""
     endpoints = {
-        name: Endpoint(AccountName(name), module, Access(f"http://{name}", KEY, {}, 60.0))
+        name: Endpoint(AccountName(name), module, Access(f"http://{name}", KEY, module.settings, 60.0))
         for name, (module, _) in modules.items()
     }
     store = FakeStore(Disk(wall=lambda: Clock().now().wall))
@@ -253,7 +299,14 @@ async def daemon(modules: Mapping[str, tuple[ProviderModule, Behaviour]], leads:
             Rules({Family.TABLES: 8}, Limits({Family.TABLES: 1, Family.NOOP: 1})),
             {},
             [
-                Account(AccountLearned(endpoint.account, tuple(endpoint.module.limits)))
+                Account(
+                    AccountLearned(
+                        endpoint.account,
+                        tuple(endpoint.module.limits),
+                        flight_seconds=endpoint.module.flight_seconds,
+                        failed_count=endpoint.module.failed_count,
+                    )
+                )
                 for endpoint in endpoints.values()
             ],
         ),

@@ -48,6 +48,9 @@ def summary(module: ProviderModule) -> Iterator[tuple[str, str]]:
     if module.response is not None and module.response.failed:
         yield "failed", _signals(module.response.failed)
     yield "lost call", _AMBIGUOUS[module.ambiguous]
+    if module.source:
+        when = f", read {module.checked}" if module.checked else ""
+        yield "source", f"{module.source}{when}; check it against your plan"
 
 
 def limit_words(limit: Limit) -> str:
