@@ -239,7 +239,7 @@ class Daemon:
         self.tries: Final = Try(self.endpoints, self.tokens)
         self._control = PostgresControl(store)
         self._table_store = PostgresTables(store)
-        self.tables: Final = TableLife(self._table_store, leads.table, self.retention_days)
+        self.tables: Final = TableLife(self._table_store, leads.table, self.retention_days, self.history_days)
         self.outbox: Final = PostgresNotices(store)
         self._plans = Plans(config)
         self._changing = anyio.Lock()
@@ -464,6 +464,10 @@ class Daemon:
     def retention_days(self, teamspace: str) -> int | None:
         """How long the leads of a teamspace stay in tables that say nothing themselves; None: for ever."""
         return self._plans.retention_days(teamspace)
+
+    def history_days(self) -> int:
+        """How long what ended jobs have left is kept."""
+        return self.config.queue.history_days
 
     def plan_of(self, teamspace: str) -> str:
         """The name of a teamspace's plan."""

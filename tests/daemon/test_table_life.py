@@ -19,6 +19,7 @@ from leadline_protocol.messages import (
     FormulaStep,
     Jobs,
     Pause,
+    Rerun,
     Resume,
     Tables,
     TablesReply,
@@ -283,3 +284,64 @@ async def test_another_teamspaces_table_is_none(place: Place) -> None:
         assert [job.state for job in jobs] == ["completed"]
         with pytest.raises(Refused):
             await client.call(Cancel(job=jobs[0].job))
+
+
+REMAINS = ("refused_row", "lead_result", "lead_list", "job_list")
+"""Of refused rows a file's own heading is one."""
+
+
+async def until_remains(connection: "asyncpg.Connection[asyncpg.Record]", *expected: int) -> None:
+    """Wait until so many rows are left of what jobs leave, in the order of REMAINS."""
+    found: list[int] = []
+    try:
+        async with asyncio.timeout(10):
+            while found != [*expected]:
+                found = [await connection.fetchval(f"SELECT count(*) FROM {name}") for name in REMAINS]
+    except TimeoutError:
+        raise AssertionError(f"{found} are left, not {expected}") from None
+
+
+async def with_remains(place: Place, client: Client) -> JobId:
+    """Three leads and two refused rows, and a formula that fails on one lead."""
+    lines = ["email,n", "a@a.example,1", "b@a.example,0", "c@a.example,2", "nobody,1", "a@a.example,1"]
+    (place.state / "incoming" / "list.csv").write_text("\n".join(lines))
+    await client.wait((await client.submit(Upload(teamspace="acme", table="people", path="list.csv"))).job)
+    formula = Formula(teamspace="acme", table="people", into={"x": "number"}, expression="1 / n")
+    job = (await client.submit(formula)).job
+    await client.wait(job)
+    return job
+
+
+async def let_jobs_age(connection: "asyncpg.Connection[asyncpg.Record]", days: int) -> None:
+    await connection.execute("UPDATE job_ended SET ended = ended - $1::bigint * 86400 * 1000000", days)
+
+
+async def test_what_ended_jobs_have_left_goes_with_what_is_known_of_them_and_no_rerun_guesses(place: Place) -> None:
+    place.configure("queue.history_days = 7")
+    async with place.daemon() as (_, client), meddle(place.url) as connection:
+        job = await with_remains(place, client)
+        await let_jobs_age(connection, 6)
+        await act(client, "retain")  # so that it is swept
+        again = (await client.call(Rerun(job=job, leads="failed"))).job
+        await client.wait(again)
+        await until_remains(connection, 3, 2, 2, 2)
+        await connection.execute("UPDATE job_ended SET ended = ended - 86400000000 WHERE id <> $1", again)
+    async with place.daemon() as (_, client), meddle(place.url) as connection:
+        await until_remains(connection, 0, 1, 1, 1)
+        with pytest.raises(Refused) as gone:
+            await client.call(Rerun(job=job))
+        assert gone.value.code is ErrorCode.BAD_STATE
+        assert (await client.call(Rerun(job=again))).job, "the list of the one that ended now is there"
+
+
+async def test_refused_rows_go_with_the_leads_of_their_table(place: Place) -> None:
+    async with place.daemon() as (_, client), meddle(place.url) as connection:
+        await with_remains(place, client)
+        await let_jobs_age(connection, 10)
+        await act(client, "retain", days=11)
+        await until_remains(connection, 3, 1, 1, 1)
+        await act(client, "retain", days=10)
+        await until_remains(connection, 0, 1, 1, 1)
+        await with_remains(place, client)
+        await act(client, "delete")
+        await until_remains(connection, 0, 2, 2, 2)

@@ -524,6 +524,7 @@ class Operations:
             raise Refused(ErrorCode.BAD_REQUEST, f"job {stored.id} is no chain", at="from_step")
         if stored.kind not in self._kinds:
             raise Refused(ErrorCode.BAD_STATE, f"a {stored.kind} cannot be run again", at="job")
+        await self._check_kept([stored])
         submission = self._submitted(stored)
         number, kind = self._kinds[stored.kind]
         rerun = Rerun(stored.id, operation.leads)
@@ -544,9 +545,18 @@ class Operations:
             raise Refused(ErrorCode.BAD_REQUEST, message, at="from_step")
         first = msgspec.structs.replace(chain.steps[begin], when=None)
         chain = msgspec.structs.replace(chain, steps=[first, *chain.steps[begin + 1 :]])
+        await self._check_kept(steps[begin:])
         again = chain_reruns.again(steps[begin:], operation.leads)
         new, warnings = await self._prepare_chain(chain, msgspec.json.encode(chain), peer, again)
         return await self._hand_in_again(operation, stored, peer, line, new, warnings)
+
+    async def _check_kept(self, jobs: Sequence[StoredJob]) -> None:
+        """A rerun goes by the lists of the jobs that it repeats. Raises Refused where one has been dropped by age."""
+        lists = await self._around.lists([job.id for job in jobs])
+        for job in jobs:
+            if job.counts.total and job.kind != chain_reruns.UPLOAD and job.id not in lists:
+                message = f"which leads job {job.id} has worked on is not kept any more"
+                raise Refused(ErrorCode.BAD_STATE, message, at="job")
 
     def _submitted(self, stored: StoredJob) -> wire.Submission:
         """The work of a submission, without what concerned its own time and its own receipt."""

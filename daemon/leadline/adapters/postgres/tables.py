@@ -12,9 +12,9 @@ from leadline.adapters.postgres.leads import LIFE as QUERIES
 from leadline.adapters.postgres.leads import table_of
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.features.tables.columns import Column
-from leadline.features.tables.life import Listed, Outlived, Sample
+from leadline.features.tables.life import Listed, Outlived, Remains, Sample
 from leadline.features.tables.ports import columns_json
-from leadline_protocol.ids import Instant, LeadId, TableId
+from leadline_protocol.ids import Instant, JobId, LeadId, TableId
 
 _FILLED: Final = msgspec.json.Decoder(dict[str, int])
 
@@ -91,6 +91,42 @@ class PostgresTables:
         async with self._store.write() as connection:
             await connection.execute(QUERIES["sweep_leads"].sql, what.table, first, end)
             await connection.execute(QUERIES["begin_at"].sql, what.table, end)
+
+    async def remains(self, after: JobId, limit: int) -> Sequence[Remains]:
+        """A page of the ended jobs of which there is a list, results or refused rows; live ones are left out."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["jobs_with_remains"].sql, after, limit)
+        return [
+            Remains(
+                JobId(row["job"]),
+                row["live"],
+                None if row["ended"] is None else Instant(row["ended"]),
+                row["teamspace"],
+                0 if row["of_deleted"] else row["retention_days"],
+            )
+            for row in rows
+        ]
+
+    async def sweep_refused(self, job: JobId, after: int, limit: int) -> int | None:
+        """Remove the next so many refused rows of a job; returns the number of the last, None at the end."""
+        return await self._page(QUERIES["sweep_refused"].sql, job, after, limit)
+
+    async def sweep_results(self, job: JobId, after: int, limit: int) -> int | None:
+        """Remove the next so many results of a job; returns the last one's lead, None at the end."""
+        return await self._page(QUERIES["sweep_results"].sql, job, after, limit)
+
+    async def sweep_list(self, job: JobId, after: int, limit: int) -> int | None:
+        """Remove the next so many chunks of a job's list; returns the last, and None when the list is forgotten."""
+        last = await self._page(QUERIES["sweep_list"].sql, job, after, limit)
+        if last is None:
+            async with self._store.write() as connection:
+                await connection.execute(QUERIES["forget_list"].sql, job)
+        return last
+
+    async def _page(self, sql: str, job: JobId, after: int, limit: int) -> int | None:
+        async with self._store.write() as connection:
+            last: int | None = await connection.fetchval(sql, job, after, limit)
+        return last
 
     async def swept(self, what: Outlived) -> None:
         """All of it is gone."""

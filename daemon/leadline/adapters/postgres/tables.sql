@@ -95,3 +95,53 @@ WHERE coalesce(kept.first_lead, next_lead) > lead_table.first_lead
 -- Lead $2 is the first of today, unless there was one before.
 INSERT INTO lead_day (table_id, day, first_lead) VALUES ($1, (now() AT TIME ZONE 'UTC')::date, $2)
 ON CONFLICT (table_id, day) DO NOTHING
+
+-- name: jobs_with_remains
+-- The next $2 ended jobs behind $1 of which there is a list, results or refused rows; with how long those of their table
+-- stay (0: the table is gone; null: it does not say). Found from one to the next by the indexes, not by reading rows.
+WITH RECURSIVE kept AS (
+    SELECT $1::bigint AS job, 0 AS place
+    UNION ALL
+    SELECT least(
+        (SELECT min(job_list.job) FROM job_list WHERE job_list.job > kept.job),
+        (SELECT min(refused_row.job) FROM refused_row WHERE refused_row.job > kept.job),
+        (SELECT min(lead_result.job) FROM lead_result WHERE lead_result.job > kept.job)
+    ), place + 1 FROM kept WHERE kept.job IS NOT NULL AND place < $2
+)
+SELECT kept.job, job_ended.ended, lead_table.teamspace, lead_table.retention_days, job.id IS NOT NULL AS live,
+    deleted_table.id IS NOT NULL AS of_deleted
+FROM kept LEFT JOIN job ON job.id = kept.job LEFT JOIN job_ended ON job_ended.id = kept.job
+LEFT JOIN lead_table ON lead_table.id = job_ended.table_id
+LEFT JOIN deleted_table ON deleted_table.id = job_ended.table_id
+WHERE place > 0 AND kept.job IS NOT NULL ORDER BY kept.job
+
+-- name: sweep_refused
+-- Remove the next $3 refused rows of a job behind row $2; returns the last, and null when there are no more.
+WITH page AS MATERIALIZED (
+    SELECT row_number FROM refused_row WHERE job = $1 AND row_number > $2 ORDER BY row_number LIMIT $3
+), gone AS (
+    DELETE FROM refused_row USING page WHERE refused_row.job = $1 AND refused_row.row_number = page.row_number
+)
+SELECT CASE WHEN count(*) = $3 THEN max(row_number) END FROM page
+
+-- name: sweep_results
+-- The same for results, behind lead $2.
+WITH page AS MATERIALIZED (
+    SELECT lead FROM lead_result WHERE job = $1 AND lead > $2 ORDER BY lead LIMIT $3
+), gone AS (
+    DELETE FROM lead_result USING page WHERE lead_result.job = $1 AND lead_result.lead = page.lead
+)
+SELECT CASE WHEN count(*) = $3 THEN max(lead) END FROM page
+
+-- name: sweep_list
+-- The same for its list, behind chunk $2: $3 chunks.
+WITH page AS MATERIALIZED (
+    SELECT lead_list.id, chunk FROM job_list JOIN lead_list ON lead_list.id = job_list.list
+    WHERE job_list.job = $1 AND chunk > $2 ORDER BY chunk LIMIT $3
+), gone AS (
+    DELETE FROM lead_list USING page WHERE lead_list.id = page.id AND lead_list.chunk = page.chunk
+)
+SELECT CASE WHEN count(*) = $3 THEN max(chunk) END FROM page
+
+-- name: forget_list
+DELETE FROM job_list WHERE job = $1

@@ -9,22 +9,26 @@ Leads have no date. They are numbered in the order in which they came, so it is 
 each day; those that have outlived their table's retention are the ones below a number. That is also why a table's
 leads can be counted without looking at them: they go from the oldest on, and leave no gaps.
 
+What jobs have left is dropped with what people know of them, `history_days` after their end; the rows that an upload
+refused are people's data, and go with the leads of their table where that is sooner. A rerun needs the list of its job.
+
 Keys go before the leads that they belong to. An upload that finds neither adds a lead; one that found the key of a
 lead that is gone would take its row for a duplicate of nothing.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
+from leadline.core.model import SECOND
 from leadline.features.tables.columns import Column, declared_columns, normal_name
 from leadline.features.tables.ports import Table
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.ids import LeadId, TableId
+from leadline_protocol.ids import Instant, JobId, LeadId, TableId
 from leadline_protocol.messages import ColumnSpec, ColumnView, TableView
 
 SAMPLED_LEADS: Final = 20_000
@@ -34,6 +38,13 @@ SWEPT_AT_ONCE: Final = 5_000
 """Leads or keys that go in one transaction."""
 
 TABLES_AT_ONCE: Final = 1_000
+
+CHUNKS_AT_ONCE: Final = 20
+"""Chunks of a list, of 5,000 leads each."""
+
+SECONDS_PER_DAY: Final = 86_400
+
+T = TypeVar("T")
 
 
 class Listed(Struct, frozen=True):
@@ -63,6 +74,19 @@ class Outlived(Struct, frozen=True):
     end: LeadId
     days: int | None = None
     """They are older than so many days; None: their table was deleted."""
+
+
+class Remains(Struct, frozen=True):
+    """A job of which there is a list, results or refused rows."""
+
+    job: JobId
+    live: bool
+    ended: Instant | None
+    """None: even what is kept of ended jobs has forgotten it."""
+    teamspace: str | None
+    """That of its table; None where there is no table any more, or never was."""
+    retention_days: int | None
+    """What its table says; 0 where that was deleted."""
 
 
 class TableStore(Protocol):
@@ -114,6 +138,22 @@ class TableStore(Protocol):
         """All of it is gone."""
         ...
 
+    async def remains(self, after: JobId, limit: int) -> Sequence[Remains]:
+        """A page of the jobs of which there is a list, results or refused rows."""
+        ...
+
+    async def sweep_refused(self, job: JobId, after: int, limit: int) -> int | None:
+        """Remove the next so many refused rows of a job; returns the number of the last, None at the end."""
+        ...
+
+    async def sweep_results(self, job: JobId, after: int, limit: int) -> int | None:
+        """Remove the next so many results of a job; returns the last one's lead, None at the end."""
+        ...
+
+    async def sweep_list(self, job: JobId, after: int, limit: int) -> int | None:
+        """Remove the next so many chunks of a job's list; returns the last, and None when the list is forgotten."""
+        ...
+
 
 class TableLife:
     """The tables of all teamspaces (`ports.tables.Tables`), and the sweeper."""
@@ -123,8 +163,13 @@ class TableLife:
         store: TableStore,
         find: Callable[[str, str], Awaitable[Table | None]],
         retention_days: Callable[[str], int | None],
+        history_days: Callable[[], int],
     ) -> None:
-        """`retention_days` is what a teamspace's plan says, for tables that say nothing."""
+        """`retention_days` is what a teamspace's plan says, for tables that say nothing.
+
+        What an ended job has left is kept for `history_days`.
+        """
+        self._history_days = history_days
         self._store = store
         self._find = find
         self._retention_days = retention_days
@@ -186,7 +231,7 @@ class TableLife:
     async def sweep(self) -> int:
         """Remove the leads of deleted tables, and those that have outlived their retention; returns of how many tables.
 
-        May be cancelled, and fail, at any moment: what is left is found again.
+        Also what ended jobs have left. May be cancelled, and fail, at any moment: what is left is found again.
         """
         tables = 0
         for what in await self._store.deleted():
@@ -199,7 +244,27 @@ class TableLife:
             for what in await self._store.outlived({table: days for table, days in said.items() if days is not None}):
                 await self._remove(what)
                 tables += 1
+        await self._sweep_jobs()
         return tables
+
+    async def _sweep_jobs(self) -> None:
+        now = time.time()
+        history_days = self._history_days()
+        after = JobId(0)
+        while page := await self._store.remains(after, TABLES_AT_ONCE):
+            after = page[-1].job
+            for each in page:
+                if each.live:
+                    continue
+                days = (now - (each.ended or 0) / SECOND) / SECONDS_PER_DAY
+                retained = each.retention_days
+                if retained is None and each.teamspace is not None:
+                    retained = self._retention_days(each.teamspace)
+                if days >= history_days or (retained is not None and days >= retained):
+                    await _all_of(self._store.sweep_refused, each.job, SWEPT_AT_ONCE)
+                if days >= history_days:
+                    await _all_of(self._store.sweep_results, each.job, SWEPT_AT_ONCE)
+                    await _all_of(self._store.sweep_list, each.job, CHUNKS_AT_ONCE)
 
     async def _remove(self, what: Outlived) -> None:
         last: bytes | None = b""
@@ -246,7 +311,13 @@ class _Signal:
         self._event = anyio.Event()
 
 
-async def _in_turn(step: Awaitable["bytes | None"]) -> bytes | None:
+async def _all_of(sweep: Callable[[JobId, int, int], Awaitable[int | None]], job: JobId, limit: int) -> None:
+    last: int | None = -1
+    while last is not None:
+        last = await _in_turn(sweep(job, last, limit))
+
+
+async def _in_turn(step: Awaitable[T]) -> T:
     """Do a step, and then leave the database to others for as long."""
     began = time.monotonic()
     result = await step
