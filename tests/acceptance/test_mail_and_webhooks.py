@@ -235,6 +235,25 @@ def test_a_webhook_to_a_private_address_is_never_made_unless_the_network_is_allo
     assert hook.got == []
 
 
+def test_a_daemon_that_is_killed_while_it_sends_posts_again_and_holds_the_mail(world: World) -> None:
+    hook = Hook(behaviours.hang())
+    served = world.serve(hook)
+    mail = world.serve_mail(Mailbox([MailFault("dot", MailPlan(stop="hang"))]))
+    with stage(configured(mail)) as daemon:
+        notices = {"webhook": f"{served.url}/k", "mail": ["once@k.example"]}
+        job = daemon.submit({"kind": "noop", "teamspace": "k", "notices": notices}).job
+        until(lambda: hook.got and mail.messages)
+        daemon.kill()
+        daemon.start()
+        until(lambda: states(daemon, job) == [("mail", "unknown"), ("webhook", "sent")])
+        (held,) = daemon.ask(wire.Notices()).notices
+    assert (held.medium, held.target, held.tries) == ("mail", "once@k.example", 1)
+    assert held.detail == "the daemon ended while it was being sent"
+    assert len(mail.messages) == 1
+    assert len(hook.got) == 2
+    assert len({notice.notice for notice in hook.told}) == 1
+
+
 def test_a_daemon_that_is_killed_over_and_over_tells_of_every_end(world: World, mail: MailServed) -> None:
     hook = Hook()
     served = world.serve(hook)

@@ -246,3 +246,32 @@ def test_a_process_that_is_stopped_beats_no_more_and_its_job_resumes(folder: Pat
         assert "worker_lost" in [entry.event for entry in daemon.history(job)]
         assert not any(map(is_alive, workers))
         assert len(pids(book, "slow")) - before <= 20 + len(workers), "only what they had in hand is asked about again"
+
+
+def test_a_package_that_was_replaced_is_taken_at_a_reload_and_its_old_processes_end(tmp_path: Path) -> None:
+    source = """
+import os
+from leadline_protocol.modules import Module
+
+def run(lead, context):
+    return {"company": VERSION, "pid": str(os.getpid())}
+
+module = Module(run=run, version=VERSION, inputs=("email",), outputs={"company": "text", "pid": "text"})
+"""
+    python_package.install(tmp_path, "versioned", 'VERSION = "1"\n' + source, "module")
+    with stage(f"[files]\nmodule_folders = [{str(tmp_path)!r}]\n") as daemon:
+        daemon.table("acme", "people", people(3))
+        submission = wire.Enrich(
+            teamspace="acme", table="people", module="module", into={"company": "text", "pid": "text"}
+        )
+        assert daemon.ended(daemon.submit(submission).job).state == "completed"
+        before = daemon.rows("acme", "people")
+        (tmp_path / "versioned.py").write_text('VERSION = "2.0"\n' + source, encoding="utf-8")
+        daemon.ask(wire.Reload())
+        assert daemon.ended(daemon.submit(submission).job).state == "completed"
+        after = daemon.rows("acme", "people")
+        assert ({row["company"] for row in before}, {row["company"] for row in after}) == ({"1"}, {"2.0"})
+        deadline = time.monotonic() + 5
+        while any(is_alive(int(row["pid"])) for row in before):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
