@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from importlib.metadata import version
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -63,6 +64,7 @@ from leadline.core.forecast import why
 from leadline.core.model import SECOND
 from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit
 from leadline.features.tables.asking import AI_PROMPT, Endpoint
+from leadline.features.tables.credits import plain
 from leadline.features.tables.enrich import Endpoints, Enrich
 from leadline.features.tables.export import Export
 from leadline.features.tables.formula import Formula
@@ -374,6 +376,15 @@ class Daemon:
             )
             for job, each in receipts.items()
         }
+
+    async def spent(self, job: JobId) -> Sequence[wire.Spent]:
+        """What a job, or the steps of a chain, have cost."""
+        return [
+            wire.Spent(
+                provider=each.account, calls=each.calls, credits=plain(each.credits), perhaps=_some(each.perhaps)
+            )
+            for each in await self._leads.spent(job)
+        ]
 
     def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
         """Limits in force. Raises Refused."""
@@ -892,6 +903,10 @@ def _endpoint(name: str, provider: configuration.Provider) -> Endpoint:
         for teamspace, key in provider.own.items()
     }
     return Endpoint(AccountName(name), module, access(provider.secret), own)
+
+
+def _some(credits_: Decimal) -> Decimal | None:
+    return plain(credits_) if credits_ else None
 
 
 def _database_limit(config: Config) -> BucketLimit | None:

@@ -109,6 +109,7 @@ class JobReason(StrEnum):
     GUARD_MORE_THAN = "guard_more_than"
     WHEN = "when"
     INVALID_KEY = "invalid_key"
+    SPEND_CAP = "spend_cap"
     BAD_FILE = "bad_file"
     TABLE_DELETED = "table_deleted"
     ERROR = "error"
@@ -141,6 +142,7 @@ JOB_REASONS: Final[dict[JobReason, str]] = {
     JobReason.GUARD_MORE_THAN: "More leads matched than the step's guard allows.",
     JobReason.WHEN: "The step before it did not end as its `when` wants.",
     JobReason.INVALID_KEY: "The provider refused the credential.",
+    JobReason.SPEND_CAP: "Its spend cap was reached; leads that it had no credits for were skipped.",
     JobReason.BAD_FILE: "The file cannot be read as a table.",
     JobReason.TABLE_DELETED: "The table that it was submitted for was deleted.",
     JobReason.ERROR: "The job itself failed; the message says how.",
@@ -155,6 +157,8 @@ class LeadReason(StrEnum):
     DELETED = "deleted"
     NOT_FOUND = "not_found"
     NEVER_FITS = "never_fits"
+    SPEND_CAP = "spend_cap"
+    PAID_BEFORE = "paid_before"
     STALLED = "stalled"
     SERVER_ERROR = "server_error"
     REFUSED_BY_PROVIDER = "refused_by_provider"
@@ -182,6 +186,8 @@ LEAD_REASONS: Final[dict[LeadReason, str]] = {
     LeadReason.DELETED: "It was deleted before its turn.",
     LeadReason.NOT_FOUND: "The provider has nothing on it.",
     LeadReason.NEVER_FITS: "Its cost is above the provider's limit itself.",
+    LeadReason.SPEND_CAP: "What it may cost would have gone beyond the job's spend cap; it was not asked about.",
+    LeadReason.PAID_BEFORE: "An earlier run of the same job has got its result and paid for it.",
     LeadReason.STALLED: "It was in flight at two stall kills.",
     LeadReason.SERVER_ERROR: (
         "The provider answered with a server error three times, or a Python module raised or crashed as often."

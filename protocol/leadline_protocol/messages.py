@@ -20,6 +20,7 @@ submissions only.
 """
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar, assert_never, get_args
 from uuid import UUID
 
@@ -92,6 +93,9 @@ DelaySeconds = Annotated[float, Meta(ge=0, le=31_622_400)]
 
 DryRun = bool | Annotated[int, Meta(ge=1, le=100)]
 """Whether a submission is only tried; true shows ten leads."""
+
+SpendCap = Annotated[float, Meta(ge=0, le=1_000_000_000)]
+"""Credits: the decimal that is written, up to 15 digits of it."""
 
 
 class Dialect(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -235,6 +239,8 @@ class Enrich(Submission, tag="enrich", frozen=True, kw_only=True):
     """Judged when a lead's turn comes; a lead for which it is not true is skipped."""
     first: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
     """A test run: only the first so many leads of the list."""
+    spend_cap: SpendCap | None = None
+    """The credits that the job may spend; leads for which none are left are skipped."""
 
 
 class Export(Submission, tag="export", frozen=True, kw_only=True):
@@ -325,6 +331,7 @@ class EnrichStep(StepBase, tag="enrich", frozen=True, kw_only=True):
     more_than: MoreThan | None = None
     run_if: Expression | None = None
     first: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
+    spend_cap: SpendCap | None = None
 
 
 class ExportStep(StepBase, tag="export", frozen=True, kw_only=True):
@@ -611,6 +618,18 @@ class RefusedRow(Struct, frozen=True, gc=False, kw_only=True):
     """
 
 
+class Spent(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What a job's leads have cost at one provider account. Credits are exact decimals, written as strings."""
+
+    provider: str
+    """`snov` for the shared key, `snov@acme` for the own key of acme."""
+    calls: int
+    """Answers that cost something."""
+    credits: Decimal
+    perhaps: Decimal | None = None
+    """What calls may have cost besides of which nobody learnt how they ended."""
+
+
 class JobReply(Reply, frozen=True, kw_only=True):
     """One job."""
 
@@ -623,6 +642,8 @@ class JobReply(Reply, frozen=True, kw_only=True):
     """Of the file whose rows those are; with the first page only."""
     steps: list[JobView] = field(default_factory=list)
     """Of a chain: its steps in order, each with its list; only in the answer to `job`."""
+    spent: list[Spent] = field(default_factory=list)
+    """By provider account; of a chain: by all its steps."""
     ref: Ref = None
 
 

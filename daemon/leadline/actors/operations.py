@@ -104,6 +104,10 @@ class Surroundings(Protocol):
         """How the lists of jobs came about; those that have none yet are absent."""
         ...
 
+    async def spent(self, job: JobId) -> Sequence[wire.Spent]:
+        """What a job, or the steps of a chain, have cost."""
+        ...
+
     def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
         """Limits in force. Raises Refused."""
         ...
@@ -419,7 +423,8 @@ class Operations:
         if not peer.operator and stored.uid != peer.uid:
             raise Refused(ErrorCode.NOT_FOUND, f"there is no job {operation.job}", at="job")
         (view,) = await self._with_lists([await self._view(stored)])
-        return wire.JobReply(line=line, view=view, ref=operation.ref)
+        spent = await self._around.spent(stored.id)
+        return wire.JobReply(line=line, view=view, spent=list(spent), ref=operation.ref)
 
     async def _job(self, operation: wire.Job, _: Peer, line: int) -> wire.Reply:
         stored = await self._stored(operation.job)
@@ -441,6 +446,7 @@ class Operations:
             refused=list(refused),
             headers=list(headers),
             steps=steps,
+            spent=list(await self._around.spent(stored.id)),
             ref=operation.ref,
         )
 

@@ -19,7 +19,7 @@ from leadline.core.heartbeats import BEAT_SECONDS, LATE_SECONDS
 from leadline.core.model import SECOND
 from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient, Request, Response
-from leadline.ports.work import AccountClosed, NoPermit, Stopped
+from leadline.ports.work import AccountClosed, NoPermit, Parked, Stopped
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant
 
@@ -90,8 +90,10 @@ class ProviderActor:
                 future.set_exception(Stopped("told to stop"))
             case JobReason.LIMIT:
                 future.set_exception(NoPermit(f"the call costs more than {self.account} ever allows"))
-            case _:
+            case JobReason.INVALID_KEY:
                 future.set_exception(AccountClosed(f"the provider account {self.account} cannot be used"))
+            case _:
+                future.set_exception(Parked(reason))
 
     async def send(self, permit: "Permit", request: Request) -> Response:
         """Make the one request that a permit stands for."""

@@ -10,6 +10,7 @@ import asyncio
 import math
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Final, Never, Protocol
 
 import anyio
@@ -23,6 +24,7 @@ from leadline.actors.job_reader import JobReader
 from leadline.actors.provider import Permit
 from leadline.core.effects import StartAttempt, StopAttempt
 from leadline.core.events import (
+    NOTHING,
     AttemptFinished,
     AttemptStopped,
     Beat,
@@ -178,11 +180,21 @@ class RunningAttempt:
         await self._sleep(math.inf)
         raise Stopped("held for approval")
 
-    async def permit(self, account: AccountName, lead: LeadId, cost: Cost, *, interactive: bool = False) -> Permit:
-        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed."""
+    async def permit(
+        self,
+        account: AccountName,
+        lead: LeadId,
+        cost: Cost,
+        *,
+        interactive: bool = False,
+        credits_max: Decimal = NOTHING,
+        patient: bool = True,
+    ) -> Permit:
+        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed, Parked."""
         if self._stopping:
             raise Stopped("told to stop")
-        ask = CallAsked(self._dispatcher.new_call(), self._job.id, self._number, account, lead, cost, interactive)
+        call = self._dispatcher.new_call()
+        ask = CallAsked(call, self._job.id, self._number, account, lead, cost, interactive, credits_max, patient)
         permit = await self._permits(ask, lambda: self._stopping)
         self._out = [call for call in self._out if not call.permit.ended]
         self._out.append(_Out(permit, lead, self.now(), asyncio.current_task()))

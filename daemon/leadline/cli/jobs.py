@@ -1,8 +1,9 @@
 """Looking at jobs: `jobs`, `job` and `why`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
@@ -40,6 +41,7 @@ from leadline_protocol.messages import (
     Jobs,
     JobView,
     ListView,
+    Spent,
     State,
     Why,
     WhyReply,
@@ -161,7 +163,7 @@ def job(
         terminal.json_line(_as_one_object(reply))
         return
     now = terminal.now()
-    _show_job(reply.view, now)
+    _show_job(reply.view, reply.spent, now)
     if reply.steps:
         terminal.say()
         _show_steps(reply.steps, now)
@@ -181,10 +183,12 @@ def _as_one_object(reply: JobReply) -> dict[str, Any]:
         job["steps"] = msgspec.to_builtins(reply.steps, builtin_types=(datetime,))
     if reply.submission is not None:
         job["submission"] = reply.submission
+    if reply.spent:
+        job["spent"] = reply.spent
     return job
 
 
-def _show_job(view: JobView, now: datetime) -> None:
+def _show_job(view: JobView, spent: Sequence[Spent], now: datetime) -> None:
     state = terminal.state(view.shown) + (f", {terminal.paint('STALLED', 'red')}" if view.stalled else "")
     tries = f", attempt {view.attempt}" if view.attempt > 1 else ""
     terminal.say(f"{terminal.paint(f'Job {view.job}', 'bold')}: {title(view)}, {state}{tries}")
@@ -195,6 +199,8 @@ def _show_job(view: JobView, now: datetime) -> None:
         done = percent(settled(view.counts), view.counts.total)
         rate = f", {number(view.leads_per_second)} leads/s" if view.leads_per_second else ""
         terminal.say(f"  {outcome(view.counts)} ({done}{rate})")
+    if spent:
+        terminal.say(f"  {_cost(spent)}")
     if view.activity:
         terminal.say(f"  {shown(view.activity)}")
     for wait in view.waits:
@@ -242,6 +248,16 @@ def _show_steps(steps: list[JobView], now: datetime) -> None:
         ],
         right=("STEP", "JOB"),
     )
+
+
+def _cost(spent: Sequence[Spent]) -> str:
+    """What it has cost, in a sentence."""
+    total = sum((each.credits for each in spent), Decimal(0))
+    parts = [f"{shown(each.provider)} {each.credits:f}" for each in spent if each.credits]
+    whose = f": {', '.join(parts)}" if len(parts) > 1 else f" at {shown(spent[0].provider)}" if parts else ""
+    perhaps = sum((each.perhaps or Decimal(0) for each in spent), Decimal(0))
+    besides = f"; perhaps {perhaps:f} more, for calls of which nobody learnt how they ended" if perhaps else ""
+    return f"It has cost {total:f} {'credit' if total == 1 else 'credits'}{whose}{besides}."
 
 
 def _times(view: JobView, now: datetime) -> str:

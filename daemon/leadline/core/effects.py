@@ -4,9 +4,11 @@
 given, attempts started and stopped, calls sent.
 """
 
+from decimal import Decimal
+
 from msgspec import Struct, field
 
-from leadline.core.events import NewJob
+from leadline.core.events import NOTHING, NewJob
 from leadline.core.model import Counts, Family, JobState, Stopping
 from leadline_protocol.errors import JobReason, Refused
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TeamspaceId
@@ -78,6 +80,8 @@ class CallRow(Struct, frozen=True, gc=False):
     cost: bytes
     """JSON: unit to amount."""
     sent: Instant
+    credits: Decimal = NOTHING
+    """What it may come to at most."""
 
 
 class CallClosed(Struct, frozen=True, gc=False):

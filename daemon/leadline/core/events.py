@@ -4,6 +4,8 @@ An event carries facts and nothing else; what follows from them is decided in on
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
+from typing import Final
 
 from msgspec import Struct
 
@@ -11,6 +13,8 @@ from leadline.core.model import Counts, JobState, Limits, Rules, Wait
 from leadline.core.rate_limit import FLIGHT_SECONDS, Cost, Limit
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
+
+NOTHING: Final = Decimal(0)
 
 
 class KnownKey(Struct, frozen=True, gc=False):
@@ -143,6 +147,10 @@ class CallAsked(Struct, frozen=True, gc=False):
     lead: LeadId
     cost: Cost
     interactive: bool = False
+    credits: Decimal = NOTHING
+    """What it may come to at most: stored with it, for when nobody learns what it has come to."""
+    patient: bool = True
+    """Whether it waits for a parked account; otherwise it is refused then, for there are others to be asked."""
 
 
 class CallSent(Struct, frozen=True, gc=False):
@@ -172,6 +180,8 @@ class CallEnd(Struct, frozen=True, gc=False):
     """It brought what was asked for, and nothing that its end would be stored with (a poll's "not yet")."""
     lost: bool = False
     """It left, or part of it, and nobody knows what became of it."""
+    broken: bool = False
+    """It was answered and failed all the same, as nobody can read the answer: it may have to be paid for."""
     unsent: bool = False
     """Certain: no byte of it left."""
     cost: Cost | None = None

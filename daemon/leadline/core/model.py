@@ -9,6 +9,7 @@ Instants and durations are integers of microseconds throughout the core.
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import IntEnum, StrEnum
 from typing import Final
 
@@ -229,6 +230,10 @@ class Call(Struct, gc=False):
     job: JobId
     attempt: int
     lead: LeadId
+    credits: Decimal
+    """What it may come to at most."""
+    patient: bool = True
+    """Whether it waits for a parked account."""
     granted: bool = False
     """It has been charged."""
     out: bool = False

@@ -107,6 +107,8 @@ class Permits:
             refused.append(RefuseCall(event.call, event.account, None))
         elif account is None or account.standing.parked is JobReason.INVALID_KEY:
             refused.append(RefuseCall(event.call, event.account, JobReason.INVALID_KEY))
+        elif not event.patient and (parked := account.parked(decision.now.instant)) is not None:
+            refused.append(RefuseCall(event.call, event.account, parked))
         elif event.call not in self.calls:
             never = account.ask(
                 event.call,
@@ -119,7 +121,9 @@ class Permits:
             if isinstance(never, NeverFits):
                 refused.append(RefuseCall(event.call, event.account, JobReason.LIMIT))
                 return
-            self.calls[event.call] = Call(event.call, event.account, event.job, event.number, event.lead)
+            self.calls[event.call] = Call(
+                event.call, event.account, event.job, event.number, event.lead, event.credits, event.patient
+            )
             attempt.asking.add(event.call)
             self.touch(event.account)
 
@@ -148,7 +152,9 @@ class Permits:
         else:
             cost = msgspec.json.encode(account.cost_of(call.id))
             decision.effects.records.calls_sent.append(
-                CallRow(call.id, call.job, call.attempt, call.lead, call.account, cost, decision.now.instant)
+                CallRow(
+                    call.id, call.job, call.attempt, call.lead, call.account, cost, decision.now.instant, call.credits
+                )
             )
         decision.effects.sends.append(SendCall(call.id, call.account, call.job))
 
@@ -203,7 +209,7 @@ class Permits:
             self._describe(account, decision)
         if state and call.account not in self._unrecorded:
             cost = None if settled is None else msgspec.json.encode(settled)
-            cause, answered = ("lost", None) if end.lost else ("", event.at)
+            cause, answered = ("lost", None) if end.lost else ("broken" if end.broken else "", event.at)
             decision.effects.records.calls_closed.append(CallClosed(call.id, state, cause, answered, cost))
         self.touch(call.account)
         return call

@@ -377,6 +377,13 @@ class ProviderAccount:
         """Replaced, never changed in place: `is not` tells whether it must be stored again."""
         return self._standing
 
+    def parked(self, instant: Instant) -> JobReason | None:
+        """Why it is out of use now, beyond any hint's wait; None: it is not."""
+        standing = self._standing
+        if standing.parked_until is not None and instant >= standing.parked_until:
+            return None
+        return standing.parked
+
     @property
     def asking(self) -> int:
         """How many calls wait."""
@@ -437,8 +444,8 @@ class ProviderAccount:
         stops = []
         if self._paused:
             stops.append(Wait(JobReason.PAUSED))
-        if standing.parked is not None and (standing.parked_until is None or instant < standing.parked_until):
-            stops.append(Wait(standing.parked, standing.parked_until))
+        if (parked := self.parked(instant)) is not None:
+            stops.append(Wait(parked, standing.parked_until))
         if standing.throttled_until is not None:
             numbers = {"refusals": standing.refusals}
             if instant < standing.throttled_until:

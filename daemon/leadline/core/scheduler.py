@@ -335,9 +335,10 @@ class Scheduler(Admission, Lives):
         if attempt is not None:
             attempt.flying.discard(call.id)
             self._unsettled[call.job] = attempt
-        if event.end.parked is JobReason.INVALID_KEY:
+        if (parked := event.end.parked) is not None:
             for other in self.permits.of_account(call.account):
-                self._refuse(other, JobReason.INVALID_KEY)
+                if parked is JobReason.INVALID_KEY or not other.patient:
+                    self._refuse(other, parked)
 
     def _refuse(self, call: Call, reason: JobReason) -> None:
         attempt = self._attempt(call.job, call.attempt)

@@ -10,16 +10,17 @@ that does not come to an end, or is told to stop at once, is cancelled like any 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Never, Protocol
+from decimal import Decimal
+from typing import Any, Final, Never, Protocol
 
 from msgspec import Struct
 
-from leadline.core.events import CallEnd, Statement
+from leadline.core.events import NOTHING, CallEnd, Statement
 from leadline.core.model import Counts, Family, JobState
 from leadline.core.rate_limit import Cost
 from leadline.ports.provider_client import Request, Response
 from leadline.ports.store import StoredJob
-from leadline_protocol.errors import JobReason, LeadlineError
+from leadline_protocol.errors import JOB_REASONS, JobReason, LeadlineError
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 from leadline_protocol.messages import JobWarning, StepPreview, Submission
 
@@ -42,6 +43,14 @@ class JobFailed(LeadlineError):
     def __init__(self, reason: JobReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class Parked(LeadlineError):
+    """The provider account is out of use for now, and whoever asked did not want to wait for it."""
+
+    def __init__(self, reason: JobReason) -> None:
+        super().__init__(JOB_REASONS[reason])
+        self.reason: Final = reason
 
 
 class Prepared(Struct, frozen=True):
@@ -145,10 +154,21 @@ class Attempt(Protocol):
         """Let a person look before the job goes on: the slot is given back until it is resumed. Raises Stopped."""
         ...
 
-    async def permit(self, account: AccountName, lead: LeadId, cost: Cost, *, interactive: bool = False) -> Call:
-        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed.
+    async def permit(
+        self,
+        account: AccountName,
+        lead: LeadId,
+        cost: Cost,
+        *,
+        interactive: bool = False,
+        credits_max: Decimal = NOTHING,
+        patient: bool = True,
+    ) -> Call:
+        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed, Parked.
 
-        `interactive` marks a small job at an account that keeps a share for those.
+        `interactive` marks a small job at an account that keeps a share for those. `credits_max` is what the call may
+        come to: stored with it, for when nobody learns what it has come to. Only who is not `patient` is told that the
+        account is parked; the others wait.
         """
         ...
 

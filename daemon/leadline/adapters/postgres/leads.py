@@ -11,16 +11,19 @@ once. The ids of a whole list do not travel at all.
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from importlib.resources import files
 from typing import Any, Final
 
 import asyncpg
 import msgspec
+from msgspec.structs import replace
 
 from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.queries import parse
 from leadline.adapters.postgres.store import PostgresStore
-from leadline.core.model import Counts
+from leadline.core.model import SECOND, Counts
 from leadline.features.tables.columns import Cells, Column, encode_cells
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.ingest import OnDuplicate, ReadyLead
@@ -30,12 +33,17 @@ from leadline.features.tables.ports import (
     DECLARE_COLUMNS,
     MAKE_TABLE,
     AnsweredCall,
+    Answers,
     BulkOrder,
+    Charge,
     CutOff,
     JobList,
     ListReceipt,
     Order,
+    Passed,
+    PlacedOrder,
     Result,
+    Spending,
     Table,
     Work,
     columns_json,
@@ -171,11 +179,55 @@ class PostgresLeads:
 
     # -- what earlier attempts left ---------------------------------------------------------------------------------
 
-    async def orders(self, job: JobId) -> Mapping[LeadId, tuple[str, Instant]]:
-        """What a provider has taken on for leads of the job that have no result yet: its task, and since when."""
+    async def orders(self, job: JobId) -> Mapping[LeadId, PlacedOrder]:
+        """What a provider has taken on for leads of the job that have no result yet."""
         async with self._store.read() as connection:
             rows = await connection.fetch(QUERIES["orders"].sql, job)
-        return {LeadId(row["lead"]): (row["provider_task"], Instant(row["ordered"])) for row in rows}
+        return {
+            LeadId(row["lead"]): PlacedOrder(row["provider_task"], row["ordered"], AccountName(row["account"]))
+            for row in rows
+        }
+
+    async def answers(self, job: JobId, leads: Sequence[LeadId]) -> Sequence[Answers]:
+        """What accounts have said about these leads in the job, as far as the ledger tells."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["answers"].sql, job, leads)
+        return [
+            Answers(
+                LeadId(row["lead"]),
+                AccountName(row["account"]),
+                row["answer"],
+                None if row["reason"] is None else LeadReason(row["reason"]),
+            )
+            for row in rows
+        ]
+
+    async def gone(self, job: JobId) -> Decimal:
+        """The credits that a job has spent, or may have: by calls of which nobody knows how they ended."""
+        async with self._store.read() as connection:
+            return Decimal(await connection.fetchval(QUERIES["gone"].sql, job))
+
+    async def spent(self, job: JobId) -> Sequence[Spending]:
+        """What a job, or the steps of a chain, have cost, by account."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["spent"].sql, job)
+        return [_spending(row) for row in rows]
+
+    async def run_of(self, job: JobId) -> JobId:
+        """The first of a job and its reruns."""
+        async with self._store.read() as connection:
+            return JobId(await connection.fetchval(QUERIES["run_of"].sql, job))
+
+    async def paid_elsewhere(self, run: JobId, job: JobId, leads: Sequence[LeadId]) -> frozenset[LeadId]:
+        """Those of these leads for which other jobs of the same run have paid and got a result."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["paid_elsewhere"].sql, run, job, leads)
+        return frozenset(LeadId(row["lead"]) for row in rows)
+
+    async def skipped(self, job: JobId, reason: LeadReason) -> int:
+        """How many leads of the job were skipped for this reason."""
+        async with self._store.read() as connection:
+            return int(await connection.fetchval(QUERIES["skipped"].sql, job, reason))
 
     async def bulk_orders(self, job: JobId) -> Sequence[BulkOrder]:
         """The orders of the job that have not been delivered in full."""
@@ -192,7 +244,10 @@ class PostgresLeads:
         """The calls of earlier attempts whose end nobody knows."""
         async with self._store.read() as connection:
             rows = await connection.fetch(QUERIES["cut_off"].sql, job)
-        return [CutOff(LeadId(row["lead"]), row["cause"], CallId(row["id"]), row["open"]) for row in rows]
+        return [
+            CutOff(LeadId(row["lead"]), row["cause"], CallId(row["id"]), AccountName(row["account"]), row["open"])
+            for row in rows
+        ]
 
     async def checkpoint(self, job: JobId) -> Any:
         """What the last attempt stored with `Work.save`; None where there is nothing."""
@@ -372,16 +427,56 @@ class PostgresWork:
             leads = tuple(result.lead for result in results)
             await self._connection.execute(QUERIES["orders_are_done"].sql, self._job, leads)
 
-    async def note(self, orders: Sequence[Order]) -> None:
-        """Store that a provider has taken work on, and that the calls which ordered it are done."""
+    async def note(self, news: Sequence[Order | Passed]) -> None:
+        """Store what accounts have said about leads that have not ended by it, and that their calls are done."""
+        last = {each.lead: each for each in news}
+        orders = [each for each in last.values() if isinstance(each, Order)]
+        if orders:
+            await self._connection.execute(
+                QUERIES["keep_orders"].sql,
+                self._job,
+                [order.lead for order in orders],
+                [order.provider_task for order in orders],
+                [order.ordered for order in orders],
+                [order.account for order in orders],
+            )
+        over = [each.lead for each in last.values() if isinstance(each, Passed) and each.charge.answer == "none"]
+        if over:
+            await self._connection.execute(QUERIES["orders_are_done"].sql, self._job, over)
+        await self._calls_are_done([each.call for each in news if each.call is not None])
+
+    async def owe(self, run: JobId, teamspace: str, charges: Sequence[tuple[LeadId, Charge]]) -> None:
+        """Enter charges into the ledger, in this order, and into its sums."""
+        entries: dict[tuple[LeadId, AccountName], Charge] = {}
+        sums: dict[tuple[date, AccountName], list[Decimal]] = {}
+        for lead, charge in charges:
+            before = entries.get((lead, charge.account))
+            owed = charge.credits if before is None else before.credits + charge.credits
+            entries[lead, charge.account] = replace(charge, credits=owed)
+            if charge.credits:
+                month = datetime.fromtimestamp(charge.at / SECOND, UTC).date().replace(day=1)
+                sums.setdefault((month, charge.account), []).append(charge.credits)
         await self._connection.execute(
-            QUERIES["keep_orders"].sql,
+            QUERIES["keep_charges"].sql,
             self._job,
-            [order.lead for order in orders],
-            [order.provider_task for order in orders],
-            [order.ordered for order in orders],
+            run,
+            [lead for lead, _ in entries],
+            [account for _, account in entries],
+            [charge.at for charge in entries.values()],
+            [charge.credits for charge in entries.values()],
+            [charge.answer for charge in entries.values()],
+            [charge.reason or "" for charge in entries.values()],
         )
-        await self._calls_are_done([order.call for order in orders])
+        if sums:
+            await self._connection.execute(
+                QUERIES["keep_spending"].sql,
+                self._job,
+                teamspace,
+                [month for month, _ in sums],
+                [account for _, account in sums],
+                [len(amounts) for amounts in sums.values()],
+                [sum(amounts) for amounts in sums.values()],
+            )
 
     async def may_order(self, account: AccountName, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
         """Keep an order that is about to be sent, unless so many others of the account, since then, are kept."""
@@ -473,6 +568,10 @@ async def _table_by_id(connection: Connection, table: TableId) -> Table:
     row = await connection.fetchrow(QUERIES["table_by_id"].sql, table)
     assert row is not None, f"table {table} was there when its job was admitted"
     return table_of(row)
+
+
+def _spending(row: Any) -> Spending:
+    return Spending(row["teamspace"], row["account"], row["calls"], row["credits"], row["perhaps"])
 
 
 def table_of(row: Any) -> Table:

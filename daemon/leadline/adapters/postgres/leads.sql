@@ -120,7 +120,7 @@ LEFT JOIN lead_result ON lead_result.job = $3 AND lead_result.lead = wanted.lead
 WHERE lead_list.id = $4 AND CASE $5::text
     WHEN 'all' THEN true
     WHEN 'failed' THEN lead_result.state IN ('failed', 'unknown')
-    ELSE lead_result.state IS NULL OR lead_result.state IN ('failed', 'unknown')
+    ELSE lead_result.state IS NULL OR lead_result.state IN ('failed', 'unknown') OR lead_result.reason = 'spend_cap'
 END
 
 -- name: rerun_of_sets
@@ -140,7 +140,8 @@ SELECT kind.name FROM kind JOIN (
 ) AS found ON found.kind = kind.id
 
 -- name: orders
-SELECT lead, provider_task, ordered FROM lead_order WHERE job = $1
+SELECT lead, provider_task, ordered, account FROM lead_order WHERE job = $1
+    AND NOT EXISTS (SELECT FROM lead_result WHERE lead_result.job = $1 AND lead_result.lead = lead_order.lead)
 
 -- name: bulk_orders
 SELECT number, leads, provider_task, ordered FROM bulk_order WHERE job = $1 ORDER BY number
@@ -148,12 +149,13 @@ SELECT number, leads, provider_task, ordered FROM bulk_order WHERE job = $1 ORDE
 -- name: cut_off
 -- The calls of a job whose end nobody knows, oldest first; open are those after the last that was answered.
 WITH own AS (
-    SELECT id, lead, cause, state FROM call WHERE job = $1
+    SELECT id, lead, account, cause, state FROM call WHERE job = $1
 ), answered AS (
-    SELECT lead, max(id) AS last FROM own WHERE state NOT IN ('sent', 'unsent', 'unknown') GROUP BY lead
+    SELECT lead, account, max(id) AS last FROM own WHERE state NOT IN ('sent', 'unsent', 'unknown')
+    GROUP BY lead, account
 )
-SELECT own.id, own.lead, own.cause, coalesce(own.id > answered.last, true) AS open
-FROM own LEFT JOIN answered USING (lead)
+SELECT own.id, own.lead, own.account, own.cause, coalesce(own.id > answered.last, true) AS open
+FROM own LEFT JOIN answered USING (lead, account)
 WHERE own.state = 'unknown' ORDER BY own.id
 
 -- name: checkpoint
@@ -210,7 +212,7 @@ FROM given WHERE lead.table_id = $3 AND lead.id = given.lead AND given.data <> '
 
 -- name: calls_are_done
 -- Calls that brought what is stored with this: when that was, and what they have come to where it is not as charged.
-UPDATE call SET state = 'done', began = ended.began, cost = coalesce(ended.cost, call.cost)
+UPDATE call SET state = 'done', began = ended.began, cost = coalesce(ended.cost, call.cost), credits = 0
 FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS ended (id, began, cost)
 WHERE call.id = ended.id
 
@@ -218,10 +220,70 @@ WHERE call.id = ended.id
 DELETE FROM lead_order WHERE job = $1 AND lead = ANY ($2::bigint[])
 
 -- name: keep_orders
-INSERT INTO lead_order (job, lead, provider_task, ordered)
-SELECT $1, lead, provider_task, ordered
-FROM unnest($2::bigint[], $3::text[], $4::bigint[]) AS given (lead, provider_task, ordered)
-ON CONFLICT (job, lead) DO UPDATE SET provider_task = excluded.provider_task, ordered = excluded.ordered
+INSERT INTO lead_order (job, lead, provider_task, ordered, account)
+SELECT $1, lead, provider_task, ordered, account
+FROM unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[]) AS given (lead, provider_task, ordered, account)
+ON CONFLICT (job, lead) DO UPDATE
+SET provider_task = excluded.provider_task, ordered = excluded.ordered, account = excluded.account
+
+-- name: keep_charges
+-- Entries of the ledger; those of one account about one lead add up, and the last says how far it is.
+INSERT INTO charge (job, lead, run, at, credits, account, answer, reason)
+SELECT $1, lead, $2, at, credits, account, answer, nullif(reason, '')
+FROM unnest($3::bigint[], $4::text[], $5::bigint[], $6::numeric[], $7::text[], $8::text[])
+    AS given (lead, account, at, credits, answer, reason)
+ON CONFLICT (job, lead, account) DO UPDATE
+SET at = excluded.at, credits = charge.credits + excluded.credits, answer = excluded.answer, reason = excluded.reason
+
+-- name: keep_spending
+INSERT INTO spending (job, teamspace, month, account, calls, credits)
+SELECT $1, $2, month, account, calls, credits
+FROM unnest($3::date[], $4::text[], $5::bigint[], $6::numeric[]) AS given (month, account, calls, credits)
+ON CONFLICT (job, account, month) DO UPDATE
+SET calls = spending.calls + excluded.calls, credits = spending.credits + excluded.credits
+
+-- name: answers
+SELECT lead, account, answer, reason FROM charge WHERE job = $1 AND lead = ANY ($2::bigint[])
+
+-- name: gone
+SELECT (SELECT coalesce(sum(credits), 0) FROM spending WHERE job = $1)
+    + (SELECT coalesce(sum(credits), 0) FROM call WHERE job = $1 AND credits > 0 AND state <> 'sent')
+
+-- name: spent
+-- What a job has cost by account, or the steps of a chain: for certain, and perhaps.
+WITH own AS (
+    SELECT $1::bigint AS job
+    UNION ALL SELECT id FROM job WHERE chain = $1
+    UNION ALL SELECT id FROM job_ended WHERE chain = $1
+)
+SELECT '' AS teamspace, account, sum(calls)::bigint AS calls, sum(credits) AS credits, sum(perhaps) AS perhaps
+FROM (
+    SELECT account, calls, credits, 0 AS perhaps FROM own JOIN spending USING (job)
+    UNION ALL
+    SELECT account, 0, 0, credits FROM own JOIN call USING (job) WHERE credits > 0 AND state <> 'sent'
+) AS entry
+GROUP BY account ORDER BY account
+
+-- name: run_of
+-- Back from rerun to rerun, as far as they are kept.
+WITH RECURSIVE run AS (
+    SELECT $1::bigint AS id
+    UNION ALL
+    SELECT before.rerun_of FROM run CROSS JOIN LATERAL (
+        SELECT rerun_of FROM job WHERE job.id = run.id UNION ALL
+        SELECT rerun_of FROM job_ended WHERE job_ended.id = run.id
+    ) AS before WHERE before.rerun_of IS NOT NULL
+)
+SELECT min(id) FROM run
+
+-- name: paid_elsewhere
+SELECT lead FROM charge WHERE job = $1 AND job <> $2 AND lead = ANY ($3::bigint[]) AND answer = 'result' AND credits > 0
+UNION
+SELECT lead FROM charge
+WHERE run = $1 AND run <> job AND job <> $2 AND lead = ANY ($3::bigint[]) AND answer = 'result' AND credits > 0
+
+-- name: skipped
+SELECT count(*) FROM lead_result WHERE job = $1 AND state = 'skipped' AND reason = $2
 
 -- name: lock_orders_of
 -- Whoever is about to order something of an account, one after the other; the first number keeps others' locks apart.

@@ -236,12 +236,14 @@ VALUES ($1, $2, $3, $4)
 
 -- name: send_calls
 -- Calls that may go out once this has committed.
-INSERT INTO call (id, job, lead, sent, attempt, account, cost)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO call (id, job, lead, sent, attempt, account, cost, credits)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: close_calls
+-- Where nobody knows what a call has come to, what it may have come to stays with it.
 UPDATE call SET state = closed.state, cause = closed.cause, began = coalesce(closed.began, call.began),
-    cost = coalesce(closed.cost, call.cost)
+    cost = coalesce(closed.cost, call.cost),
+    credits = CASE WHEN closed.state = 'unknown' OR closed.cause = 'broken' THEN call.credits ELSE 0 END
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bytea[]) AS closed (id, state, cause, began, cost)
 WHERE call.id = closed.id
 

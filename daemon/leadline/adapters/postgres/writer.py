@@ -200,7 +200,7 @@ class Writer:
     async def _keep_calls(self, records: Records) -> None:
         if records.calls_sent:
             sent = [
-                (call.id, call.job, call.lead, call.sent, call.attempt, call.account, call.cost)
+                (call.id, call.job, call.lead, call.sent, call.attempt, call.account, call.cost, call.credits)
                 for call in records.calls_sent
             ]
             await self._insert("send_calls", sent)

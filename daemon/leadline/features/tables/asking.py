@@ -6,18 +6,27 @@ Everything here is a plain function of its arguments.
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Final, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from leadline.core.events import CallEnd
+from leadline.core.events import NOTHING, CallEnd
 from leadline.core.model import SECOND, Now
 from leadline.core.rate_limit import Cost
 from leadline.features.tables import responses
 from leadline.features.tables.columns import BadValueError, Cells, Column
+from leadline.features.tables.credits import charge_of, price_of
 from leadline.features.tables.lead_course import Ask, Course, Turn
-from leadline.features.tables.prompts import Message, conversation, estimated_tokens, read_answer, repair
+from leadline.features.tables.prompts import (
+    Message,
+    conversation,
+    estimated_tokens,
+    read_answer,
+    repair,
+    tokens_at_most,
+)
 from leadline.features.tables.provider_modules import ProviderModule
 from leadline.features.tables.requests import (
     Access,
@@ -63,6 +72,10 @@ def course_at(module: ProviderModule, task: str | None = None, waited_microsecon
     )
 
 
+ABOUT_THE_LEAD: Final = (responses.Done, responses.Started, responses.NotFound, responses.Failed)
+"""The verdicts by which a provider has answered about a lead: what is due by request is due then."""
+
+
 class Heard(Struct, frozen=True):
     """What an answer comes to."""
 
@@ -71,6 +84,8 @@ class Heard(Struct, frozen=True):
     """None: the account's key was refused, and with that the job ends."""
     good: bool = False
     """Whether the call counts as done: its row is closed with the result it led to."""
+    charge: Decimal = NOTHING
+    """What the provider is owed for it."""
 
 
 class Asker(Protocol):
@@ -84,6 +99,10 @@ class Asker(Protocol):
 
     def cost(self, ask: Ask) -> Cost:
         """What that request takes of the account's limits."""
+        ...
+
+    def price(self, ask: Ask) -> Decimal:
+        """What the provider may be owed at most, from that request on to the end of its work on the lead."""
         ...
 
     def hear(self, ask: Ask, response: Response, course: Course, now: Now, jitter: float) -> Heard:
@@ -101,8 +120,12 @@ class ModuleAsker:
         into: tuple[Column, ...],
         outputs: Mapping[str, str],
         course: Course,
+        *,
+        answered: bool = False,
     ) -> None:
+        """`answered`: the provider has answered about the lead before."""
         self.endpoint = endpoint
+        self._answered = answered
         self._values = values
         self._into = into
         self._outputs = dict(outputs)
@@ -124,24 +147,43 @@ class ModuleAsker:
             return module.poll.cost
         return module.cost
 
+    def price(self, ask: Ask) -> Decimal:  # noqa: ARG002  the same for an order and its polls
+        """What the provider may be owed at most, from that request on to the end of its work on the lead."""
+        return price_of(self.endpoint.module, first=not self._answered)
+
     def hear(self, ask: Ask, response: Response, course: Course, now: Now, jitter: float) -> Heard:
         """What an answer comes to."""
+        module = self.endpoint.module
         phase: responses.Phase = "poll" if ask.what == "poll" else "start"
-        verdict = responses.read_response(self.endpoint.module, response, phase, now.wall)
-        if isinstance(verdict, responses.Done):
-            try:
-                cells = responses.read_values(verdict.values, self._into, self._outputs)
-            except BadValueError as fault:
-                return Heard(CallEnd(), course.failed(LeadReason.BAD_OUTPUT, str(fault)), good=True)
-            return Heard(CallEnd(), course.done(cells), good=True)
-        return heard(verdict, course, now.instant, jitter)
+        verdict = responses.read_response(module, response, phase, now.wall)
+        first, self._answered = not self._answered, self._answered or isinstance(verdict, ABOUT_THE_LEAD)
+        if not isinstance(verdict, ABOUT_THE_LEAD):
+            return heard(verdict, course, now.instant, jitter)
+        charge = charge_of(module, found=isinstance(verdict, responses.Done), first=first)
+        if not isinstance(verdict, responses.Done):
+            return replace(heard(verdict, course, now.instant, jitter), charge=charge)
+        try:
+            cells = responses.read_values(verdict.values, self._into, self._outputs)
+        except BadValueError as fault:
+            return Heard(CallEnd(), course.failed(LeadReason.BAD_OUTPUT, str(fault)), good=True, charge=charge)
+        return Heard(CallEnd(), course.done(cells), good=True, charge=charge)
 
 
 class PromptAsker:
     """Asks a model by a prompt."""
 
-    def __init__(self, endpoint: Endpoint, prompt: Template, cells: Cells, into: tuple[Column, ...]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        prompt: Template,
+        cells: Cells,
+        into: tuple[Column, ...],
+        *,
+        answered: bool = False,
+    ) -> None:
+        """`answered`: the model has answered about the lead before."""
         self.endpoint = endpoint
+        self._answered = answered
         self._into = into
         self._messages: tuple[Message, ...] = conversation(fill_text(prompt, cells), into)
         chat = endpoint.module.chat
@@ -159,21 +201,33 @@ class PromptAsker:
         cost = replace(self.endpoint.module.cost, token=tokens)
         return replace(cost, lead=0) if ask.what == "repair" else cost
 
+    def price(self, ask: Ask) -> Decimal:  # noqa: ARG002  the messages know the turn
+        """What the provider may be owed at most for that request: each has a price of its own."""
+        tokens = tokens_at_most(self._messages, self._answer_tokens_max)
+        return price_of(self.endpoint.module, tokens, first=not self._answered)
+
     def hear(self, ask: Ask, response: Response, course: Course, now: Now, jitter: float) -> Heard:
         """What an answer comes to."""
-        verdict = responses.read_response(self.endpoint.module, response, "start", now.wall)
+        module = self.endpoint.module
+        verdict = responses.read_response(module, response, "start", now.wall)
+        first, self._answered = not self._answered, self._answered or isinstance(verdict, ABOUT_THE_LEAD)
+        if isinstance(verdict, responses.Failed):
+            charge = charge_of(module, verdict.used, found=False, first=first)
+            return replace(heard(verdict, course, now.instant, jitter), charge=charge)
         if not isinstance(verdict, responses.Done):
             return heard(verdict, course, now.instant, jitter)
         end = CallEnd()
         if verdict.tokens is not None:
             end = CallEnd(cost=replace(self.cost(ask), token=verdict.tokens))
+        used = verdict.used or tokens_at_most(self._messages, self._answer_tokens_max)
         answer = str(verdict.values["content"])
         try:
-            return Heard(end, course.done(read_answer(answer, self._into)), good=True)
+            turn = course.done(read_answer(answer, self._into))
         except BadValueError as fault:
             turn = course.unusable(str(fault))
             self._messages = repair(self._messages, answer, str(fault), self._into)
-            return Heard(end, turn, good=True)
+            return Heard(end, turn, good=True, charge=charge_of(module, used, found=False, first=first))
+        return Heard(end, turn, good=True, charge=charge_of(module, used, found=True, first=first))
 
 
 def heard(verdict: responses.Verdict, course: Course, instant: Instant, jitter: float) -> Heard:

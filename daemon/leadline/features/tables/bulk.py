@@ -17,22 +17,24 @@ A lead that the results do not name has failed: somebody should see it. One that
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 from anyio.abc import TaskGroup
 from msgspec import Struct
 from msgspec.structs import replace
 
-from leadline.core.events import CallEnd
+from leadline.core.events import NOTHING, CallEnd
 from leadline.core.model import SECOND, Now
 from leadline.core.rate_limit import Cost
 from leadline.features.tables import responses
 from leadline.features.tables.asking import Endpoint, Heard, course_at, heard
 from leadline.features.tables.columns import BadValueError, Cells, JsonValue, cell_text
+from leadline.features.tables.credits import Budget, Purse, charge_of, price_of
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
-from leadline.features.tables.ports import AnsweredCall, BulkOrder, CutOff, LeadStore, Result, Table
+from leadline.features.tables.ports import AnsweredCall, BulkOrder, Charge, CutOff, LeadStore, Result, Table
 from leadline.features.tables.provider_modules import RECORD, Bulk, ProviderModule, selected
 from leadline.features.tables.requests import Access, order_request, poll_request, read_request, with_settings
 from leadline.features.tables.results import Brought, Delivered, ResultWriter
@@ -148,6 +150,10 @@ class OrderAsker:
         first = "" if paging is None or paging.count is None else str(paging.first)
         return read_request(module, access, task=task, page=first if ask.page is None else ask.page, call_id=call_id)
 
+    def price(self, ask: Ask) -> Decimal:  # noqa: ARG002  the same until its results are here
+        """What the provider may be owed for it at most."""
+        return price_of(self.endpoint.module) * len(self._leads)
+
     def hear(self, ask: Ask, response: Response, course: Course, now: Now, jitter: float) -> Heard:
         """What an answer comes to that holds no results."""
         return heard(self.verdict(ask, response, now.wall), course, now.instant, jitter)
@@ -177,9 +183,15 @@ class _Order:
     """An order on its way."""
 
     def __init__(
-        self, kept: BulkOrder, endpoint: Endpoint, course: Course, leads: Sequence[tuple[LeadId, Cells]]
+        self,
+        kept: BulkOrder,
+        endpoint: Endpoint,
+        course: Course,
+        leads: Sequence[tuple[LeadId, Cells]],
+        purse: Purse,
     ) -> None:
         self.kept = kept
+        self.purse: Final = purse
         self.course: Final = course
         self.leads: Final = leads
         self.asker: Final = OrderAsker(endpoint, leads, course)
@@ -209,10 +221,13 @@ class BulkOrders:
         writer: ResultWriter,
         access: Callable[[], Access],
         tokens: Tokens,
-        permit: Callable[[LeadId, Cost], Awaitable[Call]],
+        permit: Callable[[LeadId, Decimal, Cost], Awaitable[Call]],
         closed: Callable[[], bool],
+        budget: Budget,
     ) -> None:
-        """`permit` waits for leave to make a request; `closed` says whether the account can be used no more."""
+        """`permit` waits for leave to make a request that may come to so many credits; `closed` says whether the
+        account can be used no more.
+        """
         self._leads = leads
         self._attempt = attempt
         self._table = table
@@ -225,6 +240,8 @@ class BulkOrders:
         self._tokens = tokens
         self._permit = permit
         self._closed = closed
+        self._budget = budget
+        self._price = price_of(endpoint.module)
         self._places = anyio.Semaphore(ORDERS_AT_ONCE)
         self._size = self._bulk.records_max
         self._number = 0
@@ -279,11 +296,29 @@ class BulkOrders:
 
     async def _order(self, leads: Sequence[tuple[LeadId, Cells]]) -> None:
         """Order a batch of leads that are in no order yet."""
+        purse = Purse(self._budget)
+        leads = await self._affordable(leads, purse)
+        if not leads:
+            return
         self._number += 1
         kept = BulkOrder(self._number, tuple(lead for lead, _ in leads), None, self._attempt.now())
         await self._keep(kept)
         course = course_at(self._module)
-        await self._carry_out(_Order(kept, self._endpoint, course, leads), course.begin([]))
+        await self._carry_out(_Order(kept, self._endpoint, course, leads, purse), course.begin([]))
+
+    async def _affordable(self, leads: Sequence[tuple[LeadId, Cells]], purse: Purse) -> Sequence[tuple[LeadId, Cells]]:
+        """As many of the leads as there are credits for, which are set aside; the others are skipped.
+
+        Raises Stopped.
+        """
+        wanted = len(leads)
+        while wanted and not await purse.fill(self._price * wanted):
+            if self._attempt.stopping:
+                raise Stopped("told to stop")
+            wanted = min(wanted - 1, int(self._budget.room() // self._price))
+        for lead, _ in leads[wanted:]:
+            await self._writer.put(Brought(Result(lead, "skipped", LeadReason.SPEND_CAP), None, _GOOD))
+        return leads[:wanted]
 
     async def _resume(self, kept: BulkOrder, cut_off: Sequence[CutOff]) -> None:
         """Go on with an order that an earlier attempt has kept."""
@@ -297,17 +332,20 @@ class BulkOrders:
                     await self._writer.put(Brought(Result(lead, "skipped", LeadReason.DELETED), None, _GOOD))
             kept = replace(kept, leads=tuple(lead for lead in kept.leads if lead in found))
         leads = [(lead, self._reading.values(found.get(lead, {}))) for lead in kept.leads]
+        purse = Purse(self._budget, self._price * len(leads))
         course = course_at(self._module, kept.task, waited)
         open_id = next((str(cut.call) for cut in cut_off if cut.open), None)
         await self._carry_out(
-            _Order(kept, self._endpoint, course, leads), course.begin([cut.cause for cut in cut_off], open_id)
+            _Order(kept, self._endpoint, course, leads, purse), course.begin([cut.cause for cut in cut_off], open_id)
         )
 
     async def _carry_out(self, order: _Order, turn: Turn) -> None:
         """Follow an order to its end, or order in two halves what is too large. Raises Stopped, AccountClosed."""
         try:
             await self._follow(order, turn)
+            order.purse.empty()
         except _TooLargeError:
+            order.purse.empty()
             half = len(order.leads) // 2
             self._size = max(1, min(self._size, half))
             async with self._leads.work(self._attempt.job.id, self._attempt.number) as work:
@@ -338,7 +376,10 @@ class BulkOrders:
         if wanted:
             end = await self._until_settled(order, turn)
             for lead in order.delivery.missing:
-                await self._writer.put(Brought(Result(lead, end.state, end.reason, end.detail), None, _GOOD))
+                result = Result(lead, end.state, end.reason, end.detail)
+                if order.course.task is not None:  # it was ordered, and with that it is due where requests are
+                    result = self._owed(order, result)
+                await self._writer.put(Brought(result, None, _GOOD))
         await self._writer.put(Brought(Delivered(order.kept.number), None, _GOOD))
 
     async def _until_settled(self, order: _Order, turn: Turn) -> Settle:
@@ -359,9 +400,18 @@ class BulkOrders:
         """Make one call, and say what follows. Raises Stopped, AccountClosed."""
         course = order.course
         jitter = random.random()  # noqa: S311  spreads retries; nobody gains by guessing it
+        perhaps = order.asker.price(ask) if ask.what == "start" else NOTHING
+        if not await order.purse.fill(perhaps):  # an order before it was lost, and is perhaps owed
+            if self._attempt.stopping:
+                raise Stopped("told to stop")
+            return Settle("skipped", LeadReason.SPEND_CAP)
         try:
             call = await self._tokens.permit(
-                self._endpoint, self._access(), self._attempt, order.asker.cost(ask), partial(self._permit, order.first)
+                self._endpoint,
+                self._access(),
+                self._attempt,
+                order.asker.cost(ask),
+                partial(self._permit, order.first, perhaps),
             )
         except NoToken as error:
             return course.broke(error.reason, error.detail, jitter)
@@ -387,10 +437,12 @@ class BulkOrders:
             call.end(CallEnd(unsent=True))
             return course.broke(LeadReason.UNREACHABLE, str(error), jitter)
         except Ambiguous as error:
+            order.purse.pay(perhaps)
             call.end(CallEnd(lost=True))
             return course.lost(str(error), jitter)
         except BrokenResponse as error:
-            call.end(CallEnd(failed=True))
+            order.purse.pay(perhaps)
+            call.end(CallEnd(failed=True, broken=True))
             return course.broke(LeadReason.BAD_RESPONSE, str(error), jitter)
         return await self._answered(order, ask, call, access, response, jitter)
 
@@ -427,7 +479,7 @@ class BulkOrders:
     async def _take(self, order: _Order, page: responses.Listed, call: Call, answered: AnsweredCall) -> Turn:
         """Settle the leads that a page names; the call counts as ended with the last of them."""
         results = [
-            self._result(lead, responses.item_verdict(self._module, item))
+            self._owed(order, self._result(lead, responses.item_verdict(self._module, item)))
             for lead, item in order.delivery.take(self._bulk, page.items)
         ]
         for result in results[:-1]:
@@ -438,6 +490,17 @@ class BulkOrders:
             call.end(CallEnd(done=True))
         order.pages_read += 1
         return MISSING if page.next_page is None else order.course.ready(page.next_page)
+
+    def _owed(self, order: _Order, result: Result) -> Result:
+        """A result with what it costs."""
+        found = result.state == "done" or result.reason is LeadReason.BAD_OUTPUT
+        owed = charge_of(self._module, found=found)
+        if not owed:
+            return result
+        order.purse.pay(owed)
+        answer: Literal["none", "result"] = "result" if result.state == "done" else "none"
+        account, wall = self._endpoint.account, self._attempt.wall()
+        return replace(result, charge=Charge(account, owed, wall, answer, result.reason))
 
     def _result(self, lead: LeadId, verdict: responses.Done | responses.NotFound | responses.Failed) -> Result:
         match verdict:

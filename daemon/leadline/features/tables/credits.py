@@ -13,14 +13,13 @@ for such a float is what was written, so no digit is lost on the way.
 """
 
 from decimal import Decimal
-from typing import Final
+from typing import Annotated, Final
 
 import anyio
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from leadline.core.events import NOTHING
 from leadline.features.tables.provider_modules import ProviderModule
-
-NOTHING: Final = Decimal(0)
 
 _THOUSAND: Final = 1_000
 
@@ -28,13 +27,18 @@ _THOUSAND: Final = 1_000
 class Tokens(Struct, frozen=True):
     """What a model has read and written."""
 
-    input: int
-    output: int
+    input: Annotated[int, Meta(ge=0)]
+    output: Annotated[int, Meta(ge=0)]
 
 
 def exact(number: float) -> Decimal:
     """The decimal that was written where this float was read."""
-    return Decimal(str(number)).normalize() + 0
+    return plain(Decimal(str(number)))
+
+
+def plain(amount: Decimal) -> Decimal:
+    """The same amount without zeros at its end, and without an exponent."""
+    return amount.normalize() + 0
 
 
 def token_price(module: ProviderModule, tokens: Tokens) -> Decimal:
@@ -76,6 +80,11 @@ class Budget:
     def fits(self, amount: Decimal) -> bool:
         """Whether so much can be set aside now."""
         return self.cap is None or self.gone + self.aside + amount <= self.cap
+
+    def room(self) -> Decimal:
+        """What can be set aside now, where there is a cap."""
+        assert self.cap is not None, "there is no end to it"
+        return max(NOTHING, self.cap - self.gone - self.aside)
 
     def tell(self) -> None:
         """Something has come free, or will not."""

@@ -13,6 +13,7 @@ are on record as cut off.
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
@@ -21,15 +22,28 @@ import msgspec
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
-from leadline.core.events import CallEnd
+from leadline.core.events import NOTHING, CallEnd
 from leadline.core.model import Counts, Family, JobState, Now
 from leadline.core.rate_limit import Cost
 from leadline.features.tables.asking import AI_PROMPT, Asker, Endpoint, ModuleAsker, PromptAsker, course_at, inputs_of
 from leadline.features.tables.bulk import BulkOrders, Reading
 from leadline.features.tables.columns import BadValueError, Cells, Column, JsonValue, declared_columns
+from leadline.features.tables.credits import Budget, Purse, exact, price_of
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
-from leadline.features.tables.ports import AnsweredCall, CutOff, JobList, LeadStore, Order, Result, Table
+from leadline.features.tables.ports import (
+    AnsweredCall,
+    Answers,
+    Charge,
+    CutOff,
+    JobList,
+    LeadStore,
+    Order,
+    Passed,
+    PlacedOrder,
+    Result,
+    Table,
+)
 from leadline.features.tables.requests import Access
 from leadline.features.tables.responses import read_values
 from leadline.features.tables.results import Brought, ResultWriter
@@ -49,7 +63,7 @@ from leadline.ports.provider_client import Ambiguous, BrokenResponse, Unsent, Wi
 from leadline.ports.work import AccountClosed, Attempt, Call, ChainNotes, Finished, NoPermit, Prepared, Rerun, Stopped
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, LeadReason, Refused
-from leadline_protocol.ids import Instant, LeadId
+from leadline_protocol.ids import AccountName, Instant, JobId, LeadId
 
 LEADS_AT_ONCE: Final = 64
 """Leads of one job on their way at a time: enough to keep 3,000 calls a minute of one second each going."""
@@ -82,29 +96,27 @@ class PromptParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The account to ask; absent: `openai`, or the only one there is."""
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """A checked submission: whom to ask, and how."""
+class Source(msgspec.Struct, frozen=True):
+    """Where the columns come from: a provider account, and how it is asked."""
 
     endpoint: Endpoint
-    into: tuple[Column, ...]
     params: ModuleParams
-    prompt: Template | None
-    run_if: Compiled | None
+    prompt: Template | None = None
 
-    def asker(self, cells: Cells, course: Course) -> Asker:
-        """Who asks about a lead."""
+    def asker(self, cells: Cells, into: tuple[Column, ...], course: Course, *, answered: bool) -> Asker:
+        """Who asks about a lead; `answered`: the provider has answered about it before."""
         if self.prompt is not None:
-            return PromptAsker(self.endpoint, self.prompt, cells, self.into)
+            return PromptAsker(self.endpoint, self.prompt, cells, into, answered=answered)
         values, _ = inputs_of(self.endpoint.module, cells, self.params.inputs)
-        return ModuleAsker(self.endpoint, values, self.into, self.params.outputs, course)
+        return ModuleAsker(self.endpoint, values, into, self.params.outputs, course, answered=answered)
 
     def values(self, cells: Cells) -> Cells:
         """A lead's inputs of the module."""
         return inputs_of(self.endpoint.module, cells, self.params.inputs)[0]
 
-    def cells(self, values: dict[str, JsonValue]) -> Cells:
+    def cells(self, into: tuple[Column, ...], values: dict[str, JsonValue]) -> Cells:
         """What outputs of the module write into a lead. Raises BadValueError."""
-        return read_values(values, self.into, self.params.outputs)
+        return read_values(values, into, self.params.outputs)
 
     def missing(self, cells: Cells) -> Sequence[str]:
         """The inputs that a lead lacks."""
@@ -115,6 +127,23 @@ class Plan(msgspec.Struct, frozen=True):
     def course(self, task: str | None = None, waited_microseconds: int = 0) -> Course:
         """A lead's course at this provider; `task` was taken on so long ago."""
         return course_at(self.endpoint.module, task, waited_microseconds)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A checked submission: whom to ask, for what, and for whom."""
+
+    source: Source
+    into: tuple[Column, ...]
+    run_if: Compiled | None
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A lead whose turn it is."""
+
+    lead: LeadId
+    cells: Cells
+    answers: Mapping[AccountName, Answers] = {}
+    """What accounts have said about it in earlier attempts."""
 
 
 class Enrich:
@@ -150,10 +179,14 @@ class Enrich:
         if (skipped := skipped_by_guard(submission, frozen.total)) is not None:
             return skipped
         counts = attempt.job.counts if attempt.job.counts.total else Counts(total=frozen.total)
-        attempt.doing(f"asking {plan.endpoint.account}")
-        access = partial(_access, self._endpoints, attempt.job.teamspace, plan.endpoint)
+        attempt.doing(f"asking {plan.source.endpoint.account}")
+        job = attempt.job.id
+        cap = None if submission.spend_cap is None else exact(submission.spend_cap)
+        budget = Budget(cap, await self._leads.gone(job) if cap is not None else NOTHING)
+        run = job if attempt.job.rerun_of is None else await self._leads.run_of(job)
+        access = partial(_access, self._endpoints, attempt.job.teamspace)
         return await _Enriching(
-            self._leads, self._database, attempt, table, plan, access, self._tokens, frozen, counts
+            self._leads, self._database, attempt, table, plan, access, self._tokens, frozen, counts, budget, run
         ).run()
 
 
@@ -176,16 +209,17 @@ def plan_of(
         told = _params(submission.params, PromptParams)
         names = {*columns, *_placeholders(told.prompt)} if open_table else set(columns)
         prompt = parse_prompt(told.prompt, names, field="params.prompt")
-        return Plan(_chat_endpoint(told.provider, endpoints).of(teamspace), into, ModuleParams(), prompt, run_if)
-    endpoint = endpoints.get(submission.module)
-    if endpoint is None or endpoint.module.chat is not None:
+        endpoint = _chat_endpoint(told.provider, endpoints).of(teamspace)
+        return Plan(Source(endpoint, ModuleParams(), prompt), into, run_if)
+    found = endpoints.get(submission.module)
+    if found is None or found.module.chat is not None:
         known = ", ".join([AI_PROMPT, *sorted(name for name, each in endpoints.items() if each.module.chat is None)])
         raise Refused(
             ErrorCode.UNKNOWN_MODULE, f"there is no module {submission.module}; there are {known}", at="module"
         )
     params = _params(submission.params, ModuleParams)
-    _check_names(endpoint, params, into, None if open_table else columns)
-    return Plan(endpoint.of(teamspace), into, params, None, run_if)
+    _check_names(found, params, into, None if open_table else columns)
+    return Plan(Source(found.of(teamspace), params), into, run_if)
 
 
 def _params(params: Mapping[str, Any], wanted: type[Any]) -> Any:
@@ -250,11 +284,14 @@ class _Enriching:
         attempt: Attempt,
         table: Table,
         plan: Plan,
-        access: Callable[[], Access],
+        access: Callable[[Endpoint], Access],
         tokens: Tokens,
         frozen: JobList,
         counts: Counts,
+        budget: Budget,
+        run: JobId,
     ) -> None:
+        """`run`: the first of the job and its reruns."""
         self._tokens = tokens
         self._leads = leads
         self._database = database
@@ -263,8 +300,10 @@ class _Enriching:
         self._plan = plan
         self._access = access
         self._frozen = frozen
-        self._writer = ResultWriter(leads, attempt, table, counts, self._records)
-        self._places = anyio.Semaphore(min(LEADS_AT_ONCE, plan.endpoint.places or LEADS_AT_ONCE))
+        self._budget = budget
+        self._run = run
+        self._writer = ResultWriter(leads, attempt, table, counts, self._records, run)
+        self._places = anyio.Semaphore(min(LEADS_AT_ONCE, plan.source.endpoint.places or LEADS_AT_ONCE))
         self._refused_key = False
         self._waiting: set[anyio.CancelScope] = set()
 
@@ -276,47 +315,61 @@ class _Enriching:
         async with anyio.create_task_group() as writing:
             writing.start_soon(self._writer.run)
             async with anyio.create_task_group() as asking:
-                if self._plan.endpoint.module.bulk is None:
-                    await self._ask(asking, cut_off)
+                if self._plan.source.endpoint.module.bulk is None:
+                    await self._ask_each(asking, cut_off)
                 else:
                     await self._order(asking, cut_off)
             self._writer.close()
         counts = self._writer.counts
         if self._refused_key:
-            message = f"{self._plan.endpoint.account} refused the key"
+            message = f"{self._plan.source.endpoint.account} refused the key"
             return Finished(JobState.FAILED, counts, JobReason.INVALID_KEY, message)
         if counts.pending:
             raise Stopped("told to stop")
+        cap = self._budget.cap
+        if cap is not None and (left_out := await self._leads.skipped(attempt.job.id, LeadReason.SPEND_CAP)):
+            message = f"the spend cap of {cap:f} credits was reached; {left_out:,} leads were not asked about"
+            return replace(finished(counts), reason=JobReason.SPEND_CAP, message=message)
         return finished(counts)
 
-    async def _ask(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
+    async def _ask_each(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
         """Have every lead that is due asked about by itself."""
         orders = await self._leads.orders(self._attempt.job.id)
-        async for lead, cells in self._due():
+        purses = self._purses_of(orders)
+        async for due in self._due():
             await self._places.acquire()
             if self._attempt.stopping or self._refused_key:
                 self._places.release()
                 break
-            asking.start_soon(self._ask_about, lead, cells, orders.get(lead), cut_off.get(lead, []))
+            lead = due.lead
+            purse = purses.pop(lead, None) or Purse(self._budget)
+            asking.start_soon(self._ask_about, due, orders.get(lead), cut_off.get(lead, []), purse)
 
     async def _order(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
         """Have the leads that are due ordered in bulk."""
-        plan, attempt = self._plan, self._attempt
+        plan, attempt, source = self._plan, self._attempt, self._plan.source
         kept = await self._leads.bulk_orders(attempt.job.id)
         orders = BulkOrders(
             self._leads,
             attempt,
             self._table,
-            plan.endpoint,
-            Reading(plan.values, plan.cells),
+            source.endpoint,
+            Reading(source.values, partial(source.cells, plan.into)),
             self._writer,
-            self._access,
+            partial(self._access, source.endpoint),
             self._tokens,
-            self._permit,
+            partial(self._permit, source.endpoint.account),
             lambda: self._refused_key,
+            self._budget,
         )
         due = self._due(frozenset(lead for order in kept for lead in order.leads))
-        await orders.run(asking, kept, due, cut_off, self._refuse_key)
+        pairs = ((each.lead, each.cells) async for each in due)
+        await orders.run(asking, kept, pairs, cut_off, self._refuse_key)
+
+    def _purses_of(self, orders: Mapping[LeadId, PlacedOrder]) -> dict[LeadId, Purse]:
+        """What stays set aside for orders that are placed: it may be due with their results."""
+        module = self._plan.source.endpoint.module
+        return {lead: Purse(self._budget, price_of(module, first=False)) for lead in orders}
 
     async def _records(self, amount: int) -> None:
         """Wait for leave to write results; what has been brought is stored also when the attempt is to stop."""
@@ -327,7 +380,7 @@ class _Enriching:
         except Stopped:
             return
 
-    async def _due(self, ordered: frozenset[LeadId] = frozenset()) -> AsyncIterator[tuple[LeadId, Cells]]:
+    async def _due(self, ordered: frozenset[LeadId] = frozenset()) -> AsyncIterator[Due]:
         """The leads to ask about, in the order of the list; those that need no asking are settled on the way.
 
         `ordered` are left out: they are in orders that the provider has already.
@@ -343,16 +396,25 @@ class _Enriching:
                 wanted = None
                 if plan.run_if is not None:
                     wanted = await leads.matching(self._table, page, plan.run_if)
+                paid: frozenset[LeadId] = frozenset()
+                if job.rerun_of is not None:
+                    paid = await leads.paid_elsewhere(self._run, job.id, page)
+                answers: dict[LeadId, dict[AccountName, Answers]] = {}
+                if self._attempt.number > 1:
+                    for each in await leads.answers(job.id, page):
+                        answers.setdefault(each.lead, {})[each.account] = each
                 for lead in page:
                     cells = found.get(lead)
                     if cells is None:
                         await self._settle(lead, Settle("skipped", LeadReason.DELETED))
                     elif wanted is not None and lead not in wanted:
                         await self._settle(lead, Settle("skipped", LeadReason.RUN_IF))
-                    elif missing := plan.missing(cells):
+                    elif lead in paid:
+                        await self._settle(lead, Settle("skipped", LeadReason.PAID_BEFORE))
+                    elif missing := plan.source.missing(cells):
                         await self._settle(lead, Settle("skipped", LeadReason.MISSING_INPUT, ", ".join(missing)))
                     else:
-                        yield lead, cells
+                        yield Due(lead, cells, answers.get(lead, {}))
 
     async def _settle(
         self,
@@ -361,48 +423,55 @@ class _Enriching:
         call: Call | None = None,
         how: CallEnd = _GOOD,
         answered: AnsweredCall | None = None,
+        charge: Charge | None = None,
     ) -> None:
         """Hand a lead's end to the writer; `call` led to it, and counts as ended when it is stored."""
-        result = Result(lead, end.state, end.reason, end.detail, end.cells, answered)
+        result = Result(lead, end.state, end.reason, end.detail, end.cells, answered, charge)
         await self._writer.put(Brought(result, call, how))
 
     # -- one lead ---------------------------------------------------------------------------------------------------
 
-    async def _ask_about(
-        self, lead: LeadId, cells: Cells, ordered: tuple[str, Instant] | None, cut_off: Sequence[CutOff]
-    ) -> None:
-        """Follow one lead's course to its end, or as far as a stop lets it; `ordered`: its task, and since when."""
-        course = self._plan.course()
-        if ordered is not None:
-            course = self._plan.course(ordered[0], self._attempt.now() - ordered[1])
-        asker = self._plan.asker(cells, course)
+    async def _ask_about(self, due: Due, order: PlacedOrder | None, cut_off: Sequence[CutOff], purse: Purse) -> None:
+        """Follow one lead's course to its end, or as far as a stop lets it."""
+        source = self._plan.source
+        course = source.course()
+        if order is not None:
+            course = source.course(order.task, self._attempt.now() - order.ordered)
+        answered = order is not None or source.endpoint.account in due.answers
+        asker = source.asker(due.cells, self._plan.into, course, answered=answered)
         open_id = next((str(cut.call) for cut in cut_off if cut.open), None)
         turn = course.begin([cut.cause for cut in cut_off], open_id)
         try:
             if isinstance(turn, Settle):
-                await self._settle(lead, turn)
+                await self._settle(due.lead, turn)
             while not isinstance(turn, Settle):
                 if isinstance(turn, Pause):
                     until = Instant(self._attempt.now() + turn.microseconds)
-                    await self._attempt.wait(turn.reason, until, {"provider": self._plan.endpoint.account})
+                    await self._attempt.wait(turn.reason, until, {"provider": source.endpoint.account})
                     turn = turn.then
-                turn = await self._call(lead, asker, course, turn)
+                turn = await self._call(due.lead, asker, course, turn, purse)
         except Stopped:
             return
         except AccountClosed:
             self._refuse_key()
         finally:
+            purse.empty()
             self._places.release()
 
-    async def _call(self, lead: LeadId, asker: Asker, course: Course, ask: Ask) -> Turn:
+    async def _call(self, lead: LeadId, asker: Asker, course: Course, ask: Ask, purse: Purse) -> Turn:
         """Make one call, and say what follows. Raises Stopped, AccountClosed."""
         attempt = self._attempt
         jitter = random.random()  # noqa: S311  spreads retries; nobody gains by guessing it
         endpoint = asker.endpoint
+        price = asker.price(ask)
+        if not await purse.fill(price):
+            if attempt.stopping:
+                raise Stopped("told to stop")
+            return await self._follow(lead, Settle("skipped", LeadReason.SPEND_CAP), None, _GOOD)
+        perhaps = NOTHING if ask.what == "poll" else price  # a poll that is cut off orders nothing
+        permit = partial(self._permit, endpoint.account, lead, perhaps)
         try:
-            call = await self._tokens.permit(
-                endpoint, self._access(), attempt, asker.cost(ask), partial(self._permit, lead)
-            )
+            call = await self._tokens.permit(endpoint, self._access(endpoint), attempt, asker.cost(ask), permit)
         except NoToken as error:
             return await self._follow(lead, course.broke(error.reason, error.detail, jitter), None, _GOOD)
         except NoPermit as error:
@@ -410,7 +479,7 @@ class _Enriching:
             return await self._follow(lead, turn, None, _GOOD)
         try:
             call_id = str(call.id) if ask.what == "poll" else course.id_for(str(call.id))
-            access = self._tokens.access(endpoint, self._access())
+            access = self._tokens.access(endpoint, self._access(endpoint))
             request = asker.request(ask, access, call_id)
         except BadValueError as fault:
             call.end(CallEnd(unsent=True))
@@ -427,13 +496,16 @@ class _Enriching:
             turn = course.broke(LeadReason.UNREACHABLE, str(error), jitter)
             return await self._follow(lead, turn, call, CallEnd(unsent=True))
         except Ambiguous as error:
+            purse.pay(perhaps)
             return await self._follow(lead, course.lost(str(error), jitter), call, CallEnd(lost=True))
         except BrokenResponse as error:
+            purse.pay(perhaps)
             turn = course.broke(LeadReason.BAD_RESPONSE, str(error), jitter)
-            return await self._follow(lead, turn, call, CallEnd(failed=True))
+            return await self._follow(lead, turn, call, CallEnd(failed=True, broken=True))
         course.answered()
         task, at = course.task, attempt.now()
         heard = asker.hear(ask, response, course, Now(at, attempt.wall()), jitter)
+        purse.pay(heard.charge)
         answered = AnsweredCall(call.id, at, heard.end.cost) if heard.good else None
         if heard.turn is None:
             if self._tokens.refused(endpoint, access):
@@ -442,31 +514,42 @@ class _Enriching:
             call.end(heard.end)
             raise AccountClosed(f"{endpoint.account} refused the key")
         self._tokens.worked(endpoint)
+        charge = None
+        if heard.charge:
+            charge = _charge(endpoint.account, heard.charge, attempt.wall(), heard.turn)
         if course.task is not None and course.task != task:
             assert answered is not None, "an order that was taken on is a good answer"
-            order = Order(lead, course.task, at, answered)
+            order = Order(lead, course.task, at, asker.endpoint.account, answered, charge)
             await self._writer.put(Brought(order, call, heard.end))
             return heard.turn
         if ask.what == "poll" and isinstance(heard.turn, Pause) and heard.good:
             attempt.moved()
-        return await self._follow(lead, heard.turn, call, heard.end, answered)
+        return await self._follow(lead, heard.turn, call, heard.end, answered, charge)
 
     async def _follow(
-        self, lead: LeadId, turn: Turn, call: Call | None, end: CallEnd, answered: AnsweredCall | None = None
+        self,
+        lead: LeadId,
+        turn: Turn,
+        call: Call | None,
+        end: CallEnd,
+        answered: AnsweredCall | None = None,
+        charge: Charge | None = None,
     ) -> Turn:
         """End a call: with the result that it brought (`answered`), or by itself where it brought none."""
         if isinstance(turn, Settle):
-            await self._settle(lead, turn, call, end, answered)
+            await self._settle(lead, turn, call, end, answered, charge)
+        elif charge is not None:
+            await self._writer.put(Brought(Passed(lead, charge, answered), call, end))
         elif call is not None:
             call.end(end if answered is None else replace(end, done=True))
         return turn
 
-    async def _permit(self, lead: LeadId, cost: Cost) -> Call:
+    async def _permit(self, account: AccountName, lead: LeadId, credits_max: Decimal, cost: Cost) -> Call:
         """Wait for a permit; a refused key ends the wait of everybody."""
         with anyio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
-                call = await self._attempt.permit(self._plan.endpoint.account, lead, cost)
+                call = await self._attempt.permit(account, lead, cost, credits_max=credits_max)
             finally:
                 self._waiting.discard(scope)
         if scope.cancelled_caught:
@@ -480,3 +563,10 @@ class _Enriching:
         self._refused_key = True
         for scope in self._waiting:
             scope.cancel()
+
+
+def _charge(account: AccountName, owed: Decimal, at: Instant, turn: Turn) -> Charge:
+    """The entry of the ledger for an answer after which a lead takes this turn."""
+    if not isinstance(turn, Settle):
+        return Charge(account, owed, at, "open")
+    return Charge(account, owed, at, "result" if turn.state == "done" else "none", turn.reason)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -49,6 +50,28 @@ class AnsweredCall(Struct, frozen=True):
     """What it has come to, where that is not what it was charged."""
 
 
+class Charge(Struct, frozen=True):
+    """What a provider account is owed for a lead, on account of one answer; an entry of the ledger."""
+
+    account: AccountName
+    credits: Decimal
+    at: Instant
+    """By the clock on the wall: it decides the month."""
+    answer: Literal["open", "none", "result"]
+    """How far the account is with the lead: an answer is to come, it has no result for it, or it gave the result."""
+    reason: LeadReason | None = None
+    """Why it has no result."""
+
+
+class Answers(Struct, frozen=True):
+    """What an account has said about a lead in earlier attempts."""
+
+    lead: LeadId
+    account: AccountName
+    answer: str
+    reason: LeadReason | None
+
+
 class Result(Struct, frozen=True):
     """How a lead ended in a job."""
 
@@ -61,6 +84,7 @@ class Result(Struct, frozen=True):
     """What is written into the lead; an absent column is left as it is."""
     call: AnsweredCall | None = None
     """The call that brought it."""
+    charge: Charge | None = None
 
 
 class Order(Struct, frozen=True):
@@ -69,8 +93,42 @@ class Order(Struct, frozen=True):
     lead: LeadId
     provider_task: str
     ordered: Instant
+    account: AccountName
     call: AnsweredCall
     """The call that ordered it."""
+    charge: Charge | None = None
+
+
+class Passed(Struct, frozen=True):
+    """An account has answered about a lead, and that was not the lead's end: another question follows, or another
+    provider's turn.
+    """
+
+    lead: LeadId
+    charge: Charge
+    call: AnsweredCall | None = None
+
+
+class PlacedOrder(Struct, frozen=True):
+    """An order as an earlier attempt has stored it."""
+
+    task: str
+    ordered: Instant
+    account: AccountName
+    """Empty where it was stored by a release that knew one account for each job."""
+
+
+class Spending(Struct, frozen=True):
+    """Sums of the ledger."""
+
+    teamspace: str
+    account: str
+    """Both are empty where the sum is over all."""
+    calls: int
+    """Answers that cost something."""
+    credits: Decimal
+    perhaps: Decimal
+    """What calls may have cost besides of which nobody learnt how they ended."""
 
 
 class BulkOrder(Struct, frozen=True):
@@ -119,6 +177,7 @@ class CutOff(Struct, frozen=True):
     cause: str
     """crash, stalled, worker_lost, cancelled, …"""
     call: CallId
+    account: AccountName
     open: bool
     """No later call for this lead was answered, so that this one's question may be taken up again."""
 
@@ -176,8 +235,14 @@ class Work(Protocol):
         """Store results, what they write into leads, and that their calls are done."""
         ...
 
-    async def note(self, orders: Sequence[Order]) -> None:
-        """Store that a provider has taken work on, and that the calls which ordered it are done."""
+    async def note(self, news: Sequence[Order | Passed]) -> None:
+        """Store what accounts have said about leads that have not ended by it: orders that they have taken, or that
+        they are through with a lead; and that the calls which brought that are done.
+        """
+        ...
+
+    async def owe(self, run: JobId, teamspace: str, charges: Sequence[tuple[LeadId, Charge]]) -> None:
+        """Enter charges into the ledger, in this order; `run`: the first of the job and its reruns."""
         ...
 
     async def may_order(self, account: AccountName, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
@@ -272,8 +337,32 @@ class LeadStore(Protocol):
         """Those of these leads for which a condition is true."""
         ...
 
-    async def orders(self, job: JobId) -> Mapping[LeadId, tuple[str, Instant]]:
-        """What a provider has taken on for leads of the job that have no result yet: its task, and since when."""
+    async def orders(self, job: JobId) -> Mapping[LeadId, PlacedOrder]:
+        """What a provider has taken on for leads of the job that have no result yet."""
+        ...
+
+    async def answers(self, job: JobId, leads: Sequence[LeadId]) -> Sequence[Answers]:
+        """What accounts have said about these leads in the job, as far as the ledger tells."""
+        ...
+
+    async def gone(self, job: JobId) -> Decimal:
+        """The credits that a job has spent, or may have: by calls of which nobody knows how they ended."""
+        ...
+
+    async def spent(self, job: JobId) -> Sequence[Spending]:
+        """What a job, or the steps of a chain, have cost, by account."""
+        ...
+
+    async def run_of(self, job: JobId) -> JobId:
+        """The first of a job and its reruns."""
+        ...
+
+    async def paid_elsewhere(self, run: JobId, job: JobId, leads: Sequence[LeadId]) -> frozenset[LeadId]:
+        """Those of these leads for which other jobs of the same run have paid and got a result."""
+        ...
+
+    async def skipped(self, job: JobId, reason: LeadReason) -> int:
+        """How many leads of the job were skipped for this reason."""
         ...
 
     async def bulk_orders(self, job: JobId) -> Sequence[BulkOrder]:

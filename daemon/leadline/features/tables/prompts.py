@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from leadline.features.tables.columns import BadValueError, Cells, Column, ColumnType, JsonValue
+from leadline.features.tables.credits import Tokens
 
 CHARACTERS_PER_TOKEN: Final = 3
 """Bytes of UTF-8 for one token, on the safe side: English has some 4, and limits are charged before the answer."""
@@ -90,6 +91,12 @@ def estimated_tokens(messages: Sequence[Message], answer_tokens_max: int) -> int
     """What a conversation may cost at most, as limits in tokens are charged: its text and the longest answer."""
     texts = sum(-(-len(message.content.encode()) // CHARACTERS_PER_TOKEN) + MESSAGE_TOKENS for message in messages)
     return texts + answer_tokens_max
+
+
+def tokens_at_most(messages: Sequence[Message], answer_tokens_max: int) -> Tokens:
+    """What can be paid for a conversation at most, however its text is cut up: no token is less than a byte."""
+    texts = sum(len(message.content.encode()) + MESSAGE_TOKENS for message in messages)
+    return Tokens(texts + MESSAGE_TOKENS, answer_tokens_max)
 
 
 def _instruction(into: Sequence[Column]) -> str:

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import UNSET
 
 from leadline.features.tables.columns import BadValueError, Cells, Column, JsonValue
+from leadline.features.tables.credits import Tokens
 from leadline.features.tables.provider_modules import (
     BulkResults,
     Hint,
@@ -55,7 +56,9 @@ class Done(msgspec.Struct, frozen=True):
     values: dict[str, JsonValue]
     """Output → what was found, as it came; an endpoint that is asked by prompts has the one output `content`."""
     tokens: int | None = None
-    """What the call really cost, where the provider says so."""
+    """What the call really took of limits in tokens, where the provider says so."""
+    used: Tokens | None = None
+    """The same as it is paid for."""
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -112,6 +115,8 @@ class Failed(msgspec.Struct, frozen=True):
 
     reason: LeadReason
     detail: str
+    used: Tokens | None = None
+    """Tokens that were used up all the same."""
 
 
 Verdict: TypeAlias = (
@@ -262,11 +267,21 @@ def _completion(document: object, body: bytes) -> Verdict:
     content = selected("choices[0].message.content", document)
     used = selected("usage.total_tokens", document)
     tokens = used if isinstance(used, int) and not isinstance(used, bool) and used >= 0 else None
+    paid = _tokens(document)
     if not isinstance(content, str):
-        return Failed(LeadReason.BAD_RESPONSE, f"holds no message: {_quoted(body)}")
+        return Failed(LeadReason.BAD_RESPONSE, f"holds no message: {_quoted(body)}", paid)
     if selected("choices[0].finish_reason", document) == "content_filter":
-        return Failed(LeadReason.REFUSED_BY_PROVIDER, "the provider's content filter cut the answer off")
-    return Done({"content": content}, tokens)
+        return Failed(LeadReason.REFUSED_BY_PROVIDER, "the provider's content filter cut the answer off", paid)
+    return Done({"content": content}, tokens, paid)
+
+
+def _tokens(document: object) -> Tokens | None:
+    """What an answer says it is to be paid for; None where it does not say."""
+    usage = selected("usage.{input: prompt_tokens, output: completion_tokens}", document)
+    try:
+        return msgspec.convert(usage, Tokens)
+    except msgspec.ValidationError:
+        return None
 
 
 def _any(signals: list[Signal], status: int, document: object) -> bool:

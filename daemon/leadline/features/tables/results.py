@@ -1,9 +1,10 @@
 """What leads bring, on its way into the database: gathered while a transaction commits, stored together by the next.
 
-A result is stored with what it writes into the lead, with the end of the calls that brought it, and with the job's
-counts, in one transaction; only then do its calls count as ended. So a lead either has its result and is never asked
-about again, or has none. Orders that a provider has taken on are stored the same way, so that a restart asks for
-their results instead of ordering again.
+A result is stored with what it writes into the lead, with the end of the calls that brought it, with what they have
+cost, and with the job's counts, in one transaction; only then do its calls count as ended. So a lead either has its
+result and is never asked about again, or has none. What comes before a result is stored the same way: orders that a
+provider has taken on, so that a restart asks for their results instead of ordering again; answers that cost something
+and were not the end; and, where several providers are asked in turn, that one of them is through with the lead.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,8 +15,9 @@ from msgspec import Struct
 
 from leadline.core.events import CallEnd
 from leadline.core.model import Counts
-from leadline.features.tables.ports import LeadStore, Order, Result, Table
+from leadline.features.tables.ports import LeadStore, Order, Passed, Result, Table
 from leadline.ports.work import Attempt, Call
+from leadline_protocol.ids import JobId
 
 BATCH_MAX: Final = 500
 """Results that one transaction takes."""
@@ -28,9 +30,9 @@ class Delivered(Struct, frozen=True):
 
 
 class Brought(Struct, frozen=True):
-    """A result, or an order, with the call that brought it last and how that call ended."""
+    """A result, or what came before it, with the call that brought it last and how that call ended."""
 
-    item: Result | Order | Delivered
+    item: Result | Order | Passed | Delivered
     call: Call | None
     end: CallEnd
 
@@ -45,12 +47,14 @@ class ResultWriter:
         table: Table,
         counts: Counts,
         records: Callable[[int], Awaitable[None]],
+        run: JobId,
     ) -> None:
-        """`records` waits for leave to write so many records."""
+        """`records` waits for leave to write so many records; `run`: the first of the job and its reruns."""
         self._leads = leads
         self._attempt = attempt
         self._table = table
         self._records = records
+        self._run = run
         self._waiting: list[Brought] = []
         self._more = anyio.Event()
         self._room = anyio.Event()
@@ -86,15 +90,19 @@ class ResultWriter:
     async def _store(self, batch: Sequence[Brought]) -> None:
         attempt = self._attempt
         results = [brought.item for brought in batch if isinstance(brought.item, Result)]
-        orders = [brought.item for brought in batch if isinstance(brought.item, Order)]
+        news = [brought.item for brought in batch if isinstance(brought.item, Order | Passed)]
         delivered = [brought.item.number for brought in batch if isinstance(brought.item, Delivered)]
+        items = [brought.item for brought in batch if not isinstance(brought.item, Delivered)]
+        charges = [(item.lead, item.charge) for item in items if item.charge is not None]
         await self._records(len(results))
         counts = counted(self.counts, results)
         async with self._leads.work(attempt.job.id, attempt.number) as work:
-            if orders:
-                await work.note(orders)
+            if news:
+                await work.note(news)
             if results:
                 await work.settle(self._table, results)
+            if charges:
+                await work.owe(self._run, attempt.job.teamspace, charges)
             if delivered:
                 await work.delivered(delivered)
             await work.save(counts, f"{counts.settled:,} of {counts.total:,} leads", None)
