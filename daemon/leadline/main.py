@@ -83,6 +83,7 @@ from leadline.features.tables.selection import Allowance, Database
 from leadline.features.tables.tokens import Tokens
 from leadline.features.tables.trial import Try
 from leadline.features.tables.upload import Upload
+from leadline.features.tables.waterfall import WATERFALL
 from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
 from leadline.ports.notices import WISH_NOTICE, Courier, Medium, NoticeState
@@ -814,7 +815,7 @@ async def modules_of(config: Config) -> Offered:
     modules: dict[str, Endpoint] = {}
     for name, (installed, said) in discovered.modules.items():
         settings = config.modules.get(name, configuration.PythonModule())
-        if name in {AI_PROMPT, DATABASE} or name in config.providers:
+        if name in {AI_PROMPT, WATERFALL, DATABASE} or name in config.providers:
             faults.append(configuration.Fault(_module_key(name), "its name is that of another module or provider"))
             continue
         try:

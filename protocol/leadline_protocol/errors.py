@@ -159,6 +159,7 @@ class LeadReason(StrEnum):
     NEVER_FITS = "never_fits"
     SPEND_CAP = "spend_cap"
     PAID_BEFORE = "paid_before"
+    PASSED_OVER = "passed_over"
     STALLED = "stalled"
     SERVER_ERROR = "server_error"
     REFUSED_BY_PROVIDER = "refused_by_provider"
@@ -188,6 +189,7 @@ LEAD_REASONS: Final[dict[LeadReason, str]] = {
     LeadReason.NEVER_FITS: "Its cost is above the provider's limit itself.",
     LeadReason.SPEND_CAP: "What it may cost would have gone beyond the job's spend cap; it was not asked about.",
     LeadReason.PAID_BEFORE: "An earlier run of the same job has got its result and paid for it.",
+    LeadReason.PASSED_OVER: "No provider that could be asked has it; another was out of use, and might.",
     LeadReason.STALLED: "It was in flight at two stall kills.",
     LeadReason.SERVER_ERROR: (
         "The provider answered with a server error three times, or a Python module raised or crashed as often."

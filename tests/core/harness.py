@@ -6,6 +6,7 @@ an attempt does beside that is the test's business: ask for permits, settle lead
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 import msgspec
 from msgspec import Struct, field
@@ -284,13 +285,24 @@ class Harness:
 
     # -- what attempts do -------------------------------------------------------------------------------------------
 
-    def ask(self, job: JobId, provider: str = "snov", *, lead: int = 0, cost: Cost | None = None) -> CallId:
+    def ask(
+        self,
+        job: JobId,
+        provider: str = "snov",
+        *,
+        lead: int = 0,
+        cost: Cost | None = None,
+        credits_max: Decimal = ev.NOTHING,
+        patient: bool = True,
+    ) -> CallId:
         actor = self.actors[job]
         self.last_call += 1
         call = CallId(self.last_call)
         actor.asked[call] = AccountName(provider)
         cost = cost or Cost(request=1)
-        self.tell(ev.CallAsked(call, job, actor.number, AccountName(provider), LeadId(lead or call), cost))
+        account, about = AccountName(provider), LeadId(lead or call)
+        asked = ev.CallAsked(call, job, actor.number, account, about, cost, credits=credits_max, patient=patient)
+        self.tell(asked)
         return call
 
     def answer(self, job: JobId, call: CallId, **end: object) -> None:

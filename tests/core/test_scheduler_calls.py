@@ -1,5 +1,7 @@
 """Q4, Q7 and T11 as the scheduler sees them: permits over all teamspaces, and waiting, which is never a failure."""
 
+from decimal import Decimal
+
 import pytest
 
 from leadline.core import events as ev
@@ -138,6 +140,33 @@ def test_a_used_up_quota_parks_the_account_until_a_person_resumes_it(snov: Harne
     assert snov.state(job) is JobState.RUNNING
     assert snov.resume("provider", "snov") is None, "it is parked, not paused, and can be resumed all the same"
     assert call in {sent for _, sent in snov.sent}
+
+
+def test_who_has_others_to_ask_does_not_wait_for_a_parked_account(snov: Harness) -> None:
+    job, other = snov.submit("a"), snov.submit("b")
+    calls = [snov.ask(job) for _ in range(15)]
+    waiting, passing = snov.ask(other), snov.ask(other, patient=False)
+    soon = later(snov, 300)
+    snov.answer(job, calls[0], failed=True, parked=JobReason.DAILY_CAP, retry_after=soon)
+    assert {call: refused.reason for call, refused in snov.refused.items()} == {passing: JobReason.DAILY_CAP}
+    assert snov.refused[snov.ask(other, patient=False)].reason is JobReason.DAILY_CAP
+    snov.pass_seconds(300)
+    assert snov.ask(other, patient=False) not in snov.refused
+    assert waiting not in snov.refused
+    assert waiting in {sent for _, sent in snov.sent}
+
+
+def test_who_has_others_to_ask_waits_for_a_throttled_account_all_the_same(snov: Harness) -> None:
+    job = snov.submit("a")
+    snov.answer(job, snov.ask(job), throttled=True, retry_after=later(snov, 300))
+    call = snov.ask(job, patient=False)
+    snov.pass_seconds(300)
+    assert call in {sent for _, sent in snov.sent}
+
+
+def test_what_a_call_may_come_to_is_stored_before_it_is_handed_over(snov: Harness) -> None:
+    call = snov.ask(snov.submit("a"), credits_max=Decimal("0.3"))
+    assert snov.database.calls[call].row.credits == Decimal("0.3")
 
 
 def test_what_is_certain_not_to_have_left_costs_nothing(snov: Harness) -> None:

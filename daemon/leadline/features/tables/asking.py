@@ -166,7 +166,8 @@ class ModuleAsker:
             cells = responses.read_values(verdict.values, self._into, self._outputs)
         except BadValueError as fault:
             return Heard(CallEnd(), course.failed(LeadReason.BAD_OUTPUT, str(fault)), good=True, charge=charge)
-        return Heard(CallEnd(), course.done(cells), good=True, charge=charge)
+        found = not cells or any(value not in (None, "") for value in cells.values())
+        return Heard(CallEnd(), course.done(cells) if found else course.not_found(), good=True, charge=charge)
 
 
 class PromptAsker:

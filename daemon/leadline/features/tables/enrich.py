@@ -59,8 +59,20 @@ from leadline.features.tables.selection import (
 )
 from leadline.features.tables.templates import Template, parse_prompt
 from leadline.features.tables.tokens import NoToken, Tokens
+from leadline.features.tables.waterfall import WATERFALL, Member, Said, WaterfallParams, is_answer, outcome
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Unsent, Withdrawn
-from leadline.ports.work import AccountClosed, Attempt, Call, ChainNotes, Finished, NoPermit, Prepared, Rerun, Stopped
+from leadline.ports.work import (
+    AccountClosed,
+    Attempt,
+    Call,
+    ChainNotes,
+    Finished,
+    NoPermit,
+    Parked,
+    Prepared,
+    Rerun,
+    Stopped,
+)
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, LeadReason, Refused
 from leadline_protocol.ids import AccountName, Instant, JobId, LeadId
@@ -132,9 +144,25 @@ class Source(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """A checked submission: whom to ask, for what, and for whom."""
 
-    source: Source
+    sources: tuple[Source, ...]
+    """Asked in this order, until one has a result."""
     into: tuple[Column, ...]
     run_if: Compiled | None
+    answered_by: str | None = None
+    """The column for the name of the provider that had the result."""
+
+    def missing(self, cells: Cells) -> Sequence[str]:
+        """What a lead lacks, where nobody can be asked without it: what the first of them needs."""
+        lacks = [source.missing(cells) for source in self.sources]
+        return lacks[0] if all(lacks) else ()
+
+    def places(self) -> int:
+        """So many leads at a time make sense: a source that has room for few is not the only one of several."""
+        return max(source.endpoint.places or LEADS_AT_ONCE for source in self.sources)
+
+    def named(self) -> str:
+        """Whom it asks, for people."""
+        return ", ".join(source.endpoint.account for source in self.sources)
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -179,7 +207,7 @@ class Enrich:
         if (skipped := skipped_by_guard(submission, frozen.total)) is not None:
             return skipped
         counts = attempt.job.counts if attempt.job.counts.total else Counts(total=frozen.total)
-        attempt.doing(f"asking {plan.source.endpoint.account}")
+        attempt.doing(f"asking {plan.named()}")
         job = attempt.job.id
         cap = None if submission.spend_cap is None else exact(submission.spend_cap)
         budget = Budget(cap, await self._leads.gone(job) if cap is not None else NOTHING)
@@ -210,16 +238,54 @@ def plan_of(
         names = {*columns, *_placeholders(told.prompt)} if open_table else set(columns)
         prompt = parse_prompt(told.prompt, names, field="params.prompt")
         endpoint = _chat_endpoint(told.provider, endpoints).of(teamspace)
-        return Plan(Source(endpoint, ModuleParams(), prompt), into, run_if)
-    found = endpoints.get(submission.module)
-    if found is None or found.module.chat is not None:
-        known = ", ".join([AI_PROMPT, *sorted(name for name, each in endpoints.items() if each.module.chat is None)])
-        raise Refused(
-            ErrorCode.UNKNOWN_MODULE, f"there is no module {submission.module}; there are {known}", at="module"
-        )
+        return Plan((Source(endpoint, ModuleParams(), prompt),), into, run_if)
+    present = None if open_table else columns
+    if submission.module == WATERFALL:
+        return _waterfall(teamspace, _params(submission.params, WaterfallParams), into, run_if, present, endpoints)
+    found = _module_endpoint(submission.module, endpoints, (AI_PROMPT, WATERFALL), "module")
     params = _params(submission.params, ModuleParams)
-    _check_names(found, params, into, None if open_table else columns)
-    return Plan(Source(found.of(teamspace), params), into, run_if)
+    _check_names(found, params, into, present, "params")
+    return Plan((Source(found.of(teamspace), params),), into, run_if)
+
+
+def _waterfall(
+    teamspace: str,
+    told: WaterfallParams,
+    into: tuple[Column, ...],
+    run_if: Compiled | None,
+    present: Mapping[str, Column] | None,
+    endpoints: Mapping[str, Endpoint],
+) -> Plan:
+    names = [column.name for column in into]
+    if told.answered_by is not None and told.answered_by not in names:
+        message = f"into has no column {told.answered_by}; it is filled like the others"
+        raise Refused(ErrorCode.BAD_REQUEST, message, at="params.answered_by")
+    filled = tuple(column for column in into if column.name != told.answered_by)
+    if not filled:
+        raise Refused(ErrorCode.BAD_REQUEST, "there is no column for what the modules find", at="into")
+    sources: list[Source] = []
+    for place, each in enumerate(told.modules):
+        member = Member(each) if isinstance(each, str) else each
+        at = f"params.modules[{place}]"
+        found = _module_endpoint(member.module, endpoints, (), at)
+        if found.module.bulk is not None:
+            message = f"{member.module} takes orders of many leads, and here leads go one by one"
+            raise Refused(ErrorCode.BAD_REQUEST, message, at=at)
+        params = ModuleParams(member.inputs, member.outputs)
+        _check_names(found, params, filled, present, at)
+        source = Source(found.of(teamspace), params)
+        if any(source.endpoint.account == other.endpoint.account for other in sources):
+            raise Refused(ErrorCode.BAD_REQUEST, f"{member.module} is asked before already", at=at)
+        sources.append(source)
+    return Plan(tuple(sources), filled, run_if, told.answered_by)
+
+
+def _module_endpoint(name: str, endpoints: Mapping[str, Endpoint], besides: Sequence[str], at: str) -> Endpoint:
+    found = endpoints.get(name)
+    if found is None or found.module.chat is not None:
+        known = ", ".join([*besides, *sorted(name for name, each in endpoints.items() if each.module.chat is None)])
+        raise Refused(ErrorCode.UNKNOWN_MODULE, f"there is no module {name}; there are {known}", at=at)
+    return found
 
 
 def _params(params: Mapping[str, Any], wanted: type[Any]) -> Any:
@@ -246,20 +312,20 @@ def _chat_endpoint(name: str | None, endpoints: Mapping[str, Endpoint]) -> Endpo
 
 
 def _check_names(
-    endpoint: Endpoint, params: ModuleParams, into: Sequence[Column], columns: Mapping[str, Column] | None
+    endpoint: Endpoint, params: ModuleParams, into: Sequence[Column], columns: Mapping[str, Column] | None, at: str
 ) -> None:
     module = endpoint.module
     needed = {*module.inputs, *module.optional_inputs}
     for name, column in params.inputs.items():
         if name not in needed:
             message = f"{module.name} has no input {name}; it has {', '.join(sorted(needed))}"
-            raise Refused(ErrorCode.BAD_REQUEST, message, at=f"params.inputs.{name}")
+            raise Refused(ErrorCode.BAD_REQUEST, message, at=f"{at}.inputs.{name}")
         if columns is not None and column not in columns:
-            raise Refused(ErrorCode.UNKNOWN_COLUMN, f"the table has no column {column}", at=f"params.inputs.{name}")
+            raise Refused(ErrorCode.UNKNOWN_COLUMN, f"the table has no column {column}", at=f"{at}.inputs.{name}")
     for name in module.inputs:
         if columns is not None and name not in params.inputs and name not in columns:
-            message = f"{module.name} needs {name}, and the table has no such column; name another in params.inputs"
-            raise Refused(ErrorCode.UNKNOWN_COLUMN, message, at="params.inputs")
+            message = f"{module.name} needs {name}, and the table has no such column; name another in {at}.inputs"
+            raise Refused(ErrorCode.UNKNOWN_COLUMN, message, at=f"{at}.inputs")
     for filled in into:
         output = params.outputs.get(filled.name, filled.name)
         if output not in module.outputs:
@@ -303,9 +369,9 @@ class _Enriching:
         self._budget = budget
         self._run = run
         self._writer = ResultWriter(leads, attempt, table, counts, self._records, run)
-        self._places = anyio.Semaphore(min(LEADS_AT_ONCE, plan.source.endpoint.places or LEADS_AT_ONCE))
-        self._refused_key = False
-        self._waiting: set[anyio.CancelScope] = set()
+        self._places = anyio.Semaphore(min(LEADS_AT_ONCE, plan.places()))
+        self._refused: set[AccountName] = set()
+        self._waiting: dict[AccountName, set[anyio.CancelScope]] = {}
 
     async def run(self) -> Finished:
         attempt = self._attempt
@@ -315,14 +381,14 @@ class _Enriching:
         async with anyio.create_task_group() as writing:
             writing.start_soon(self._writer.run)
             async with anyio.create_task_group() as asking:
-                if self._plan.source.endpoint.module.bulk is None:
+                if self._plan.sources[0].endpoint.module.bulk is None:
                     await self._ask_each(asking, cut_off)
                 else:
                     await self._order(asking, cut_off)
             self._writer.close()
         counts = self._writer.counts
-        if self._refused_key:
-            message = f"{self._plan.source.endpoint.account} refused the key"
+        if self._hopeless:
+            message = f"{self._plan.named()} refused the key"
             return Finished(JobState.FAILED, counts, JobReason.INVALID_KEY, message)
         if counts.pending:
             raise Stopped("told to stop")
@@ -338,7 +404,7 @@ class _Enriching:
         purses = self._purses_of(orders)
         async for due in self._due():
             await self._places.acquire()
-            if self._attempt.stopping or self._refused_key:
+            if self._attempt.stopping or self._hopeless:
                 self._places.release()
                 break
             lead = due.lead
@@ -347,7 +413,7 @@ class _Enriching:
 
     async def _order(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
         """Have the leads that are due ordered in bulk."""
-        plan, attempt, source = self._plan, self._attempt, self._plan.source
+        plan, attempt, source = self._plan, self._attempt, self._plan.sources[0]
         kept = await self._leads.bulk_orders(attempt.job.id)
         orders = BulkOrders(
             self._leads,
@@ -359,17 +425,26 @@ class _Enriching:
             partial(self._access, source.endpoint),
             self._tokens,
             partial(self._permit, source.endpoint.account),
-            lambda: self._refused_key,
+            lambda: self._hopeless,
             self._budget,
         )
         due = self._due(frozenset(lead for order in kept for lead in order.leads))
         pairs = ((each.lead, each.cells) async for each in due)
-        await orders.run(asking, kept, pairs, cut_off, self._refuse_key)
+        await orders.run(asking, kept, pairs, cut_off, partial(self._refuse_key, source.endpoint.account))
+
+    @property
+    def _hopeless(self) -> bool:
+        """Whether everybody who might be asked has refused the key."""
+        return all(source.endpoint.account in self._refused for source in self._plan.sources)
 
     def _purses_of(self, orders: Mapping[LeadId, PlacedOrder]) -> dict[LeadId, Purse]:
         """What stays set aside for orders that are placed: it may be due with their results."""
-        module = self._plan.source.endpoint.module
-        return {lead: Purse(self._budget, price_of(module, first=False)) for lead in orders}
+        modules = {source.endpoint.account: source.endpoint.module for source in self._plan.sources}
+        return {
+            lead: Purse(self._budget, price_of(module, first=False))
+            for lead, order in orders.items()
+            if (module := modules.get(order.account or self._plan.sources[0].endpoint.account)) is not None
+        }
 
     async def _records(self, amount: int) -> None:
         """Wait for leave to write results; what has been brought is stored also when the attempt is to stop."""
@@ -411,7 +486,7 @@ class _Enriching:
                         await self._settle(lead, Settle("skipped", LeadReason.RUN_IF))
                     elif lead in paid:
                         await self._settle(lead, Settle("skipped", LeadReason.PAID_BEFORE))
-                    elif missing := plan.source.missing(cells):
+                    elif missing := plan.missing(cells):
                         await self._settle(lead, Settle("skipped", LeadReason.MISSING_INPUT, ", ".join(missing)))
                     else:
                         yield Due(lead, cells, answers.get(lead, {}))
@@ -432,34 +507,92 @@ class _Enriching:
     # -- one lead ---------------------------------------------------------------------------------------------------
 
     async def _ask_about(self, due: Due, order: PlacedOrder | None, cut_off: Sequence[CutOff], purse: Purse) -> None:
-        """Follow one lead's course to its end, or as far as a stop lets it."""
-        source = self._plan.source
-        course = source.course()
-        if order is not None:
-            course = source.course(order.task, self._attempt.now() - order.ordered)
-        answered = order is not None or source.endpoint.account in due.answers
-        asker = source.asker(due.cells, self._plan.into, course, answered=answered)
-        open_id = next((str(cut.call) for cut in cut_off if cut.open), None)
-        turn = course.begin([cut.cause for cut in cut_off], open_id)
+        """Bring one lead to its end, or as far as a stop lets it."""
         try:
-            if isinstance(turn, Settle):
-                await self._settle(due.lead, turn)
-            while not isinstance(turn, Settle):
-                if isinstance(turn, Pause):
-                    until = Instant(self._attempt.now() + turn.microseconds)
-                    await self._attempt.wait(turn.reason, until, {"provider": source.endpoint.account})
-                    turn = turn.then
-                turn = await self._call(due.lead, asker, course, turn, purse)
+            if len(self._plan.sources) == 1:
+                await self._ask(due, self._plan.sources[0], order, cut_off, purse)
+            else:
+                await self._ask_in_turn(due, order, cut_off, purse)
         except Stopped:
             return
-        except AccountClosed:
-            self._refuse_key()
         finally:
             purse.empty()
             self._places.release()
 
-    async def _call(self, lead: LeadId, asker: Asker, course: Course, ask: Ask, purse: Purse) -> Turn:
-        """Make one call, and say what follows. Raises Stopped, AccountClosed."""
+    async def _ask_in_turn(self, due: Due, order: PlacedOrder | None, cut_off: Sequence[CutOff], purse: Purse) -> None:
+        """Go from source to source until one has a result. Raises Stopped."""
+        said: list[Said] = []
+        parked: list[Source] = []
+        placed = order.account if order is not None else None
+        # Who has an order already is asked for it first: it may be one that others were passed over for.
+        for source in sorted(self._plan.sources, key=lambda source: source.endpoint.account != placed):
+            account = source.endpoint.account
+            before = due.answers.get(account)
+            if before is not None and before.answer == "none":
+                said.append(Said(account, before.reason or LeadReason.NOT_FOUND))
+            elif missing := source.missing(due.cells):
+                said.append(Said(account, LeadReason.MISSING_INPUT, ", ".join(missing)))
+            else:
+                end = await self._ask(due, source, order, cut_off, purse, patient=False)
+                if end is None:
+                    parked.append(source)
+                elif _ends(end):
+                    return
+                else:
+                    said.append(Said(account, end.reason or LeadReason.NOT_FOUND, end.detail))
+        usable = [source for source in parked if source.endpoint.account not in self._refused]
+        if usable and not any(is_answer(each.reason) for each in said):
+            # Nobody else can be asked: as with a single provider, the lead waits until this one is well again.
+            end = await self._ask(due, usable[0], order, cut_off, purse)
+            if end is not None:
+                if _ends(end):
+                    return
+                parked.remove(usable[0])
+                said.append(Said(usable[0].endpoint.account, end.reason or LeadReason.NOT_FOUND, end.detail))
+        if not self._hopeless:
+            await self._settle(due.lead, outcome(said, [source.endpoint.account for source in parked]))
+
+    async def _ask(
+        self,
+        due: Due,
+        source: Source,
+        order: PlacedOrder | None,
+        cut_off: Sequence[CutOff],
+        purse: Purse,
+        *,
+        patient: bool = True,
+    ) -> Settle | None:
+        """Follow a lead's course at one source; None where that cannot be asked. Raises Stopped."""
+        account = source.endpoint.account
+        task = order.task if order is not None and order.account in {"", account} else None
+        own = [cut for cut in cut_off if cut.account == account]
+        course = source.course()
+        if task is not None and order is not None:
+            course = source.course(task, self._attempt.now() - order.ordered)
+        answered = task is not None or account in due.answers
+        asker = source.asker(due.cells, self._plan.into, course, answered=answered)
+        open_id = next((str(cut.call) for cut in own if cut.open), None)
+        turn = course.begin([cut.cause for cut in own], open_id)
+        try:
+            if isinstance(turn, Settle):
+                await self._follow(due.lead, asker, turn, None, _GOOD)
+            while not isinstance(turn, Settle):
+                if isinstance(turn, Pause):
+                    until = Instant(self._attempt.now() + turn.microseconds)
+                    await self._attempt.wait(turn.reason, until, {"provider": account})
+                    turn = turn.then
+                turn = await self._call(due.lead, asker, course, turn, purse, patient=patient or turn.what == "poll")
+        except AccountClosed:
+            self._refuse_key(account)
+            return None
+        except Parked:
+            return None
+        finally:
+            purse.empty()
+        return turn
+
+    async def _call(self, lead: LeadId, asker: Asker, course: Course, ask: Ask, purse: Purse, *, patient: bool) -> Turn:
+        """Make one call, and say what follows. Raises Stopped, AccountClosed, Parked."""
         attempt = self._attempt
         jitter = random.random()  # noqa: S311  spreads retries; nobody gains by guessing it
         endpoint = asker.endpoint
@@ -467,16 +600,16 @@ class _Enriching:
         if not await purse.fill(price):
             if attempt.stopping:
                 raise Stopped("told to stop")
-            return await self._follow(lead, Settle("skipped", LeadReason.SPEND_CAP), None, _GOOD)
+            return await self._follow(lead, asker, Settle("skipped", LeadReason.SPEND_CAP), None, _GOOD)
         perhaps = NOTHING if ask.what == "poll" else price  # a poll that is cut off orders nothing
-        permit = partial(self._permit, endpoint.account, lead, perhaps)
+        permit = partial(self._permit, endpoint.account, lead, perhaps, patient=patient)
         try:
             call = await self._tokens.permit(endpoint, self._access(endpoint), attempt, asker.cost(ask), permit)
         except NoToken as error:
-            return await self._follow(lead, course.broke(error.reason, error.detail, jitter), None, _GOOD)
+            return await self._follow(lead, asker, course.broke(error.reason, error.detail, jitter), None, _GOOD)
         except NoPermit as error:
             turn = course.failed(LeadReason.NEVER_FITS, str(error))
-            return await self._follow(lead, turn, None, _GOOD)
+            return await self._follow(lead, asker, turn, None, _GOOD)
         try:
             call_id = str(call.id) if ask.what == "poll" else course.id_for(str(call.id))
             access = self._tokens.access(endpoint, self._access(endpoint))
@@ -484,7 +617,7 @@ class _Enriching:
         except BadValueError as fault:
             call.end(CallEnd(unsent=True))
             turn = Settle("skipped", LeadReason.MISSING_INPUT, str(fault))
-            return await self._follow(lead, turn, None, _GOOD)
+            return await self._follow(lead, asker, turn, None, _GOOD)
         try:
             response = await call.send(request)
         except Withdrawn:
@@ -494,14 +627,14 @@ class _Enriching:
             return ask
         except Unsent as error:
             turn = course.broke(LeadReason.UNREACHABLE, str(error), jitter)
-            return await self._follow(lead, turn, call, CallEnd(unsent=True))
+            return await self._follow(lead, asker, turn, call, CallEnd(unsent=True))
         except Ambiguous as error:
             purse.pay(perhaps)
-            return await self._follow(lead, course.lost(str(error), jitter), call, CallEnd(lost=True))
+            return await self._follow(lead, asker, course.lost(str(error), jitter), call, CallEnd(lost=True))
         except BrokenResponse as error:
             purse.pay(perhaps)
             turn = course.broke(LeadReason.BAD_RESPONSE, str(error), jitter)
-            return await self._follow(lead, turn, call, CallEnd(failed=True, broken=True))
+            return await self._follow(lead, asker, turn, call, CallEnd(failed=True, broken=True))
         course.answered()
         task, at = course.task, attempt.now()
         heard = asker.hear(ask, response, course, Now(at, attempt.wall()), jitter)
@@ -514,9 +647,7 @@ class _Enriching:
             call.end(heard.end)
             raise AccountClosed(f"{endpoint.account} refused the key")
         self._tokens.worked(endpoint)
-        charge = None
-        if heard.charge:
-            charge = _charge(endpoint.account, heard.charge, attempt.wall(), heard.turn)
+        charge = Charge(endpoint.account, heard.charge, attempt.wall(), "open") if heard.charge else None
         if course.task is not None and course.task != task:
             assert answered is not None, "an order that was taken on is a good answer"
             order = Order(lead, course.task, at, asker.endpoint.account, answered, charge)
@@ -524,49 +655,63 @@ class _Enriching:
             return heard.turn
         if ask.what == "poll" and isinstance(heard.turn, Pause) and heard.good:
             attempt.moved()
-        return await self._follow(lead, heard.turn, call, heard.end, answered, charge)
+        return await self._follow(lead, asker, heard.turn, call, heard.end, answered, charge)
 
     async def _follow(
         self,
         lead: LeadId,
+        asker: Asker,
         turn: Turn,
         call: Call | None,
         end: CallEnd,
         answered: AnsweredCall | None = None,
         charge: Charge | None = None,
     ) -> Turn:
-        """End a call: with the result that it brought (`answered`), or by itself where it brought none."""
-        if isinstance(turn, Settle):
+        """End a call: with what it brought (`answered`), or by itself where it brought nothing."""
+        if not isinstance(turn, Settle):
+            if charge is not None:
+                await self._writer.put(Brought(Passed(lead, charge, answered), call, end))
+            elif call is not None:
+                call.end(end if answered is None else replace(end, done=True))
+            return turn
+        several = len(self._plan.sources) > 1
+        if charge is None and several:  # kept all the same: whether this one is through, and who had the result
+            charge = Charge(asker.endpoint.account, NOTHING, self._attempt.wall(), "open")
+        if charge is not None:
+            charge = replace(charge, answer="result" if turn.state == "done" else "none", reason=turn.reason)
+        if not several or _ends(turn):
+            if turn.state == "done" and self._plan.answered_by is not None:
+                name = asker.endpoint.account.partition("@")[0]
+                turn = replace(turn, cells={**turn.cells, self._plan.answered_by: name})
             await self._settle(lead, turn, call, end, answered, charge)
-        elif charge is not None:
+        elif charge is not None and is_answer(turn.reason):
             await self._writer.put(Brought(Passed(lead, charge, answered), call, end))
-        elif call is not None:
-            call.end(end if answered is None else replace(end, done=True))
         return turn
 
-    async def _permit(self, account: AccountName, lead: LeadId, credits_max: Decimal, cost: Cost) -> Call:
+    async def _permit(
+        self, account: AccountName, lead: LeadId, credits_max: Decimal, cost: Cost, *, patient: bool = True
+    ) -> Call:
         """Wait for a permit; a refused key ends the wait of everybody."""
+        waiting = self._waiting.setdefault(account, set())
         with anyio.CancelScope() as scope:
-            self._waiting.add(scope)
+            waiting.add(scope)
             try:
-                call = await self._attempt.permit(account, lead, cost, credits_max=credits_max)
+                call = await self._attempt.permit(account, lead, cost, credits_max=credits_max, patient=patient)
             finally:
-                self._waiting.discard(scope)
+                waiting.discard(scope)
         if scope.cancelled_caught:
             raise AccountClosed("the key was refused")
-        if self._refused_key:
+        if account in self._refused:
             call.end(CallEnd(unsent=True))
             raise AccountClosed("the key was refused")
         return call
 
-    def _refuse_key(self) -> None:
-        self._refused_key = True
-        for scope in self._waiting:
+    def _refuse_key(self, account: AccountName) -> None:
+        self._refused.add(account)
+        for scope in self._waiting.get(account, ()):
             scope.cancel()
 
 
-def _charge(account: AccountName, owed: Decimal, at: Instant, turn: Turn) -> Charge:
-    """The entry of the ledger for an answer after which a lead takes this turn."""
-    if not isinstance(turn, Settle):
-        return Charge(account, owed, at, "open")
-    return Charge(account, owed, at, "result" if turn.state == "done" else "none", turn.reason)
+def _ends(end: Settle) -> bool:
+    """Whether a lead that has come to this at one of several sources has come to its own end."""
+    return end.state in {"done", "unknown"}

@@ -130,7 +130,7 @@ class Previews:
             case wire.Enrich():
                 columns = {column.name: column for column in table.columns} | {**filled}
                 plan = plan_of(submission.teamspace, submission, columns, self._endpoints())
-                view = replace(view, provider=plan.source.endpoint.account)
+                view = replace(view, provider=plan.named())
                 if not reads(plan).isdisjoint(before.columns):
                     return view
                 return await self._asked(plan, view, table, leads)
@@ -162,15 +162,16 @@ class Previews:
             cells = await self._leads.leads(table.id, page)
             wanted = frozenset(cells) if plan.run_if is None else await self._leads.matching(table, page, plan.run_if)
             for lead in page:
-                if lead in wanted and lead in cells and not plan.source.missing(cells[lead]):
+                if lead in wanted and lead in cells and not plan.missing(cells[lead]):
                     asked += 1
-                    asker = plan.source.asker(cells[lead], plan.into, plan.source.course(), answered=False)
+                    source = next(each for each in plan.sources if not each.missing(cells[lead]))
+                    asker = source.asker(cells[lead], plan.into, source.course(), answered=False)
                     _add(units, asker.cost(Ask("start")))
             await anyio.lowlevel.checkpoint()
         share = len(leads) / len(sample) if sample else 1
         view = replace(view, asked=round(asked * share), sampled=None if share == 1 else len(sample))
         scaled = {unit: round(amount * share) for unit, amount in units.items()}
-        return self._within(view, scaled, plan.source.endpoint.account)
+        return self._within(view, scaled, plan.sources[0].endpoint.account)
 
     def _within(self, view: wire.StepPreview, units: Mapping[Unit, int], account: AccountName) -> wire.StepPreview:
         """With what so many units take of an account's limits."""
@@ -229,11 +230,12 @@ class _Ahead(Struct, frozen=True):
 
 def reads(plan: Plan) -> frozenset[str]:
     """The columns that a plan asks with, and those that say whether it does."""
-    source = plan.source
-    if source.prompt is not None:
-        asked_with = set(source.prompt.names)
-    else:
-        asked_with = {source.params.inputs.get(name, name) for name in source.endpoint.module.inputs}
+    asked_with: set[str] = set()
+    for source in plan.sources:
+        if source.prompt is not None:
+            asked_with |= set(source.prompt.names)
+        else:
+            asked_with |= {source.params.inputs.get(name, name) for name in source.endpoint.module.inputs}
     return frozenset(asked_with.union(() if plan.run_if is None else plan.run_if.columns))
 
 

@@ -1,0 +1,328 @@
+"""Several providers for one column: the first result wins, and the books agree with the providers' own bills."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import ErrorCode, JobReason, Refused
+from leadline_protocol.ids import JobId
+from tests.acceptance.stage import Stage, World, stage
+from tests.world import behaviours
+from tests.world.behaviours import SECOND, Behaviour, Fault, Faulty, Now, Plan, Request, Throttle
+from tests.world.finders import Findymail, Hunter, Prospeo, address, knows
+from tests.world.log import Call, read_clocks
+from tests.world.servers import Served
+
+LEADS: Final = 60
+ORDER: Final = ("hunter", "findymail", "prospeo")
+STORED_WITHIN_US: Final = SECOND // 2
+"""What was answered so shortly before a kill may not have been stored by then."""
+
+
+def prospects(count: int = LEADS) -> list[dict[str, object]]:
+    """People with all that the three finders ask for."""
+    rows: list[dict[str, object]] = []
+    for n in range(count):
+        first, last, company = f"Ada{n}", f"Byron{n}", f"engines{n % 7}"
+        rows.append(
+            {
+                "first_name": first,
+                "last_name": last,
+                "name": f"{first} {last}",
+                "company": company,
+                "domain": f"{company}.example",
+            }
+        )
+    return rows
+
+
+def emails(count: int = LEADS) -> list[str]:
+    return [address(str(row["first_name"]), str(row["last_name"]), str(row["domain"])) for row in prospects(count)]
+
+
+KNOWN: Final = {"hunter": knows("hunter", 40), "findymail": knows("findymail", 40), "prospeo": knows("prospeo", 50)}
+
+
+def first_who_knows(email: str, order: Sequence[str] = ORDER) -> str:
+    return next((name for name in order if KNOWN[name](email)), "")
+
+
+class ThrottledOnce:
+    """Throws the tenth call back, in Hunter's way."""
+
+    def __init__(self, inner: Behaviour) -> None:
+        self._inner = inner
+        self._calls = 0
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """The inner answer, or the refusal."""
+        self._calls += 1
+        if self._calls == 10:
+            return Throttle("seconds", status=403).plan(SECOND, now)
+        return self._inner.respond(request, now)
+
+
+def slowly(inner: Behaviour) -> Behaviour:
+    return behaviours.Delayed(inner, median_us=SECOND // 20, seed=4)
+
+
+def configured(served: dict[str, Served], *, at_once: int = 20) -> str:
+    parts = []
+    for name, each in served.items():
+        limits = f'limits = [{{ shape = "concurrent", amount = {at_once} }}]\nflight_seconds = 0.5'
+        parts.append(f'[providers.{name}]\npreset = "{name}"\nbase_url = "{each.url}"\nsecret = "key"\n{limits}\n')
+    return "\n".join(parts)
+
+
+def waterfall(daemon: Stage, table: str = "people", **changes: object) -> JobId:
+    submission: dict[str, object] = {
+        "kind": "enrich",
+        "teamspace": "acme",
+        "table": table,
+        "module": "waterfall",
+        "into": {"email": "text", "found_by": "text"},
+        "params": {"modules": list(ORDER), "answered_by": "found_by"},
+    }
+    return daemon.submit(submission | changes).job
+
+
+def found_by(daemon: Stage) -> dict[str, str]:
+    """Whom each address in the table came from."""
+    return {row["email"]: row["found_by"] for row in daemon.rows("acme", "people") if row["email"]}
+
+
+def books(daemon: Stage, job: JobId) -> dict[str, wire.Spent]:
+    """What the accounts of a job are owed; the ledger adds up to it."""
+    spent = {each.provider: each for each in daemon.ask(wire.Job(job=job)).spent}
+    entries = dict(daemon.query("SELECT account, sum(credits) FROM charge WHERE job = $1 GROUP BY account", job))
+    assert {name: amount for name, amount in entries.items() if amount} == {
+        name: each.credits for name, each in spent.items() if each.credits
+    }
+    return spent
+
+
+def billed(served: Served) -> int:
+    return sum(int(call.notes.get("credits", 0)) for call in served.calls)
+
+
+def asked(served: dict[str, Served]) -> dict[str, list[str]]:
+    """Who was asked about each address, in order of time."""
+    calls = sorted(
+        ((call, name) for name, each in served.items() for call in each.calls), key=lambda c: c[0].arrived_us
+    )
+    by_lead: dict[str, list[str]] = defaultdict(list)
+    for call, name in calls:
+        if call.outcome not in {"throttled", "quota"}:
+            by_lead[call.lead or ""].append(name)
+    return by_lead
+
+
+def test_the_first_who_knows_is_paid_once_and_nobody_behind_is_asked(world: World) -> None:
+    served = {
+        "hunter": world.serve(ThrottledOnce(slowly(Hunter(KNOWN["hunter"]))), name="hunter"),
+        "findymail": world.serve(slowly(Findymail(KNOWN["findymail"])), name="findymail"),
+        "prospeo": world.serve(slowly(Prospeo(KNOWN["prospeo"])), name="prospeo"),
+    }
+    with stage(configured(served)) as daemon:
+        daemon.table("acme", "people", prospects())
+        job = waterfall(daemon)
+        view = daemon.ended(job)
+        expected = {email: name for email in emails() if (name := first_who_knows(email))}
+        assert found_by(daemon) == expected, "the one that throttled was waited for, too"
+        assert (view.state, view.counts.done, view.counts.skipped) == (
+            "completed",
+            len(expected),
+            LEADS - len(expected),
+        )
+        for email, names in asked(served).items():
+            assert names == list(ORDER[: len(names)])
+            assert names[-1] == (expected.get(email) or ORDER[-1])
+        rows = Counter(expected.values())
+        assert {name: each.credits for name, each in books(daemon, job).items()} == dict(rows)
+        assert {name: billed(each) for name, each in served.items()} == dict(rows), "as the providers have billed it"
+        kept = daemon.query("SELECT account, count(*) FROM charge WHERE job = $1 AND answer = 'result' GROUP BY 1", job)
+        assert dict(kept) == dict(rows), "who had the result is kept for each lead"
+
+
+def test_one_whose_credits_are_gone_is_passed_over_and_its_leads_are_asked_about_again_by_a_rerun(world: World) -> None:
+    served = {
+        "hunter": world.serve(slowly(Hunter(KNOWN["hunter"])), name="hunter"),
+        "findymail": world.serve(slowly(Findymail(KNOWN["findymail"], credits_left=3)), name="findymail"),
+        "prospeo": world.serve(slowly(Prospeo(KNOWN["prospeo"])), name="prospeo"),
+    }
+    with stage(configured(served)) as daemon:
+        daemon.table("acme", "people", prospects())
+        job = waterfall(daemon)
+        view = daemon.ended(job)
+        (account,) = daemon.ask(wire.Providers(name="findymail")).providers
+        assert (account.state, account.reason) == ("parked", JobReason.CREDITS)
+        spent = books(daemon, job)
+        assert {name: spent[name].credits for name in ORDER} == {name: billed(each) for name, each in served.items()}
+        assert spent["findymail"].credits == 3
+        in_table = found_by(daemon)
+        for email in emails():
+            others = first_who_knows(email, ("hunter", "prospeo"))
+            assert in_table.get(email) in {others or None, "findymail"}
+        reasons = Counter(
+            reason
+            for (reason,) in daemon.query("SELECT reason FROM lead_result WHERE job = $1 AND state = 'failed'", job)
+        )
+        assert set(reasons) == {"passed_over"}
+        assert view.counts.failed == reasons["passed_over"] > 0
+
+
+def test_a_lead_waits_where_everybody_that_might_know_it_is_parked(world: World) -> None:
+    broke = Findymail(KNOWN["findymail"], credits_left=0)
+    served = {"findymail": world.serve(broke, name="findymail")}
+    no_key = behaviours.Authorized(Prospeo(KNOWN["prospeo"]), "the right key")
+    served["prospeo"] = world.serve(no_key, name="prospeo")
+    with stage(configured(served, at_once=1)) as daemon:
+        daemon.table("acme", "people", prospects(5))
+        job = waterfall(daemon, params={"modules": ["findymail", "prospeo"]}, into={"email": "text"})
+        view = daemon.until(job, lambda view: JobReason.CREDITS in [wait.reason for wait in view.waits])
+        assert view.counts.pending == 5, "no lead has failed for what one payment mends"
+        daemon.ask(wire.Cancel(job=job))
+        assert daemon.ended(job).state == "cancelled"
+
+
+def test_one_that_fails_has_the_next_one_asked(world: World) -> None:
+    failing = Faulty(Hunter(lambda _: True), [Fault(behaviours.json_plan({}, status=422))])
+    served = {"hunter": world.serve(failing, name="hunter")}
+    served["findymail"] = world.serve(Findymail(lambda _: True), name="findymail")
+    with stage(configured(served, at_once=1)) as daemon:
+        daemon.table("acme", "people", prospects(4))
+        job = waterfall(daemon, params={"modules": ["hunter", "findymail"], "answered_by": "found_by"})
+        assert daemon.ended(job).counts.done == 4
+        assert Counter(found_by(daemon).values()) == {"hunter": 3, "findymail": 1}
+
+
+def repeated(calls: Sequence[Call], kills_us: Sequence[int]) -> list[Call]:
+    """The calls about a lead that had been asked about before by a call that no kill can have interrupted."""
+    by_lead: dict[str | None, list[Call]] = defaultdict(list)
+    for call in calls:
+        by_lead[call.lead].append(call)
+    return [
+        again
+        for about in by_lead.values()
+        for before, again in pairwise(about)
+        if not any(
+            before.arrived_us <= kill <= again.arrived_us
+            and (before.ended_us or again.arrived_us) >= kill - STORED_WITHIN_US
+            for kill in kills_us
+        )
+    ]
+
+
+def test_no_provider_that_has_answered_is_asked_again_whenever_the_daemon_is_killed(world: World) -> None:
+    makers: dict[str, Callable[[], Behaviour]] = {
+        "hunter": lambda: Hunter(KNOWN["hunter"]),
+        "findymail": lambda: Findymail(KNOWN["findymail"]),
+        "prospeo": lambda: Prospeo(KNOWN["prospeo"]),
+    }
+    served = {name: world.serve(slowly(make()), name=name) for name, make in makers.items()}
+    with stage(configured(served, at_once=3)) as daemon:
+        daemon.table("acme", "people", prospects())
+        job = waterfall(daemon)
+        kills_us = []
+        for name in ORDER:
+            before = len(served[name].calls)
+            world.until(served[name], lambda calls, least=before + 2: len(calls) >= least)  # type: ignore[misc]
+            daemon.kill()
+            kills_us.append(read_clocks().instant)
+            daemon.start()
+        view = daemon.ended(job)
+        expected = {email: name for email in emails() if (name := first_who_knows(email))}
+        assert view.counts.done == len(expected)
+        assert found_by(daemon) == expected
+        spent, rows = books(daemon, job), Counter(expected.values())
+        assert {name: spent[name].credits for name in ORDER} == dict(rows)
+        for name, each in served.items():
+            assert repeated(each.calls, kills_us) == []
+            assert rows[name] <= billed(each) <= rows[name] + (spent[name].perhaps or Decimal(0))
+
+
+@pytest.mark.parametrize(
+    ("params", "into", "code", "at"),
+    [
+        ({"modules": []}, {"email": "text"}, ErrorCode.BAD_REQUEST, "params.modules"),
+        ({"modules": ["hunter", "hunter"]}, {"email": "text"}, ErrorCode.BAD_REQUEST, "params.modules[1]"),
+        ({"modules": ["hunter", "nobody"]}, {"email": "text"}, ErrorCode.UNKNOWN_MODULE, "params.modules[1]"),
+        ({"modules": ["hunter"]}, {"shoe_size": "number"}, ErrorCode.BAD_REQUEST, "into.shoe_size"),
+        ({"modules": ["hunter"], "answered_by": "who"}, {"email": "text"}, ErrorCode.BAD_REQUEST, "params.answered_by"),
+        ({"modules": ["hunter"], "answered_by": "who"}, {"who": "text"}, ErrorCode.BAD_REQUEST, "into"),
+        (
+            {"modules": ["findymail", {"module": "hunter", "inputs": {"domain": "web"}}]},
+            {"email": "text"},
+            ErrorCode.UNKNOWN_COLUMN,
+            "params.modules[1].inputs.domain",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_place(
+    refusing: Stage, params: dict[str, object], into: dict[str, str], code: ErrorCode, at: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        waterfall(refusing, params=params, into=into)
+    assert (refused.value.code, refused.value.at) == (code, at)
+
+
+@pytest.fixture(scope="module")
+def refusing(world: World) -> Iterator[Stage]:
+    served = {"hunter": world.serve(Hunter(lambda _: True)), "findymail": world.serve(Findymail(lambda _: True))}
+    with stage(configured(served)) as daemon:
+        daemon.table("acme", "people", prospects(1))
+        yield daemon
+
+
+def test_an_order_that_was_placed_while_another_was_parked_is_asked_for_before_that_one_is_asked_again(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.toml").write_text(ORDERS, encoding="utf-8")
+    served = {"findymail": world.serve(Findymail(lambda _: True, credits_left=0), name="findymail")}
+    slow = world.serve(behaviours.Polling(seconds=5.0), name="slow")
+    parts = f'[providers.slow]\nmodule = "{tmp_path / "slow.toml"}"\nbase_url = "{slow.url}"\n'
+    with stage(configured(served) + parts) as daemon:
+        daemon.table(
+            "acme", "people", [{**row, "email": email} for row, email in zip(prospects(1), emails(1), strict=True)]
+        )
+        params = {"modules": [{"module": "findymail", "outputs": {"company_found": "email"}}, "slow"]}
+        job = waterfall(daemon, params=params, into={"company_found": "text"})
+        world.until(slow, lambda calls: any(call.outcome == "in_progress" for call in calls))
+        daemon.ask(wire.Resume(scope="provider", name="findymail"))
+        asked_before = len(served["findymail"].calls)
+        daemon.kill()
+        daemon.start()
+        assert daemon.ended(job).counts.done == 1
+        assert len(served["findymail"].calls) == asked_before
+        assert Counter(call.outcome for call in slow.calls)["started"] == 1
+
+
+ORDERS: Final = """
+name = "slow"
+base_url = "http://127.0.0.1"
+mode = "poll"
+inputs = ["email"]
+limits = []
+
+[request]
+path = "/orders"
+body = { email = "{{email}}" }
+
+[poll]
+task = "task_hash"
+pending = [{ select = "status", equals = "in_progress" }]
+interval_seconds = 0.5
+
+[poll.request]
+method = "GET"
+path = "/orders/{{task}}"
+
+[response.columns]
+company_found = { select = "data.company" }
+"""
