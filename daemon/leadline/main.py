@@ -105,6 +105,8 @@ M_MMAP_THRESHOLD: Final = -3
 LIBC: Final = ctypes.CDLL(None)
 STATUS_SECONDS: Final = 10.0
 """Least time between two lines for the service manager."""
+_AFTER: Final = msgspec.json.Decoder(tuple[str, str])
+"""What a page of usage ended with."""
 DATABASE: Final = AccountName("database")
 PRICES: Final = ("credits_per_lead", "credits_per_1000_input_tokens", "credits_per_1000_output_tokens")
 """What a configuration may say in the place of a provider's module."""
@@ -385,6 +387,30 @@ class Daemon:
                 provider=each.account, calls=each.calls, credits=plain(each.credits), perhaps=_some(each.perhaps)
             )
             for each in await self._leads.spent(job)
+        ]
+
+    async def usage(self, wanted: wire.Usage, limit: int) -> Sequence[wire.UsageRow]:
+        """What a month has cost, in order of teamspace and provider. Raises Refused."""
+        try:
+            after = ("", "") if wanted.after is None else _AFTER.decode(wanted.after)
+        except msgspec.DecodeError:
+            raise Refused(ErrorCode.BAD_REQUEST, "is not the next of a page", at="after") from None
+        return [
+            wire.UsageRow(
+                teamspace=each.teamspace or None,
+                provider=each.account or None,
+                calls=each.calls,
+                credits=plain(each.credits),
+                perhaps=_some(each.perhaps),
+            )
+            for each in await self._leads.usage(
+                datetime.strptime(wanted.month, "%Y-%m").date(),  # noqa: DTZ007  a month in UTC, see the statement
+                by_teamspace="teamspace" in wanted.by,
+                by_account="provider" in wanted.by,
+                teamspace=wanted.teamspace,
+                after=after,
+                limit=limit,
+            )
         ]
 
     def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:

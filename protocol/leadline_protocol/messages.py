@@ -892,6 +892,29 @@ class TablesReply(Reply, frozen=True, kw_only=True):
     ref: Ref = None
 
 
+class UsageRow(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What a month has cost, of one teamspace, provider account, or both. Credits are exact decimals, as strings."""
+
+    teamspace: str | None = None
+    """Absent where teamspaces are summed up."""
+    provider: str | None = None
+    """`snov` for the shared key, `snov@acme` for the own key of acme; absent where providers are summed up."""
+    calls: int
+    """Answers that cost something."""
+    credits: Decimal
+    perhaps: Decimal | None = None
+    """What calls may have cost besides of which nobody learnt how they ended."""
+
+
+class UsageReply(Reply, frozen=True, kw_only=True):
+    """A page of what a month has cost, by teamspace and provider."""
+
+    usage: list[UsageRow]
+    next: str | None = None
+    """To be sent as `after` for the next page; absent on the last."""
+    ref: Ref = None
+
+
 class PlanLimit(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One limit in force and where its value comes from."""
 
@@ -1197,6 +1220,22 @@ class Plans(ControlOperation[PlansReply], tag="plans", frozen=True, kw_only=True
             raise ValueError("to set a limit name the plan, the teamspace or the provider")
 
 
+UsageBy = Literal["teamspace", "provider"]
+"""What usage may be told apart by."""
+
+
+class Usage(ControlOperation[UsageReply], tag="usage", frozen=True, kw_only=True):
+    """What a month has cost: the sums of the ledger."""
+
+    month: Annotated[str, Meta(pattern=r"^(19[7-9]\d|2\d\d\d)-(0[1-9]|1[0-2])$")]
+    """Such as `2026-11`; it begins and ends in UTC."""
+    by: Annotated[list[UsageBy], Meta(min_length=1, max_length=2)] = field(default_factory=lambda: [*get_args(UsageBy)])
+    teamspace: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: Annotated[str, Meta(max_length=1000)] | None = None
+    """The `next` of the page before."""
+
+
 class Reload(ControlOperation[Done], tag="reload", frozen=True, kw_only=True):
     """Read the configuration file again. Refused with every fault it has."""
 
@@ -1224,6 +1263,7 @@ CONTROL_OPERATIONS: Final[tuple[type[Operation[Reply]], ...]] = (
     Providers,
     Plans,
     Notices,
+    Usage,
     Tables,
     Reload,
     Drain,

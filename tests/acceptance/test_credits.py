@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
+import msgspec
 import pytest
 
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import JobId
 from tests.acceptance.stage import Stage, World, openai, people, provider, stage
 from tests.world import behaviours
@@ -62,6 +64,8 @@ BEHAVIOURS: Final[dict[str, Behaviour]] = {
             Fault(behaviours.server_error(), EMAILS[2], times=3),
         ],
     ),
+    "monthly": behaviours.Enrichment(),
+    "this_month": Faulty(behaviours.Enrichment(), [Fault(behaviours.cut(), EMAILS[0], times=2)]),
     "resumed": behaviours.Enrichment(),
     "repaired": Says("I would say eight", "8"),
     "priced": slowly(Says("8")),
@@ -283,3 +287,68 @@ def test_an_order_of_many_leads_is_paid_by_its_results_and_made_no_larger_than_t
         assert spent(daemon, capped.job) == wire.Spent(provider="bulk", calls=11, credits=Decimal("5.5"))
         assert whole.counts.done == LEADS - 1
         assert spent(daemon, whole.job).credits == Decimal("9.5")
+
+
+def usage(daemon: Stage, **asked: object) -> list[wire.UsageRow]:
+    month = f"{datetime.now(UTC):%Y-%m}"
+    return daemon.ask(msgspec.convert({"op": "usage", "month": month, **asked}, wire.Usage)).usage
+
+
+def test_what_a_month_has_cost_is_the_sum_of_the_ledger_however_it_is_told_apart(
+    daemon: Stage, served: dict[str, Served]
+) -> None:
+    for module in ("monthly", "this_month"):
+        daemon.ended(enrich(daemon, module))
+    daemon.query("UPDATE spending SET month = '2026-02-01' WHERE account = 'monthly'")
+    daemon.query("UPDATE charge SET at = 1772150399999999 WHERE account = 'monthly'")
+    ((ledger,),) = daemon.query("SELECT sum(credits) FROM charge WHERE account <> 'monthly'")
+    ((perhaps,),) = daemon.query("SELECT coalesce(sum(credits), 0) FROM call WHERE state = 'unknown'")
+    assert ledger >= LEADS - 1
+    assert perhaps >= 2
+    for by in (["teamspace"], ["provider"], ["teamspace", "provider"]):
+        rows = usage(daemon, by=by)
+        assert sum(row.credits for row in rows) == ledger
+        assert sum(row.perhaps or 0 for row in rows) == perhaps
+        names = [(row.teamspace or "", row.provider or "") for row in rows]
+        assert names == sorted(set(names))
+    (only,) = usage(daemon, month="2026-02", by=["provider"], teamspace="monthly")
+    assert only == wire.UsageRow(provider="monthly", calls=LEADS, credits=Decimal(LEADS))
+    assert usage(daemon, month="2026-01") == []
+    told = daemon.leadline("usage", "--month", "2026-02", "--by", "teamspace,provider", "--csv").stdout
+    assert told.splitlines() == [
+        "teamspace,provider,calls,credits,perhaps",
+        f"monthly,monthly,{LEADS},{LEADS},0",
+    ]
+    assert "2026-02 (UTC): 20 credits." in daemon.leadline("usage", "--month", "2026-02").stderr
+
+
+def test_usage_comes_in_pages_and_looks_at_no_other_month(daemon: Stage) -> None:
+    daemon.query(
+        "INSERT INTO spending (month, job, calls, credits, account, teamspace)"
+        " SELECT '2025-01-01'::date + n % 500, 1000000 + n, 1, 0.5, 'old', 'team ' || n"
+        " FROM generate_series(1, 50000) AS n"
+    )
+    daemon.query("ANALYZE spending")
+    month = {"month": "2025-01", "by": ["teamspace"]}
+    whole = usage(daemon, **month)
+    seen: list[wire.UsageRow] = []
+    after = None
+    while True:
+        page = daemon.ask(msgspec.convert({"op": "usage", "limit": 7, "after": after, **month}, wire.Usage))
+        seen += page.usage
+        if (after := page.next) is None:
+            break
+    assert seen == whole
+    assert len(whole) == 100
+    plan = daemon.query(
+        "EXPLAIN SELECT teamspace, sum(credits) FROM spending WHERE month = '2025-01-01' GROUP BY teamspace"
+    )
+    assert any("spending_by_month" in line for (line,) in plan)
+
+
+@pytest.mark.parametrize(("month", "after"), [("2026-13", None), ("November", None), ("2026-11", "nonsense")])
+def test_a_month_that_is_none_is_refused(daemon: Stage, month: str, after: str | None) -> None:
+    with pytest.raises(Refused) as refused, daemon.blocking_client() as client:
+        client.call(wire.Usage(month=month, after=after))
+    assert refused.value.code is ErrorCode.BAD_REQUEST
+    assert refused.value.at == ("after" if after else "month")

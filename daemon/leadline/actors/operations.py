@@ -108,6 +108,10 @@ class Surroundings(Protocol):
         """What a job, or the steps of a chain, have cost."""
         ...
 
+    async def usage(self, wanted: wire.Usage, limit: int) -> Sequence[wire.UsageRow]:
+        """What a month has cost, in order of teamspace and provider. Raises Refused."""
+        ...
+
     def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
         """Limits in force. Raises Refused."""
         ...
@@ -208,6 +212,7 @@ class Operations:
             wire.Tables: self._tables,
             wire.Plans: self._plans,
             wire.Notices: self._notices,
+            wire.Usage: self._usage,
             wire.Reload: self._reload,
             wire.Drain: self._drain,
         }
@@ -703,6 +708,14 @@ class Operations:
             await self._around.record(_act(operation, peer, f"notice {operation.again}", "again"))
         found = await self._around.notices(operation)
         return wire.NoticesReply(line=line, notices=list(found), ref=operation.ref)
+
+    async def _usage(self, operation: wire.Usage, _: Peer, line: int) -> wire.Reply:
+        found = await self._around.usage(operation, operation.limit + 1)
+        page = list(found[: operation.limit])
+        following = None
+        if len(found) > operation.limit:
+            following = msgspec.json.encode([page[-1].teamspace or "", page[-1].provider or ""]).decode()
+        return wire.UsageReply(line=line, usage=page, next=following, ref=operation.ref)
 
     async def _reload(self, operation: wire.Reload, peer: Peer, line: int) -> wire.Reply:
         await self._around.record(_act(operation, peer, ""))

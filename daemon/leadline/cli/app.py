@@ -70,6 +70,7 @@ _COMMANDS: Final[Sequence[tuple[Group, str, str, str]]] = (
     (_QUEUE, "teamspaces", "overview:teamspaces", "List teamspaces and what each has in the queue."),
     (_QUEUE, "tables", "tables:tables", "List tables; describe, create, keep for so long or delete one."),
     (_QUEUE, "providers", "providers:providers", "List providers and who waits for them; check a module, or try one."),
+    (_QUEUE, "usage", "usage:usage", "Tell what a month has cost, by teamspace and provider."),
     (_QUEUE, "plans", "overview:plans", "Show the limits in force and where each comes from, or set one."),
     (
         _QUEUE,

@@ -213,6 +213,23 @@ class PostgresLeads:
             rows = await connection.fetch(QUERIES["spent"].sql, job)
         return [_spending(row) for row in rows]
 
+    async def usage(
+        self,
+        month: date,
+        *,
+        by_teamspace: bool,
+        by_account: bool,
+        teamspace: str | None,
+        after: tuple[str, str],
+        limit: int,
+    ) -> Sequence[Spending]:
+        """What a month has cost by teamspace, account or both, in their order; behind those that `after` names."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(
+                QUERIES["usage"].sql, month, by_teamspace, by_account, teamspace, *after, limit
+            )
+        return [_spending(row) for row in rows]
+
     async def run_of(self, job: JobId) -> JobId:
         """The first of a job and its reruns."""
         async with self._store.read() as connection:

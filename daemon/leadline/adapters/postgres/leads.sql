@@ -264,6 +264,29 @@ FROM (
 ) AS entry
 GROUP BY account ORDER BY account
 
+-- name: usage
+-- The sums of a month ($1: its first day), which begins and ends in UTC, for certain and perhaps: by teamspace ($2) and
+-- account ($3), of the teamspace $4 or of all, behind ($5, $6). Calls of which nobody knows how they ended are few.
+SELECT teamspace, account, sum(calls)::bigint AS calls, sum(credits) AS credits, sum(perhaps) AS perhaps
+FROM (
+    SELECT CASE WHEN $2::boolean THEN teamspace ELSE '' END AS teamspace,
+        CASE WHEN $3::boolean THEN account ELSE '' END AS account, calls, credits, 0 AS perhaps
+    FROM spending WHERE month = $1::date AND ($4::text IS NULL OR teamspace = $4)
+    UNION ALL
+    SELECT CASE WHEN $2 THEN teamspace.name ELSE '' END, CASE WHEN $3 THEN call.account ELSE '' END, 0, 0, call.credits
+    FROM call
+    CROSS JOIN LATERAL (
+        SELECT teamspace FROM job WHERE job.id = call.job UNION ALL
+        SELECT teamspace FROM job_ended WHERE job_ended.id = call.job
+    ) AS owner
+    JOIN teamspace ON teamspace.id = owner.teamspace
+    WHERE call.credits > 0 AND call.state <> 'sent' AND ($4 IS NULL OR teamspace.name = $4)
+        AND call.sent >= extract(epoch FROM $1::timestamp)::bigint * 1000000
+        AND call.sent < extract(epoch FROM $1::timestamp + interval '1 month')::bigint * 1000000
+) AS entry
+WHERE (teamspace, account) > ($5::text, $6::text)
+GROUP BY teamspace, account ORDER BY teamspace, account LIMIT $7
+
 -- name: run_of
 -- Back from rerun to rerun, as far as they are kept.
 WITH RECURSIVE run AS (
