@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
 import pytest
 
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import JobReason, Refused
 from leadline_protocol.ids import JobId
 from tests.acceptance.stage import Stage, World, openai, people, provider, stage
 from tests.world import behaviours
@@ -80,6 +81,7 @@ BEHAVIOURS: Final[dict[str, Behaviour]] = {
 MODELS: Final[dict[str, Behaviour]] = {
     "repaired": Says("I would say eight", "8"),
     "hopeless": Says("I would say eight"),
+    "structured": Says('{"people": "Ada"}', '{"people": ["Ada", "Grace"]}'),
     "metered": behaviours.ChatCompletions(),
     "broke": behaviours.Exhausted(behaviours.ChatCompletions(), calls=3, plan=behaviours.OPENAI_QUOTA),
 }
@@ -215,6 +217,25 @@ def test_an_answer_of_another_type_is_repaired_once(daemon: Stage, served: dict[
     assert (view.state, view.counts.done) == ("completed", 1)
     assert len(served["repaired"].calls) == 2
     assert [row["score"] for row in daemon.rows("repaired", "people")] == ["8"]
+
+
+def test_a_document_that_its_schema_does_not_take_is_repaired_once(daemon: Stage, served: dict[str, Served]) -> None:
+    daemon.table("structured", "people", people(1))
+    schema = {"type": "object", "properties": {"people": {"type": "array"}}, "required": ["people"]}
+    submission = wire.Enrich(
+        teamspace="structured",
+        table="people",
+        module="ai_prompt",
+        into={"facts": "json"},
+        params={"prompt": "Who works with {{email}}?", "provider": "structured", "schemas": {"facts": schema}},
+    )
+    view = daemon.ended(daemon.submit(submission).job)
+    assert (view.state, view.counts.done) == ("completed", 1)
+    assert len(served["structured"].calls) == 2
+    assert [row["facts"] for row in daemon.rows("structured", "people")] == ['{"people":["Ada","Grace"]}']
+    with pytest.raises(Refused) as refused:
+        daemon.submit(msgspec.structs.replace(submission, into={"facts": "text"}))
+    assert refused.value.at == "params.schemas.facts"
 
 
 def test_an_answer_that_stays_of_another_type_fails_its_lead(daemon: Stage, served: dict[str, Served]) -> None:

@@ -283,7 +283,7 @@ def test_every_expression_of_the_guide_compiles_over_its_file() -> None:
                 prompts.append(step.params["prompt"])
             if isinstance(step, FORMULA):
                 formulas.append(step.expression)
-    assert (len(filters), len(prompts), len(formulas)) == (6, 3, 1)
+    assert (len(filters), len(prompts), len(formulas)) == (6, 4, 1)
     for text in filters:
         compile_expression(text, types, field="where", wants=ColumnType.BOOLEAN)
     for text in formulas:

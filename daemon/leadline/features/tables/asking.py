@@ -20,7 +20,9 @@ from leadline.features.tables.columns import BadValueError, Cells, Column
 from leadline.features.tables.credits import charge_of, price_of
 from leadline.features.tables.lead_course import Ask, Course, Turn
 from leadline.features.tables.prompts import (
+    NO_SCHEMAS,
     Message,
+    Schemas,
     conversation,
     estimated_tokens,
     read_answer,
@@ -179,14 +181,16 @@ class PromptAsker:
         prompt: Template,
         cells: Cells,
         into: tuple[Column, ...],
+        schemas: Schemas = NO_SCHEMAS,
         *,
         answered: bool = False,
     ) -> None:
-        """`answered`: the model has answered about the lead before."""
+        """`schemas`: what the JSON of a column must be like; `answered`: the model has answered about it before."""
         self.endpoint = endpoint
         self._answered = answered
         self._into = into
-        self._messages: tuple[Message, ...] = conversation(fill_text(prompt, cells), into)
+        self._schemas = schemas
+        self._messages: tuple[Message, ...] = conversation(fill_text(prompt, cells), into, schemas)
         chat = endpoint.module.chat
         assert chat is not None, "ai_prompt is given chat endpoints only"
         self._answer_tokens_max = chat.answer_tokens_max
@@ -223,10 +227,10 @@ class PromptAsker:
         used = verdict.used or tokens_at_most(self._messages, self._answer_tokens_max)
         answer = str(verdict.values["content"])
         try:
-            turn = course.done(read_answer(answer, self._into))
+            turn = course.done(read_answer(answer, self._into, self._schemas))
         except BadValueError as fault:
             turn = course.unusable(str(fault))
-            self._messages = repair(self._messages, answer, str(fault), self._into)
+            self._messages = repair(self._messages, answer, str(fault), self._into, self._schemas)
             return Heard(end, turn, good=True, charge=charge_of(module, used, found=False, first=first))
         return Heard(end, turn, good=True, charge=charge_of(module, used, found=True, first=first))
 

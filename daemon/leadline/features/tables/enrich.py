@@ -25,9 +25,10 @@ from msgspec.structs import replace
 from leadline.core.events import NOTHING, CallEnd
 from leadline.core.model import Counts, Family, JobState, Now
 from leadline.core.rate_limit import Cost
+from leadline.features.tables.answer_schemas import check_schema
 from leadline.features.tables.asking import AI_PROMPT, Asker, Endpoint, ModuleAsker, PromptAsker, course_at, inputs_of
 from leadline.features.tables.bulk import BulkOrders, Reading
-from leadline.features.tables.columns import BadValueError, Cells, Column, JsonValue, declared_columns
+from leadline.features.tables.columns import BadValueError, Cells, Column, ColumnType, JsonValue, declared_columns
 from leadline.features.tables.credits import Budget, Purse, exact, price_of
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
@@ -44,6 +45,7 @@ from leadline.features.tables.ports import (
     Result,
     Table,
 )
+from leadline.features.tables.prompts import NO_SCHEMAS, Schemas
 from leadline.features.tables.requests import Access
 from leadline.features.tables.responses import read_values
 from leadline.features.tables.results import Brought, ResultWriter
@@ -106,6 +108,8 @@ class PromptParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt: str
     provider: str | None = None
     """The account to ask; absent: `openai`, or the only one there is."""
+    schemas: dict[str, dict[str, Any]] = {}
+    """Column of the type json → the JSON Schema that its document must be valid by."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -114,11 +118,12 @@ class Source(msgspec.Struct, frozen=True):
     endpoint: Endpoint
     params: ModuleParams
     prompt: Template | None = None
+    schemas: Schemas = NO_SCHEMAS
 
     def asker(self, cells: Cells, into: tuple[Column, ...], course: Course, *, answered: bool) -> Asker:
         """Who asks about a lead; `answered`: the provider has answered about it before."""
         if self.prompt is not None:
-            return PromptAsker(self.endpoint, self.prompt, cells, into, answered=answered)
+            return PromptAsker(self.endpoint, self.prompt, cells, into, self.schemas, answered=answered)
         values, _ = inputs_of(self.endpoint.module, cells, self.params.inputs)
         return ModuleAsker(self.endpoint, values, into, self.params.outputs, course, answered=answered)
 
@@ -238,7 +243,8 @@ def plan_of(
         names = {*columns, *_placeholders(told.prompt)} if open_table else set(columns)
         prompt = parse_prompt(told.prompt, names, field="params.prompt")
         endpoint = _chat_endpoint(told.provider, endpoints).of(teamspace)
-        return Plan((Source(endpoint, ModuleParams(), prompt),), into, run_if)
+        _check_schemas(told.schemas, into)
+        return Plan((Source(endpoint, ModuleParams(), prompt, told.schemas),), into, run_if)
     present = None if open_table else columns
     if submission.module == WATERFALL:
         return _waterfall(teamspace, _params(submission.params, WaterfallParams), into, run_if, present, endpoints)
@@ -246,6 +252,15 @@ def plan_of(
     params = _params(submission.params, ModuleParams)
     _check_names(found, params, into, present, "params")
     return Plan((Source(found.of(teamspace), params),), into, run_if)
+
+
+def _check_schemas(schemas: Schemas, into: Sequence[Column]) -> None:
+    documents = {column.name for column in into if column.type is ColumnType.JSON}
+    for name, schema in schemas.items():
+        at = f"params.schemas.{name}"
+        if name not in documents:
+            raise Refused(ErrorCode.BAD_REQUEST, f"into has no column {name} of the type json", at=at)
+        check_schema(schema, at)
 
 
 def _waterfall(

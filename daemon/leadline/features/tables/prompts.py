@@ -7,11 +7,12 @@ it is not, the model is told so, once, with its own words before it; a second ba
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from leadline.features.tables.answer_schemas import ANSWER_CHARACTERS_MAX, Schema, fault_in, schema_text
 from leadline.features.tables.columns import BadValueError, Cells, Column, ColumnType, JsonValue
 from leadline.features.tables.credits import Tokens
 
@@ -23,6 +24,11 @@ MESSAGE_TOKENS: Final = 4
 
 SHOWN_CHARACTERS_MAX: Final = 2_000
 """How much of a bad answer is sent back with the request to repair it."""
+
+Schemas = Mapping[str, Schema]
+"""Column → what its JSON must be like."""
+
+NO_SCHEMAS: Final[Schemas] = {}
 
 _FORMS: Final = {
     ColumnType.NUMBER: "one number in digits",
@@ -43,22 +49,41 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
-def conversation(prompt: str, into: Sequence[Column]) -> tuple[Message, ...]:
-    """What to send for a lead whose filled prompt this is."""
-    return (Message("system", _instruction(into)), Message("user", prompt))
+def conversation(prompt: str, into: Sequence[Column], schemas: Schemas = NO_SCHEMAS) -> tuple[Message, ...]:
+    """What to send for a lead whose filled prompt this is; `schemas`: what the JSON of a column must be like."""
+    return (Message("system", _instruction(into, schemas)), Message("user", prompt))
 
 
-def repair(sent: Sequence[Message], answer: str, fault: str, into: Sequence[Column]) -> tuple[Message, ...]:
+def repair(
+    sent: Sequence[Message], answer: str, fault: str, into: Sequence[Column], schemas: Schemas = NO_SCHEMAS
+) -> tuple[Message, ...]:
     """What to send after an answer that was not of the declared type: the one try there is."""
     return (
         *sent,
         Message("assistant", answer[:SHOWN_CHARACTERS_MAX]),
-        Message("user", f"This cannot be used: {fault}. {_instruction(into)}"),
+        Message("user", f"This cannot be used: {fault}. {_instruction(into, schemas)}"),
     )
 
 
-def read_answer(answer: str, into: Sequence[Column]) -> Cells:
+def read_answer(answer: str, into: Sequence[Column], schemas: Schemas = NO_SCHEMAS) -> Cells:
     """The cells that a model's answer fills.
+
+    Raises:
+        BadValueError: as for `_cells`, or a document that is not as the schema of its column says.
+
+    """
+    if schemas and len(answer) > ANSWER_CHARACTERS_MAX:
+        raise BadValueError(f"the answer is longer than {ANSWER_CHARACTERS_MAX:,} characters")
+    cells = _cells(answer, into)
+    for name, schema in schemas.items():
+        value = cells.get(name)
+        if value is not None and (fault := fault_in(value, schema)) is not None:
+            raise BadValueError(fault if len(into) == 1 else f"{name}: {fault}")
+    return cells
+
+
+def _cells(answer: str, into: Sequence[Column]) -> Cells:
+    """The cells of an answer by the types of their columns.
 
     Raises:
         BadValueError: it is not of the declared type; the message says so in words that the model can be told.
@@ -99,14 +124,16 @@ def tokens_at_most(messages: Sequence[Message], answer_tokens_max: int) -> Token
     return Tokens(texts + MESSAGE_TOKENS, answer_tokens_max)
 
 
-def _instruction(into: Sequence[Column]) -> str:
+def _instruction(into: Sequence[Column], schemas: Schemas) -> str:
     if len(into) == 1:
-        return f"Answer with {_form(into[0])} and nothing else."
-    keys = "; ".join(f'"{column.name}": {_form(column)}, or null' for column in into)
+        return f"Answer with {_form(into[0], schemas)} and nothing else."
+    keys = "; ".join(f'"{column.name}": {_form(column, schemas)}, or null' for column in into)
     return f"Answer with one JSON object and nothing else. Its keys: {keys}."
 
 
-def _form(column: Column) -> str:
+def _form(column: Column, schemas: Schemas) -> str:
+    if (schema := schemas.get(column.name)) is not None:
+        return f"one JSON document that is valid by this JSON Schema: {schema_text(schema)}"
     if column.allowed:
         return "exactly one of: " + ", ".join(column.allowed)
     return _FORMS[column.type]
