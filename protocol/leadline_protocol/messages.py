@@ -487,6 +487,9 @@ class StepPreview(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=Tru
     """`asked` and `units` are estimates from so many leads; absent: they are exact."""
     units: dict[str, float] = field(default_factory=dict)
     """What that takes at least, by unit: a request for each lead, and so on."""
+    credits: Decimal | None = None
+    """What that costs where every lead has a result: an exact decimal, as a string; of a prompt by its text and the
+    longest answer, without repairs. Absent: nothing."""
     limits: list[LimitNeed] = field(default_factory=list)
     seconds_at_least: float = 0.0
     """These limits let it be no shorter, with nobody else in line."""

@@ -326,3 +326,17 @@ path = "/orders/{{task}}"
 [response.columns]
 company_found = { select = "data.company" }
 """
+
+
+def test_a_dry_run_tells_what_it_may_cost(refusing: Stage) -> None:
+    with refusing.blocking_client() as client:
+        submission = wire.Enrich(
+            teamspace="acme",
+            table="people",
+            module="waterfall",
+            into={"email": "text"},
+            params={"modules": ["hunter", "findymail"]},
+        )
+        (step,) = client.preview(submission).steps
+    assert (step.provider, step.asked) == ("hunter, findymail", 1)
+    assert step.credits == 1, "one of them has the result, and is paid"

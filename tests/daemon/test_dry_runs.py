@@ -1,6 +1,7 @@
 """A dry run says what would happen, by the code that would have it happen, and leaves no trace."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ PROVIDER = [
     f'module = "{MODULE}"',
     'base_url = "http://127.0.0.1:9"',
     'limits = [{ shape = "window", amount = 2, per_seconds = 60, unit = "lead" }]',
+    "credits_per_lead = 0.7",
 ]
 
 
@@ -137,6 +139,7 @@ async def test_an_enrichment_says_whom_it_would_ask_how_often_and_for_how_long_a
         assert (step.leads, step.provider, step.asked) == (10, "company", 9), "one has no address"
         assert step.units == {"request": 9, "lead": 9}
         assert step.seconds_at_least == 4 * 60, "two, two, two, two, and one more"
+        assert step.credits == Decimal("6.3")
         some = Enrich(
             teamspace="acme", table="people", module="company", into={"company": "text"}, run_if="n < 3", first=5
         )

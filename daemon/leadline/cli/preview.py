@@ -68,6 +68,9 @@ def _remarks(step: StepPreview) -> Iterator[str]:
     for limit in step.limits:
         if limit.needed > limit.amount:
             yield f"{shown(step.provider or 'the database')} allows {_limit(limit)}."
+    if step.credits is not None:
+        most = "about" if step.sampled is not None else "at most"
+        yield f"{most} {step.credits:f} {'credit' if step.credits == 1 else 'credits'}."
     if step.sampled is not None:
         yield f"estimated from {counted(step.sampled, 'lead')}."
     for warning in step.warnings:

@@ -161,6 +161,18 @@ class Plan(msgspec.Struct, frozen=True):
         lacks = [source.missing(cells) for source in self.sources]
         return lacks[0] if all(lacks) else ()
 
+    def price(self, cells: Cells) -> Decimal:
+        """What a lead costs at most, repairs apart: of those that are paid for results one has it, the dearest."""
+        by_request, by_result = NOTHING, NOTHING
+        for source in self.sources:
+            if not source.missing(cells):
+                price = source.asker(cells, self.into, source.course(), answered=False).price(Ask("start"))
+                if source.endpoint.module.charge_on == "request":
+                    by_request += price
+                else:
+                    by_result = max(by_result, price)
+        return by_request + by_result
+
     def places(self) -> int:
         """So many leads at a time make sense: a source that has room for few is not the only one of several."""
         return max(source.endpoint.places or LEADS_AT_ONCE for source in self.sources)

@@ -20,8 +20,10 @@ import anyio.lowlevel
 from msgspec import Struct
 from msgspec.structs import replace
 
+from leadline.core.events import NOTHING
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, Cost, DailyLimit, Limit, Unit, WindowLimit
 from leadline.features.tables.columns import Column, ColumnType, JsonValue, declared_columns
+from leadline.features.tables.credits import plain
 from leadline.features.tables.enrich import Endpoints, Plan, plan_of
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.formula import value_of
@@ -32,6 +34,9 @@ from leadline.ports.work import ChainNotes, JobKind
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, LeadReason, Refused
 from leadline_protocol.ids import AccountName, LeadId
+
+CREDITS_DIGITS: Final = 4
+"""Behind the point, where credits are estimated from a sample."""
 
 SAMPLED_LEADS: Final = 2_000
 """Lists of at most so many leads are reckoned exactly, of longer ones so many leads are."""
@@ -156,7 +161,7 @@ class Previews:
         self, plan: Plan, view: wire.StepPreview, table: Table, leads: Sequence[LeadId]
     ) -> wire.StepPreview:
         sample = leads if len(leads) <= SAMPLED_LEADS else _evenly(leads, SAMPLED_LEADS)
-        asked, units = 0, dict.fromkeys(Unit, 0)
+        asked, units, credits_ = 0, dict.fromkeys(Unit, 0), NOTHING
         for start in range(0, len(sample), PAGE_LEADS):
             page = sample[start : start + PAGE_LEADS]
             cells = await self._leads.leads(table.id, page)
@@ -164,12 +169,16 @@ class Previews:
             for lead in page:
                 if lead in wanted and lead in cells and not plan.missing(cells[lead]):
                     asked += 1
+                    credits_ += plan.price(cells[lead])
                     source = next(each for each in plan.sources if not each.missing(cells[lead]))
                     asker = source.asker(cells[lead], plan.into, source.course(), answered=False)
                     _add(units, asker.cost(Ask("start")))
             await anyio.lowlevel.checkpoint()
         share = len(leads) / len(sample) if sample else 1
         view = replace(view, asked=round(asked * share), sampled=None if share == 1 else len(sample))
+        if credits_:
+            whole = credits_ if share == 1 else round(credits_ * len(leads) / len(sample), CREDITS_DIGITS)
+            view = replace(view, credits=plain(whole))
         scaled = {unit: round(amount * share) for unit, amount in units.items()}
         return self._within(view, scaled, plan.sources[0].endpoint.account)
 
