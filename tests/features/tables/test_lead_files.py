@@ -147,6 +147,7 @@ def test_a_line_that_is_no_object_is_refused_by_itself(tmp_path: Path) -> None:
         (b"[1]\n", "no line of the file"),
         (b"{}\n", "no line of the file"),
         (json.dumps({f"c{n}": n for n in range(1_001)}).encode(), "more than 1,000 names"),
+        (json.dumps({"c" * 1_001: 1}).encode(), "a name of more than 1,000 characters"),
     ],
 )
 def test_objects_without_usable_names_are_refused_as_a_file(data: bytes, says: str, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from leadline.features.tables.reading import (
 )
 from leadline_protocol.errors import LeadReason
 
+NAME_CHARACTERS_MAX: Final = 1_000
+"""As all names of a file are held, none may be as long as a line."""
+
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
 Refusal = tuple[LeadReason, str]
@@ -47,7 +50,7 @@ def keys(blocks: Iterable[bytes], written: JsonLinesFormat) -> tuple[tuple[str, 
     """The names in all objects of the file, in the order of their first appearance, and its number of rows.
 
     Raises:
-        UnreadableFileError: there is no object in it, or they have more than COLUMNS_MAX names.
+        UnreadableFileError: there is no object in it, or they have more than COLUMNS_MAX names, or too long ones.
 
     """
     names: dict[str, None] = {}
@@ -55,6 +58,8 @@ def keys(blocks: Iterable[bytes], written: JsonLinesFormat) -> tuple[tuple[str, 
     for _, found in _objects(Lines(decoded(blocks, written.encoding), "\n")):
         count += 1
         if isinstance(found, dict) and not found.keys() <= names.keys():
+            if max(map(len, found)) > NAME_CHARACTERS_MAX:
+                raise UnreadableFileError(f"an object has a name of more than {NAME_CHARACTERS_MAX:,} characters")
             names |= dict.fromkeys(found)
             if len(names) > COLUMNS_MAX:
                 raise UnreadableFileError(f"the objects have more than {COLUMNS_MAX:,} names, and at most so many fit")
