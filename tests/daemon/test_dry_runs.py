@@ -156,6 +156,18 @@ async def test_an_enrichment_says_whom_it_would_ask_how_often_and_for_how_long_a
         assert (unknown.leads, unknown.asked) == (10, None)
 
 
+async def test_leads_that_are_ordered_together_are_foretold_as_so_many_orders(place: Place) -> None:
+    bulk = ["[providers.bulk]", f'module = "{MODULE.with_name("bulk.toml")}"', 'base_url = "http://127.0.0.1:9"']
+    place.configure(*bulk, 'limits = [{ shape = "window", amount = 1, per_seconds = 60, unit = "job" }]')
+    async with place.daemon() as (_, client):
+        path = put(place, "email", *(f"p{n}@a.example" for n in range(150)))
+        await client.wait((await client.submit(Upload(teamspace="acme", table="people", path=path))).job)
+        ask = Enrich(teamspace="acme", table="people", module="bulk", into={"company": "text"})
+        (step,) = (await client.preview(ask)).steps
+        assert step.units == {"request": 2, "job": 2, "record": 150, "lead": 150}
+        assert step.seconds_at_least == 60
+
+
 async def test_guards_and_warnings_are_foretold(place: Place) -> None:
     async with place.daemon() as (_, client):
         await people(place, client)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from leadline.core.rate_limit import Cost
 from leadline.features.tables import responses
 from leadline.features.tables.asking import Endpoint
-from leadline.features.tables.bulk import Delivery, OrderAsker, bulk_of, order_cost, records_of
+from leadline.features.tables.bulk import Delivery, OrderAsker, bulk_of, order_cost, orders_cost, records_of
 from leadline.features.tables.columns import Cells
 from leadline.features.tables.lead_course import Ask, Course
 from leadline.features.tables.provider_modules import ModuleFaultsError, ProviderModule, read_module
@@ -105,6 +105,11 @@ def test_an_order_is_one_job_and_each_lead_a_record() -> None:
     asking = asker("t")
     costs = [asking.cost(ask) for ask in (Ask("start"), Ask("poll"), Ask("read"))]
     assert costs == [Cost(job=1, record=6, lead=3), Cost(request=2), Cost(request=1)]
+
+
+@pytest.mark.parametrize(("leads", "orders"), [(0, 0), (1, 1), (3, 1), (4, 2), (300, 100)])
+def test_so_many_leads_are_as_many_orders_as_it_takes(leads: int, orders: int) -> None:
+    assert orders_cost(module(), leads) == Cost(job=orders, record=2 * leads, lead=leads)
 
 
 def test_an_order_is_taken_worked_on_done_and_read() -> None:

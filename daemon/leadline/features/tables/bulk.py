@@ -64,6 +64,13 @@ def order_cost(cost: Cost, leads: int) -> Cost:
     return replace(cost, record=cost.record * leads, lead=cost.lead * leads)
 
 
+def orders_cost(module: ProviderModule, leads: int) -> Cost:
+    """What the orders for so many leads take together, polls and pages of results aside."""
+    orders = -(-leads // bulk_of(module).records_max)
+    cost = order_cost(module.cost, leads)
+    return replace(cost, request=cost.request * orders, job=cost.job * orders, token=cost.token * orders)
+
+
 def records_of(
     module: ProviderModule, access: Access, leads: Sequence[tuple[LeadId, Cells]]
 ) -> tuple[list[JsonValue], Sequence[str]]:

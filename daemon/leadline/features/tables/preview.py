@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from leadline.core.events import NOTHING
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, Cost, DailyLimit, Limit, Unit, WindowLimit
+from leadline.features.tables.bulk import orders_cost
 from leadline.features.tables.columns import Column, ColumnType, JsonValue, declared_columns
 from leadline.features.tables.credits import plain
 from leadline.features.tables.enrich import Endpoints, Plan, plan_of
@@ -180,7 +181,11 @@ class Previews:
             whole = credits_ if share == 1 else round(credits_ * len(leads) / len(sample), CREDITS_DIGITS)
             view = replace(view, credits=plain(whole))
         scaled = {unit: round(amount * share) for unit, amount in units.items()}
-        return self._within(view, scaled, plan.sources[0].endpoint.account)
+        endpoint = plan.sources[0].endpoint
+        if endpoint.module.bulk is not None and view.asked is not None:
+            scaled = dict.fromkeys(Unit, 0)
+            _add(scaled, orders_cost(endpoint.module, view.asked))
+        return self._within(view, scaled, endpoint.account)
 
     def _within(self, view: wire.StepPreview, units: Mapping[Unit, int], account: AccountName) -> wire.StepPreview:
         """With what so many units take of an account's limits."""
