@@ -11,7 +11,7 @@ from leadline.features.tables.provider_modules import ClientCredentials, Provide
 from leadline_protocol.errors import JobReason, LeadReason
 from tests.features.tables.virtual import Running, daemon, run
 from tests.world import behaviours
-from tests.world.behaviours import Behaviour, Fault
+from tests.world.behaviours import Behaviour, Fault, Now, Plan, Request
 
 MODULES = Path(__file__).parents[2] / "acceptance" / "modules"
 
@@ -224,5 +224,66 @@ def test_bulk_orders_use_the_same_token() -> None:
             assert (ended.state, ended.counts.done) == ("completed", 250)
             assert 3 <= len(fetched(running, "bulk")) <= 5
             assert all(seen.plan.status == 200 for seen in running.log["bulk"])
+
+    run(main())
+
+
+PAGED = """
+name = "paged"
+base_url = "http://paged"
+inputs = ["domain"]
+limits = [{ shape = "window", amount = 30, per_seconds = 60 }]
+[request]
+method = "GET"
+path = "/people"
+query = { domain = "{{domain}}", cursor = "{{page}}" }
+[response.paging]
+items = "people"
+next = "next"
+pages_max = 5
+[response.columns]
+company = { select = "join(' ', items[].name)" }
+total = { select = "first.total", type = "number" }
+"""
+
+
+class Pages:
+    """People of a domain, two a page; `endless` has ever the same next page."""
+
+    def __init__(self, people: int, *, endless: bool = False) -> None:
+        self._people, self._endless = people, endless
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """A page."""
+        start = int(request.query.get("cursor", "0"))
+        names = [{"name": f"p{n}"} for n in range(start, min(start + 2, self._people))]
+        more = start + 2 if start + 2 < self._people else None
+        return behaviours.json_plan({"people": names, "total": self._people, "next": start if self._endless else more})
+
+
+@pytest.mark.parametrize(("people", "pages"), [(1, 1), (2, 1), (7, 4)])
+def test_an_answer_in_pages_is_read_to_its_end_within_the_limits(people: int, pages: int) -> None:
+    async def main() -> None:
+        limited = behaviours.Limited(Pages(people), behaviours.Window(30, 60))
+        async with daemon({"paged": (read_module(PAGED, file="paged.toml"), limited)}, leads=20) as running:
+            job = await running.submit("paged")
+            ended = await running.until(job, "completed", "partial", "failed")
+            assert (ended.state, ended.counts.done) == ("completed", 20)
+            assert {seen.plan.outcome for seen in running.log["paged"]} == {"ok"}
+            assert len(running.log["paged"]) == 20 * pages
+            names = " ".join(f"p{n}" for n in range(people))
+            assert {result.cells["found"] for result in running.leads.results.values()} == {names}
+
+    run(main())
+
+
+def test_pages_without_an_end_are_read_so_far_and_no_further() -> None:
+    async def main() -> None:
+        async with daemon(
+            {"paged": (read_module(PAGED, file="paged.toml"), Pages(9, endless=True))}, leads=2
+        ) as running:
+            ended = await running.until(await running.submit("paged"), "completed", "partial", "failed")
+            assert (ended.state, ended.counts.done) == ("completed", 2)
+            assert len(running.log["paged"]) == 2 * 5
 
     run(main())

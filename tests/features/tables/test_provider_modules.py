@@ -131,6 +131,16 @@ def test_what_contradicts_itself_is_a_fault(change: tuple[str, str], path: str, 
     assert says in found[path]
 
 
+def test_pages_are_asked_for_by_their_name_and_end_somewhere() -> None:
+    paging = '[response.paging]\nitems = "data"\n'
+    assert set(faults(SYNC + paging)) == {"response.paging", "request"}
+    assert set(faults(SYNC + paging + 'next = "a"\ncount = "b"')) == {"response.paging", "request"}
+    assert set(faults(POLL + paging + 'next = "a"')) == {"response.paging", "request"}
+    assert "response.paging.pages_max" in faults(SYNC + paging + "pages_max = 0")
+    asked = SYNC.replace("[request]", '[request]\nquery = { page = "{{page}}" }')
+    assert read_module(asked + paging + 'count = "pages"', file="m.toml").response is not None
+
+
 def test_a_poll_must_say_which_task_it_asks_for() -> None:
     assert set(faults(POLL.replace("{{task}}", "x"))) == {"poll.request"}
 

@@ -32,6 +32,7 @@ from leadline.features.tables.columns import BadValueError, Cells, Column, Colum
 from leadline.features.tables.credits import Budget, Purse, exact, price_of
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
+from leadline.features.tables.paging import PagedAsker, paging_of
 from leadline.features.tables.ports import (
     AnsweredCall,
     Answers,
@@ -125,7 +126,8 @@ class Source(msgspec.Struct, frozen=True):
         if self.prompt is not None:
             return PromptAsker(self.endpoint, self.prompt, cells, into, self.schemas, answered=answered)
         values, _ = inputs_of(self.endpoint.module, cells, self.params.inputs)
-        return ModuleAsker(self.endpoint, values, into, self.params.outputs, course, answered=answered)
+        asker = ModuleAsker if paging_of(self.endpoint.module) is None else PagedAsker
+        return asker(self.endpoint, values, into, self.params.outputs, course, answered=answered)
 
     def values(self, cells: Cells) -> Cells:
         """A lead's inputs of the module."""

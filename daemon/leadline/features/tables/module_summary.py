@@ -14,6 +14,7 @@ from leadline.features.tables.provider_modules import (
     Hint,
     KeyHeader,
     KeyQuery,
+    Paging,
     ProviderModule,
     RequestTemplate,
     Signal,
@@ -85,7 +86,7 @@ def _calls(module: ProviderModule) -> str:
     assert module.request is not None, "a judged module has a request, or chat"
     first = _request(module, module.request)
     if module.poll is None:
-        return first
+        return first + _pages(None if module.response is None else module.response.paging)
     poll = module.poll
     again = f"{first}; then {_request(module, poll.request)} every {poll.interval_seconds:g} s"
     if poll.first_seconds > poll.interval_seconds:
@@ -93,9 +94,12 @@ def _calls(module: ProviderModule) -> str:
     again += f" for {poll.max_wait_seconds:g} s"
     if module.bulk is None or module.bulk.results.request is None:
         return again
-    paging = module.bulk.results.paging
-    pages = "" if paging is None else f", up to {_counted(paging.pages_max, 'page')}"
-    return f"{again}; then {_request(module, module.bulk.results.request)}{pages}"
+    results = module.bulk.results
+    return f"{again}; then {_request(module, module.bulk.results.request)}{_pages(results.paging)}"
+
+
+def _pages(paging: Paging | None) -> str:
+    return "" if paging is None else f", up to {_counted(paging.pages_max, 'page')}"
 
 
 def _orders(bulk: Bulk) -> str:

@@ -151,6 +151,15 @@ class Paging(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is behind so many pages is not read: a provider that names next pages for ever ends there."""
 
 
+class PagedList(Paging, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An answer about one lead that comes in pages."""
+
+    items: Selector
+    """Of which each answer has a part. Columns select from `items`, all of it, and `first`, the first answer."""
+    cost: Cost = Cost(request=1)
+    """Of each page but the first."""
+
+
 class BulkResults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the results of a bulk order are, and whose each of them is."""
 
@@ -197,6 +206,7 @@ class ResponseMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     columns: Annotated[dict[Name, Output], Meta(min_length=1, max_length=200)]
     failed: list[Signal] = []
     """Good answers by their status that say the request failed."""
+    paging: PagedList | None = None
 
 
 class Chat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -415,6 +425,10 @@ def _shape_faults(module: ProviderModule) -> Iterator[Fault]:
         yield Fault("bulk", "must be there with mode = 'bulk', and only then")
     if module.bulk is not None:
         yield from _bulk_faults(module, module.bulk.results)
+    if module.response is not None and module.response.paging is not None:
+        if module.mode != "sync":
+            yield Fault("response.paging", "goes with mode = 'sync'; a bulk has bulk.results.paging")
+        yield from _paging_faults("response.paging", module.response.paging)
     if (module.ambiguous == "reuse_id") != (module.id_header is not None):
         yield Fault("id_header", "must be there with ambiguous = 'reuse_id', and only then")
     for key in sorted(set(module.inputs) & set(module.optional_inputs)):
@@ -436,8 +450,12 @@ def _bulk_faults(module: ProviderModule, results: BulkResults) -> Iterator[Fault
         return
     if results.request is None:
         yield Fault("bulk.results.paging", "needs bulk.results.request, by which the pages are read")
-    if (results.paging.next is None) == (results.paging.count is None):
-        yield Fault("bulk.results.paging", "needs either next or count")
+    yield from _paging_faults("bulk.results.paging", results.paging)
+
+
+def _paging_faults(path: str, paging: Paging) -> Iterator[Fault]:
+    if (paging.next is None) == (paging.count is None):
+        yield Fault(path, "needs either next or count")
 
 
 def _template_faults(module: ProviderModule) -> Iterator[Fault]:
@@ -455,6 +473,8 @@ def _template_faults(module: ProviderModule) -> Iterator[Fault]:
         for position, name in enumerate(module.inputs):
             if name not in used.get("request", ()):
                 yield Fault(f"inputs[{position}]", f"{name!r} is nowhere in the request")
+    if module.response is not None and module.response.paging is not None and PAGE not in used.get("request", ()):
+        yield Fault("request", "does not say which {{page}} it asks for")
     if module.poll is not None and TASK not in used.get("poll.", ()):
         yield Fault("poll.request", "does not say which {{task}} it asks for")
     if module.bulk is None:
@@ -471,7 +491,10 @@ def _templates(module: ProviderModule) -> Iterator[tuple[str, object, Sequence[s
     """Every template with its path, and the names that may stand in it."""
     settings = [SETTINGS + name for name in module.settings]
     names = [*module.inputs, *module.optional_inputs, *settings]
-    requests = [("request", module.request, names if module.bulk is None else [RECORDS, *settings])]
+    asked = names if module.bulk is None else [RECORDS, *settings]
+    if module.response is not None and module.response.paging is not None:
+        asked = [*asked, PAGE]
+    requests = [("request", module.request, asked)]
     if module.poll is not None:
         known = names if module.bulk is None else settings
         requests.append(("poll.request", module.poll.request, [*known, TASK]))

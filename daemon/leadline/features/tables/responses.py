@@ -22,7 +22,6 @@ from msgspec import UNSET
 from leadline.features.tables.columns import BadValueError, Cells, Column, JsonValue
 from leadline.features.tables.credits import Tokens
 from leadline.features.tables.provider_modules import (
-    BulkResults,
     Hint,
     Paging,
     ProviderModule,
@@ -152,7 +151,11 @@ def read_response(
     if module.bulk is not None:
         if phase == "poll" and module.bulk.results.request is not None:
             return Ready()
-        return _listed(module.bulk.results, document, response.body, pages_read)
+        results = module.bulk.results
+        return _listed(results.items, results.paging, document, response.body, pages_read)
+    paging = module.response.paging
+    if paging is not None:
+        return _listed(paging.items, paging, document, response.body, pages_read)
     return found(module.response, document)
 
 
@@ -181,11 +184,11 @@ def item_verdict(module: ProviderModule, item: JsonValue) -> Done | NotFound | F
     return found(module.response, item)
 
 
-def _listed(results: BulkResults, document: object, body: bytes, pages_read: int) -> Listed | Failed:
-    items = selected(results.items, document)
+def _listed(selector: str, paging: Paging | None, document: object, body: bytes, pages_read: int) -> Listed | Failed:
+    items = selected(selector, document)
     if not isinstance(items, list):
         return Failed(LeadReason.BAD_RESPONSE, f"holds no list of results: {_quoted(body)}")
-    return Listed(items, _next_page(results.paging, document, pages_read + 1))
+    return Listed(items, _next_page(paging, document, pages_read + 1))
 
 
 def _next_page(paging: Paging | None, document: object, pages_read: int) -> str | None:

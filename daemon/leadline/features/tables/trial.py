@@ -25,6 +25,7 @@ from leadline.features.tables.asking import Asker, Endpoint, ModuleAsker, Prompt
 from leadline.features.tables.bulk import OrderAsker, bulk_of
 from leadline.features.tables.columns import BadValueError, Cells, Column, ColumnType, cell_text, encode_cells
 from leadline.features.tables.lead_course import Ask, Course
+from leadline.features.tables.paging import PagedAsker, paging_of
 from leadline.features.tables.provider_modules import ProviderModule, selected
 from leadline.features.tables.templates import parse_prompt
 from leadline.features.tables.tokens import NoToken, Tokens
@@ -163,7 +164,8 @@ def _asker(endpoint: Endpoint, lead: Mapping[str, Any], course: Course) -> Asker
         raise Refused(ErrorCode.BAD_REQUEST, f"{module.name} needs {', '.join(missing)}", at="lead")
     if module.bulk is not None:
         return OrderAsker(endpoint, [(_NO_LEAD, values)], course)
-    return ModuleAsker(endpoint, values, (), {}, course)
+    asker = ModuleAsker if paging_of(module) is None else PagedAsker
+    return asker(endpoint, values, (), {}, course)
 
 
 class _Trying:
@@ -247,7 +249,7 @@ class _Trying:
         verdict = responses.read_response(module, response, phase, attempt.wall())
         good = isinstance(verdict, responses.Ready | responses.Listed)
         if isinstance(verdict, responses.Listed):
-            verdict = _only_one(module, verdict)
+            verdict = _only_one(module, verdict) if module.bulk is not None else _first_page(module, verdict, response)
         outcome, text = in_words(verdict)
         if isinstance(verdict, responses.Done):
             try:
@@ -277,6 +279,14 @@ def _only_one(module: ProviderModule, page: responses.Listed) -> responses.Done 
     if key is not None and not cell_text(selected(key, page.items[0])):
         return responses.Failed(LeadReason.BAD_RESPONSE, f"the result names its lead nowhere: {key} finds nothing")
     return responses.item_verdict(module, page.items[0])
+
+
+def _first_page(
+    module: ProviderModule, page: responses.Listed, response: Response
+) -> responses.Done | responses.NotFound:
+    """What the first page of an answer says; a try reads no more of them."""
+    assert module.response is not None, "only an answer has pages"
+    return responses.found(module.response, {"items": page.items, "first": responses.document_of(response)})
 
 
 def in_words(verdict: responses.Verdict) -> tuple[str, str]:
