@@ -609,6 +609,24 @@ def test_a_small_job_alone_finishes_at_once_and_large_ones_alone_have_everything
     assert done == pytest.approx((100_000 - 16_667) * 3.6 / 1_000, abs=0.001)
 
 
+def test_under_a_full_backlog_an_hour_holds_a_million_records_and_the_burst_and_small_jobs_have_their_share() -> None:
+    hour = 3_600 * SECOND
+    bulk = [Asked(0, 1 + call % 20, Cost(record=1_000), Trip(to_answer=0)) for call in range(3_000)]
+    small = [
+        Asked(at, 99, Cost(record=1_000), Trip(to_answer=0), interactive=True)
+        for at in range(600 * SECOND, hour, 600 * SECOND)
+        for _ in range(5)
+    ]
+    limits = BucketLimit(1_000_000, 3_600, burst=16_667)
+    world = World(account(limits, interactive_share=0.2), bulk + small, audited=False).run(until=2 * hour)
+    assert 1_000_000 <= worst_window(world.log, 3_600, Unit.RECORD) <= 1_016_667
+    assert sum(seen.cost.record for seen in world.log) >= 2_000_000, "nothing is left unused"
+    for first in range(0, len(small), 5):
+        asked = small[first].at / SECOND
+        done = max(each for each in world.seconds_of(99)[first : first + 5])
+        assert done - asked <= 5_000 / (0.2 * 1_000_000 / 3_600) + 2 * 3.6
+
+
 # --- many
 
 

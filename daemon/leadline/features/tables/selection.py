@@ -257,6 +257,10 @@ def plus(counts: Counts, *, done: int = 0, failed: Mapping[LeadReason, int] | No
     )
 
 
+RECORDS_AT_ONCE: Final = 1_000
+"""In one call: who comes with a small job waits until each teamspace that is in line has had a call, at worst."""
+
+
 class Allowance(Struct, frozen=True):
     """What bounds the records that are read and written."""
 
@@ -277,7 +281,7 @@ class Database(Struct, frozen=True):
         """Wait for leave to read or write so many records for a job of so many in all."""
         interactive = total <= self.interactive_records_max
         while amount > 0 and (allowance := self.allowance()) is not None:
-            cost = Cost(record=min(amount, allowance.at_once))
+            cost = Cost(record=min(amount, allowance.at_once, RECORDS_AT_ONCE))
             call = await attempt.permit(allowance.account, NO_LEAD, cost, interactive=interactive)
             call.end(CallEnd())
             amount -= cost.record
