@@ -19,7 +19,7 @@ def main() -> int:
     """The command; its exit status is 0 where no row is below its floor."""
     arguments = _parser().parse_args()
     names = arguments.rows or list(BY_NAME)
-    sizes = Sizes(queued=1_000_000) if arguments.full else Sizes()
+    sizes = Sizes(queued=1_000_000, leads=1_000_000) if arguments.full else Sizes()
     found, where = anyio.run(measure, names, arguments.rounds, sizes, backend_options={"use_uvloop": True})
     print(figures.text_table(found))
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in where.items()))
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rows", type=_rows, help=f"only these, separated by commas: {', '.join(BY_NAME)}")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each row, of which the median counts")
-    parser.add_argument("--full", action="store_true", help="restart with 1,000,000 queued jobs instead of 200,000")
+    parser.add_argument("--full", action="store_true", help="1,000,000 queued jobs, and leads, instead of 200,000")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, for programs")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.name}")
     return parser

@@ -1,9 +1,11 @@
-"""The daemon that is measured: the real one, with one more kind of job, `stamp`, whose work is to note the time.
+"""The daemon that is measured: the real one, with two more kinds of jobs.
 
-A noop starts and ends in the decision that admits it, so it has no moment at which its work begins. A stamp goes the
-way of every job with work in it: a slot, an attempt, a commit, a task; then it writes its number and the time.
+A noop starts and ends in the decision that admits it, so it has no moment at which its work begins. A `stamp` goes the
+way of every job with work in it: a slot, an attempt, a commit, a task; then it writes its number and the time. A
+`write_back` stores a result for every lead of a table, as enrichment does, without asking anybody for it.
 """
 
+import itertools
 import logging
 import os
 import struct
@@ -14,10 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import msgspec
 import structlog
 
 from leadline import config
+from leadline.adapters.postgres.leads import PostgresLeads
 from leadline.core.model import Counts, Family, JobState
+from leadline.features.tables.ports import LeadStore, Result
 from leadline.main import collect_garbage_seldom, daemon
 from leadline.ports.work import Attempt, Finished, Prepared
 from leadline_protocol.messages import Submission
@@ -49,6 +54,51 @@ class Stamp:
         return Finished(JobState.COMPLETED, Counts())
 
 
+class WriteBackSubmission(Submission, tag="write_back", frozen=True, kw_only=True):
+    """Store a result for every lead."""
+
+    table: str
+
+
+class WriteBack:
+    """The kind of job."""
+
+    name = "write_back"
+    family = Family.TABLES
+
+    def __init__(self, leads: LeadStore) -> None:
+        self._leads = leads
+
+    async def prepare(self, *_: Any, **__: Any) -> Prepared:
+        """Nothing can be wrong with it."""
+        return Prepared()
+
+    async def run(self, attempt: Attempt) -> Finished:
+        """Store 5,000 results a time."""
+        leads, job = self._leads, attempt.job
+        table = await leads.table(job.teamspace, _WRITE_BACK.decode(job.payload).table)
+        assert table is not None
+        async with leads.work(job.id, attempt.number) as work:
+            frozen = await work.freeze(table, None, None, None, None)
+        done = 0
+        for number in itertools.count():
+            chunk = await leads.chunk(frozen, number)
+            if not chunk:
+                return Finished(JobState.COMPLETED, Counts(total=done, done=done))
+            results = [
+                Result(lead, "done", cells={"score": lead % 10, "opener": f"A friendly sentence to {lead}"})
+                for lead in chunk
+            ]
+            async with leads.work(job.id, attempt.number) as work:
+                await work.settle(table, results)
+                done += len(chunk)
+                await work.save(Counts(total=frozen.total, done=done), "", None)
+        raise AssertionError
+
+
+_WRITE_BACK: Final = msgspec.json.Decoder(WriteBackSubmission)
+
+
 async def _run(folder: Path) -> None:
     file = os.open(folder / "stamps", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     path = folder / "leadline.toml"
@@ -57,8 +107,8 @@ async def _run(folder: Path) -> None:
         config_path=path,
         state_dir=folder / "state",
         runtime_dir=folder / "run",
-        extra_kinds=lambda _: [Stamp(file)],
-        extra_submissions=[StampSubmission],
+        extra_kinds=lambda store: [Stamp(file), WriteBack(PostgresLeads(store))],
+        extra_submissions=[StampSubmission, WriteBackSubmission],
     ) as running:
         await running.until_stopped()
 

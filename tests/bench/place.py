@@ -60,10 +60,10 @@ class Place:
                 await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     @asynccontextmanager
-    async def daemon(self, name: str) -> AsyncIterator["Daemon"]:
+    async def daemon(self, name: str, configuration: str = "") -> AsyncIterator["Daemon"]:
         """A daemon that is ready, on a new database."""
         async with self.database(name) as url:
-            daemon = Daemon(self.folder / name, url)
+            daemon = Daemon(self.folder / name, url, configuration)
             try:
                 await anyio.to_thread.run_sync(daemon.start)
                 yield daemon
@@ -109,7 +109,7 @@ class Usage(Struct, frozen=True):
 class Daemon:
     """A daemon's process. Its methods block."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, configuration: str) -> None:
         self.url: Final = url
         self.socket: Final = folder / "run" / "control.sock"
         self.stamps: Final = folder / "stamps"
@@ -117,7 +117,7 @@ class Daemon:
         self._folder: Final = folder
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
-        (folder / "leadline.toml").write_text(CONFIG.format(url=url), encoding="utf-8")
+        (folder / "leadline.toml").write_text(CONFIG.format(url=url) + configuration, encoding="utf-8")
 
     def start(self) -> None:
         """Start it and wait until it takes work."""
@@ -147,6 +147,12 @@ class Daemon:
             cpu_seconds=(int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND,
             resident_bytes=int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
         )
+
+    def peak_bytes(self) -> int:
+        """The most that it has had resident at any time."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
     def tell(self, operation: dict[str, Any]) -> dict[str, Any]:
         """Have an operation carried out; raises RuntimeError where it is refused."""

@@ -31,6 +31,14 @@ ROWS: Final = (
         "dispatch", "dispatch cost with 1,000,000 queued", "with 1,000 queued", "µs", 2, 1.5, 1.1,
         less_is_better=True,
     ),
+    Row("formula", "formula over a filter", "hand-written UPDATE", "leads/s", 0.5, 0.8, 1),
+    Row("write_back", "results written back, 5,000 a time", "UPDATE that makes them up", "leads/s", 0.5, 1, 2),
+    Row("export", "export as CSV", "COPY-out of the same leads", "leads/s"),
+    Row(
+        "tables_memory", "most resident memory through upload, formula, results, export", "", "MB", 400, 300, 200,
+        less_is_better=True,
+    ),
+    Row("enrichment", "enrichment, a provider without limits", "bare aiohttp client loop", "leads/s", 0.4, 0.6, 0.8),
     Row("idle", "CPU of an idle daemon", "", "% of a core", 1, 0.3, 0.05, less_is_better=True),
     Row("upload", "rows uploaded, with de-duplication and reasons", "COPY of the same rows", "/s", 0.2, 0.4, 0.6),
     Row(

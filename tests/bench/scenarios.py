@@ -15,6 +15,7 @@ import anyio.to_thread
 from msgspec import Struct
 
 from tests.bench import alone, limits
+from tests.bench import tables as leads
 from tests.bench.clients import Pipeline, at_a_pace, lead_list, noops, one_at_a_time
 from tests.bench.daemon import STAMP
 from tests.bench.figures import Round
@@ -42,6 +43,8 @@ class Sizes(Struct, frozen=True):
     queued: int = 200_000
     dispatched_short: int = 1_000
     dispatched_long: int = 1_000_000
+    leads: int = 200_000
+    asked: int = 10_000
     idle_seconds: float = 10.0
     provider_windows: int = 8
     uploaded: int = 100_000
@@ -230,6 +233,16 @@ def _again(daemon: Daemon) -> tuple[float, int]:
     return time.perf_counter() - started, daemon.usage().resident_bytes
 
 
+async def tables(place: Place, rounds: int, sizes: Sizes) -> Measured:
+    """Tables of leads, from a file to a file."""
+    return await leads.tables(place, rounds, sizes.leads)
+
+
+async def enrichment(place: Place, rounds: int, sizes: Sizes) -> Measured:
+    """Leads that a provider is asked about."""
+    return await leads.enrichment(place, rounds, sizes.asked)
+
+
 async def idle(place: Place, rounds: int, sizes: Sizes) -> Measured:
     """Nothing happens."""
     measured: Measured = {"idle": []}
@@ -297,6 +310,8 @@ SCENARIOS: Mapping[Scenario, tuple[str, ...]] = {
     end_to_end: ("end_to_end",),
     start_latency: ("start_p50", "start_p99", "start_p99_2000"),
     restart: ("restart", "memory"),
+    tables: ("formula", "write_back", "export", "tables_memory"),
+    enrichment: ("enrichment",),
     idle: ("idle",),
     core: ("dispatch", "memory_core"),
     upload: ("upload",),
