@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import pytest
 from leadline.adapters.embedded_postgres import embedded_postgres
 from leadline.adapters.postgres import pool
 from leadline.adapters.postgres.leads import QUERIES as LEADS
+from leadline.adapters.postgres.leads import PostgresWork
 from leadline.adapters.postgres.pool import check_server
 from leadline.adapters.postgres.queries import QUERIES, parse
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.core.effects import CallClosed, CallRow, HistoryRow, Records
 from leadline.core.model import Counts, Family, JobState
+from leadline.features.tables.expressions import compile_expression
+from leadline.features.tables.ports import Table
 from leadline.ports.store import JobFilter, OutcomeUnknown, Unavailable, UnfitDatabase
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
@@ -141,6 +145,28 @@ async def test_results_find_their_leads_by_key_in_a_table_that_nobody_has_counte
     steps = "\n".join(row[0] for row in plan)
     assert "Index Scan using lead_0_pkey" in steps
     assert "Seq Scan" not in steps
+
+
+async def test_a_formula_writes_into_a_lead_that_somebody_else_was_writing_into(
+    store: PostgresStore, database: str
+) -> None:
+    """By its key, and not by its place in the table: that is another one when the other has written."""
+    people = Table(TableId(1), "acme", "people", (), (), datetime.now(UTC))
+    value = compile_expression("1 + 1", {}, field="expression")
+
+    async def fill() -> None:
+        async with store.write() as connection:
+            await PostgresWork(connection, JobId(0), 0).apply(people, [LeadId(1)], "a", value)
+
+    async with meddle(database) as connection:
+        await connection.execute("INSERT INTO lead VALUES (1, 1, '{}')")
+        async with store.write() as other:
+            await other.execute("UPDATE lead SET data = data || '{\"b\": 3}' WHERE table_id = 1")
+            filling = asyncio.create_task(fill())
+            while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+        await filling
+        assert json.loads(await connection.fetchval("SELECT data FROM lead")) == {"a": 2, "b": 3}
 
 
 @pytest.mark.parametrize("way", ["to_server", "to_client"])

@@ -366,12 +366,12 @@ class PostgresWork:
         reason = value.fails or "NULL::text"
         statement = f"""
             WITH judged AS MATERIALIZED (
-                SELECT lead.id, lead.ctid AS place, ({reason}) AS reason, ({value.json}) AS cell
+                SELECT lead.id, ({reason}) AS reason, ({value.json}) AS cell
                 FROM lead WHERE lead.table_id = {table_id} AND lead.id = ANY ({ids})
             ), written AS (
                 UPDATE lead SET data = CASE WHEN judged.cell IS NULL THEN lead.data - {name}
                     ELSE lead.data || jsonb_build_object({name}, judged.cell) END
-                FROM judged WHERE lead.table_id = {table_id} AND lead.ctid = judged.place AND judged.reason IS NULL
+                FROM judged WHERE lead.table_id = {table_id} AND lead.id = judged.id AND judged.reason IS NULL
                 AND lead.data -> {name} IS DISTINCT FROM judged.cell
             )
             SELECT reason, count(*) AS leads, array_agg(id) FILTER (WHERE reason IS NOT NULL) AS ids
