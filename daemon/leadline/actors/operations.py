@@ -305,6 +305,7 @@ class Operations:
     async def _preview(self, submission: wire.Submission, peer: Peer, line: int) -> wire.Preview:
         """What a submission would take now. Raises Refused as `_prepare` does."""
         self._check_allowed(peer, submission.teamspace)
+        self._around.wishes(submission)
         shown = SHOWN_LEADS if submission.dry_run is True else int(submission.dry_run)
         if not isinstance(submission, wire.Chain):
             steps = [await self._previews.preview(submission, None, shown)]

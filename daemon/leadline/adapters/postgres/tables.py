@@ -107,26 +107,16 @@ class PostgresTables:
             for row in rows
         ]
 
-    async def sweep_refused(self, job: JobId, after: int, limit: int) -> int | None:
-        """Remove the next so many refused rows of a job; returns the number of the last, None at the end."""
-        return await self._page(QUERIES["sweep_refused"].sql, job, after, limit)
-
-    async def sweep_results(self, job: JobId, after: int, limit: int) -> int | None:
-        """Remove the next so many results of a job; returns the last one's lead, None at the end."""
-        return await self._page(QUERIES["sweep_results"].sql, job, after, limit)
-
-    async def sweep_list(self, job: JobId, after: int, limit: int) -> int | None:
-        """Remove the next so many chunks of a job's list; returns the last, and None when the list is forgotten."""
-        last = await self._page(QUERIES["sweep_list"].sql, job, after, limit)
-        if last is None:
-            async with self._store.write() as connection:
-                await connection.execute(QUERIES["forget_list"].sql, job)
-        return last
-
-    async def _page(self, sql: str, job: JobId, after: int, limit: int) -> int | None:
+    async def sweep_remains(self, job: JobId, rows: int, chunks: int, *, everything: bool) -> bool:
+        """Remove so many refused rows of a job, and results and chunks of its list too; whether there may be more."""
         async with self._store.write() as connection:
-            last: int | None = await connection.fetchval(sql, job, after, limit)
-        return last
+            more: bool = await connection.fetchval(QUERIES["sweep_refused"].sql, job, rows)
+            if everything:
+                more |= await connection.fetchval(QUERIES["sweep_results"].sql, job, rows)
+                more |= await connection.fetchval(QUERIES["sweep_list"].sql, job, chunks)
+                if not more:
+                    await connection.execute(QUERIES["forget_list"].sql, job)
+        return more
 
     async def swept(self, what: Outlived) -> None:
         """All of it is gone."""

@@ -116,32 +116,32 @@ LEFT JOIN deleted_table ON deleted_table.id = job_ended.table_id
 WHERE place > 0 AND kept.job IS NOT NULL ORDER BY kept.job
 
 -- name: sweep_refused
--- Remove the next $3 refused rows of a job behind row $2; returns the last, and null when there are no more.
+-- Remove $2 refused rows of a job, and tell whether there may be more.
 WITH page AS MATERIALIZED (
-    SELECT row_number FROM refused_row WHERE job = $1 AND row_number > $2 ORDER BY row_number LIMIT $3
+    SELECT row_number FROM refused_row WHERE job = $1 ORDER BY row_number LIMIT $2
 ), gone AS (
     DELETE FROM refused_row USING page WHERE refused_row.job = $1 AND refused_row.row_number = page.row_number
 )
-SELECT CASE WHEN count(*) = $3 THEN max(row_number) END FROM page
+SELECT count(*) = $2 FROM page
 
 -- name: sweep_results
--- The same for results, behind lead $2.
+-- The same for its results.
 WITH page AS MATERIALIZED (
-    SELECT lead FROM lead_result WHERE job = $1 AND lead > $2 ORDER BY lead LIMIT $3
+    SELECT lead FROM lead_result WHERE job = $1 ORDER BY lead LIMIT $2
 ), gone AS (
     DELETE FROM lead_result USING page WHERE lead_result.job = $1 AND lead_result.lead = page.lead
 )
-SELECT CASE WHEN count(*) = $3 THEN max(lead) END FROM page
+SELECT count(*) = $2 FROM page
 
 -- name: sweep_list
--- The same for its list, behind chunk $2: $3 chunks.
+-- The same for the chunks of its list.
 WITH page AS MATERIALIZED (
     SELECT lead_list.id, chunk FROM job_list JOIN lead_list ON lead_list.id = job_list.list
-    WHERE job_list.job = $1 AND chunk > $2 ORDER BY chunk LIMIT $3
+    WHERE job_list.job = $1 ORDER BY chunk LIMIT $2
 ), gone AS (
     DELETE FROM lead_list USING page WHERE lead_list.id = page.id AND lead_list.chunk = page.chunk
 )
-SELECT CASE WHEN count(*) = $3 THEN max(chunk) END FROM page
+SELECT count(*) = $2 FROM page
 
 -- name: forget_list
 DELETE FROM job_list WHERE job = $1

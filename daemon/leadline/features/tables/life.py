@@ -142,16 +142,11 @@ class TableStore(Protocol):
         """A page of the jobs of which there is a list, results or refused rows."""
         ...
 
-    async def sweep_refused(self, job: JobId, after: int, limit: int) -> int | None:
-        """Remove the next so many refused rows of a job; returns the number of the last, None at the end."""
-        ...
+    async def sweep_remains(self, job: JobId, rows: int, chunks: int, *, everything: bool) -> bool:
+        """Remove so many refused rows of a job, and where `everything` goes, so many results and chunks of its list.
 
-    async def sweep_results(self, job: JobId, after: int, limit: int) -> int | None:
-        """Remove the next so many results of a job; returns the last one's lead, None at the end."""
-        ...
-
-    async def sweep_list(self, job: JobId, after: int, limit: int) -> int | None:
-        """Remove the next so many chunks of a job's list; returns the last, and None when the list is forgotten."""
+        Returns whether there may be more; the list is forgotten with the last of it.
+        """
         ...
 
 
@@ -260,11 +255,14 @@ class TableLife:
                 retained = each.retention_days
                 if retained is None and each.teamspace is not None:
                     retained = self._retention_days(each.teamspace)
-                if days >= history_days or (retained is not None and days >= retained):
-                    await _all_of(self._store.sweep_refused, each.job, SWEPT_AT_ONCE)
-                if days >= history_days:
-                    await _all_of(self._store.sweep_results, each.job, SWEPT_AT_ONCE)
-                    await _all_of(self._store.sweep_list, each.job, CHUNKS_AT_ONCE)
+                everything = days >= history_days
+                if everything or (retained is not None and days >= retained):
+                    await self._sweep_job(each.job, everything=everything)
+
+    async def _sweep_job(self, job: JobId, *, everything: bool) -> None:
+        more = True
+        while more:
+            more = await _in_turn(self._store.sweep_remains(job, SWEPT_AT_ONCE, CHUNKS_AT_ONCE, everything=everything))
 
     async def _remove(self, what: Outlived) -> None:
         last: bytes | None = b""
@@ -309,12 +307,6 @@ class _Signal:
     async def wait(self) -> None:
         await self._event.wait()
         self._event = anyio.Event()
-
-
-async def _all_of(sweep: Callable[[JobId, int, int], Awaitable[int | None]], job: JobId, limit: int) -> None:
-    last: int | None = -1
-    while last is not None:
-        last = await _in_turn(sweep(job, last, limit))
 
 
 async def _in_turn(step: Awaitable[T]) -> T:
