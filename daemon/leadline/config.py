@@ -125,6 +125,7 @@ def _key(sentence: str, *, unit: str = "", allowed: str = "", default: str = "")
 _Jobs = Annotated[int, Meta(ge=1, le=100_000, extra={"unit": "jobs"})]
 _Name = Annotated[str, Meta(min_length=1, max_length=100, extra={"allowed": "a name of 1 to 100 characters"})]
 _Network = Annotated[str, Meta(min_length=1, max_length=50, extra={"allowed": "a network such as 10.1.0.0/16"})]
+_Address = Annotated[Address, Meta(extra={"allowed": "an e-mail address"})]
 _ProviderName = Annotated[
     str,
     Meta(
@@ -417,7 +418,7 @@ class TeamspaceNotices(Struct, frozen=True, gc=False, kw_only=True):
         WebhookUrl | None,
         _key("Is sent a JSON object for each event.", allowed="a URL that begins with http:// or https://"),
     ] = None
-    mail: Annotated[list[Address], Meta(max_length=10), _key("E-mail addresses that are written to.")] = []
+    mail: Annotated[list[_Address], Meta(max_length=10), _key("E-mail addresses that are written to.")] = []
     on: Annotated[list[NoticeEvent], Meta(min_length=1), _key("Of which events they are told.")] = field(
         default_factory=lambda: ["completed", "partial", "failed", "stalled"]
     )
@@ -432,7 +433,7 @@ class TeamspaceNotices(Struct, frozen=True, gc=False, kw_only=True):
 class Notices(Struct, frozen=True, gc=False, kw_only=True):
     """Notices of jobs by mail and webhook."""
 
-    sender: Annotated[Address | None, _key("The address that mails come from.", allowed="an e-mail address")] = None
+    sender: Annotated[_Address | None, _key("The address that mails come from.")] = None
     allow_networks: Annotated[
         list[_Network],
         _key("Networks such as 10.1.0.0/16 to which webhooks may go although they are not public."),

@@ -248,3 +248,40 @@ def test_a_teamspaces_own_key_is_read_and_judged_like_the_providers(tmp_path: Pa
     assert faults_of(text + "secret = 's'\nlimits = [{shape = 'window', amount = 0, per_seconds = 1}]") == [
         "providers.x.own.acme.limits[0].amount: must be a whole number of at least 1, not 0"
     ]
+
+
+def test_a_module_is_read_and_judged_like_a_provider(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("canary\n")
+    module = parse("[modules.phone]\nsecret_file = 'key'\nprocesses = 3\n", tmp_path / "leadline.toml").modules["phone"]
+    assert (module.processes, module.secret) == (3, Secret("canary"))
+    assert "canary" not in repr(module)
+    wrong = "[providers.snov]\npreset = 'snov'\n[modules.snov]\nsecret = 'a'\nsecret_file = 'key'\nprocesses = 0\n"
+    assert faults_of(wrong, tmp_path / "leadline.toml") == [
+        "modules.snov.processes: must be a whole number from 1 to 256, not 0",
+        "modules.snov: a provider has this name",
+        "modules.snov: may have a secret or a secret_file, not both",
+    ]
+
+
+def test_notices_that_could_never_be_sent_are_faults() -> None:
+    text = """
+    [notices]
+    allow_networks = ["10.0.0.0/8", "10.0.0.1/8"]
+    [notices.teamspaces.acme]
+    mail = ["ada@a.example"]
+    [notices.teamspaces.beta]
+    on = ["failed"]
+    [notices.teamspaces.gamma]
+    webhook = "https://u@a.example/"
+    mail = ["x@y.example\\nBcc: z@y.example"]
+    """
+    assert faults_of(text) == [
+        'notices.teamspaces.gamma.webhook: must be a URL that begins with http:// or https://, not "https://u@a.example/"',
+        r'notices.teamspaces.gamma.mail[0]: must be an e-mail address, not "x@y.example\nBcc: z@y.example"',
+        "notices.allow_networks[1]: must be a network such as 10.1.0.0/16, not 10.0.0.1/8",
+        "notices.teamspaces.acme.mail: needs notices.smtp.host",
+        "notices.teamspaces.beta: needs a webhook or mail",
+    ]
+    assert faults_of("[notices.smtp]\nhost = 'mail.example'\n") == [
+        "notices.sender: is missing; mails come from somebody"
+    ]
