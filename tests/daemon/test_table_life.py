@@ -320,6 +320,12 @@ async def test_what_ended_jobs_have_left_goes_with_what_is_known_of_them_and_no_
     place.configure("queue.history_days = 7")
     async with place.daemon() as (_, client), meddle(place.url) as connection:
         job = await with_remains(place, client)
+        await connection.execute(
+            "INSERT INTO charge (job, lead, run, at, credits, account, answer)"
+            " SELECT $1, lead, $1, 0, 1, 'hunter', 'none' FROM generate_series(1, 3) AS lead",
+            job,
+        )
+        await connection.execute("INSERT INTO spending VALUES ('2026-11-01', $1, 3, 3, 'hunter', 'acme')", job)
         await let_jobs_age(connection, 6)
         await act(client, "retain")  # so that it is swept
         again = (await client.call(Rerun(job=job, leads="failed"))).job
@@ -328,6 +334,8 @@ async def test_what_ended_jobs_have_left_goes_with_what_is_known_of_them_and_no_
         await connection.execute("UPDATE job_ended SET ended = ended - 86400000000 WHERE id <> $1", again)
     async with place.daemon() as (_, client), meddle(place.url) as connection:
         await until_remains(connection, 0, 1, 1, 1)
+        assert await connection.fetchval("SELECT count(*) FROM charge") == 0
+        assert await connection.fetchval("SELECT sum(credits) FROM spending") == 3, "a month's usage is told for ever"
         with pytest.raises(Refused) as gone:
             await client.call(Rerun(job=job))
         assert gone.value.code is ErrorCode.BAD_STATE

@@ -125,11 +125,15 @@ WITH page AS MATERIALIZED (
 SELECT count(*) = $2 FROM page
 
 -- name: sweep_results
--- The same for its results.
+-- The same for its results, and for what the ledger has about their leads; the ledger's sums stay.
 WITH page AS MATERIALIZED (
     SELECT lead FROM lead_result WHERE job = $1 ORDER BY lead LIMIT $2
+), last AS MATERIALIZED (
+    SELECT CASE WHEN count(*) = $2 THEN max(lead) END AS lead FROM page
 ), gone AS (
     DELETE FROM lead_result USING page WHERE lead_result.job = $1 AND lead_result.lead = page.lead
+), entries AS (
+    DELETE FROM charge USING last WHERE job = $1 AND (last.lead IS NULL OR charge.lead <= last.lead)
 )
 SELECT count(*) = $2 FROM page
 
