@@ -65,7 +65,8 @@ from leadline.core.model import SECOND
 from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit
 from leadline.features.tables.asking import AI_PROMPT, Endpoint
 from leadline.features.tables.credits import plain
-from leadline.features.tables.enrich import Endpoints, Enrich
+from leadline.features.tables.enrich import Enrich
+from leadline.features.tables.enrichment_plan import Endpoints
 from leadline.features.tables.export import Export
 from leadline.features.tables.formula import Formula
 from leadline.features.tables.life import TableLife

@@ -25,7 +25,7 @@ from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, Cost, DailyLi
 from leadline.features.tables.bulk import orders_cost
 from leadline.features.tables.columns import Column, ColumnType, JsonValue, declared_columns
 from leadline.features.tables.credits import plain
-from leadline.features.tables.enrich import Endpoints, Plan, plan_of
+from leadline.features.tables.enrichment_plan import Endpoints, Plan, plan_of
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.formula import value_of
 from leadline.features.tables.lead_course import Ask
