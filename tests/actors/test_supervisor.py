@@ -10,6 +10,7 @@ from leadline.actors.announcer import Announcer
 from leadline.actors.supervisor import Account, Setting, Supervisor, charge_seconds, resets_by_wall
 from leadline.core.events import AccountLearned, NewJob
 from leadline.core.model import SECOND, Counts, Family, JobState, Limits, Now, Rules
+from leadline.core.places import suspicion_of
 from leadline.core.rate_limit import DailyLimit, WindowLimit
 from leadline.ports.provider_client import Request, Response
 from leadline.ports.store import Fenced, OutcomeUnknown, Recovered, Unavailable
@@ -99,6 +100,27 @@ async def until_refused(supervisor: Supervisor) -> Refused:
     with pytest.raises(Refused) as caught:
         await supervisor.dispatcher.submit([sleep("other")])
     return caught.value
+
+
+@pytest.mark.parametrize(
+    ("fault", "crashes"), [(None, 1), (Fault.REFUSED, 1), (Fault.UNKNOWN_LOST, 0), (Fault.UNKNOWN_STORED, 1)]
+)
+async def test_a_crash_counts_once_though_the_database_is_lost_as_the_next_reign_begins(
+    fault: Fault | None, crashes: int
+) -> None:
+    """Where nobody can say whether it is stored it may be lost, but is not counted twice."""
+    disk, sleeper = Disk(), Sleeper()
+    async with supervised(FakeStore(disk), [sleeper]) as supervisor:
+        await supervisor.dispatcher.submit([sleep()])
+        await sleeper.until_started(1)
+    disk.owner = None
+    store = FakeStore(disk)
+    store.faults = [fault]
+    async with supervised(store, [sleeper]) as supervisor:
+        await supervisor.until_ready()
+        assert supervisor.reign is not None
+        suspects = supervisor.reign.dispatcher.scheduler.suspects
+        assert [suspicion_of(job).crashes for job in suspects.values()] == [1] * crashes
 
 
 async def test_a_commit_that_fails_is_answered_unavailable_and_the_next_reign_takes_work() -> None:

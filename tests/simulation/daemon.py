@@ -100,7 +100,7 @@ class Surroundings(Struct):
     taken_down: Callable[["Reign", JobId], None] = lambda reign, job: None
     """A job has ended the process in which it ran."""
     crashed: Mapping[JobId, Crashed] = {}
-    """What ran when the daemon before died, for the next reign."""
+    """What ran when the daemon before died, until a reign has stored what that means."""
     exposed: Callable[["Exposed"], None] = lambda moment: None
     """When something sets out that should not be cut off."""
     decides_ahead: Callable[[], bool] = lambda: False
@@ -144,7 +144,8 @@ class Reign:
             scheduler_type=around.scheduler_type,
             crashed=around.crashed,
         )
-        around.crashed = {}
+        if not first.records:
+            around.crashed = {}
         around.decided(self, [], first)
         self._land(Decided(first, []))
 
@@ -262,6 +263,7 @@ class Reign:
 
     def _store(self, effects: Effects) -> None:
         self.store.commit(effects.records)
+        self.around.crashed = {}
         self.around.stored(self, effects)
 
     def is_owner(self) -> bool:

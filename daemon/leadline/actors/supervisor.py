@@ -34,6 +34,7 @@ from leadline.core.effects import Effects, Records, RefuseCall, SendCall, StartA
 from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, RulesSet, Ticked
 from leadline.core.model import Family, Kind, Limits, Now, Rules
 from leadline.core.permits import PERMIT_SECONDS
+from leadline.core.quarantine import Crashed
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, NextReset, WindowLimit
 from leadline.core.recovery import PastCallRow, Recovery
 from leadline.core.scheduler import Scheduler
@@ -118,6 +119,8 @@ class Supervisor:
             *(Kind(number, kind.name, kind.family) for number, kind in enumerate(kinds, start=2)),
         )
         self.works: Final = dict(enumerate(kinds, start=2))
+        self._crashed: Mapping[JobId, Crashed] = {}
+        """Who ran when the daemon before died, until it is stored what that means: the store tells it only once."""
         self.reign: Reign | None = None
         self.has_reigned = False
         """Whether there was a reign at all: before, the daemon starts; later, it has lost its database."""
@@ -220,13 +223,19 @@ class Supervisor:
             {row.account: row.state for row in recovered.accounts},
             [PastCallRow(call.id, call.account, call.cost, call.sent, call.began) for call in recovered.calls],
         )
-        recovery.crashed(recovered.crashed)
+        self._crashed = recovered.crashed or self._crashed
+        recovery.crashed(self._crashed)
         async for page in self._store.live_jobs():
             recovery.jobs(page)
         first = recovery.finish(recovered.slots, recovered.last_job)
         async with anyio.create_task_group() as tasks:
             reign = Reign(self, scheduler, clock, tasks, recovered)
-            await reign.open(first)
+            try:
+                await reign.open(first)
+            except OutcomeUnknown:
+                self._crashed = {}  # it may be stored: better not counted than counted twice
+                raise
+            self._crashed = {}
             tasks.start_soon(self._store.keep, name="owner")
             log.info("ready", epoch=recovered.epoch, jobs=len(scheduler.jobs), running=len(scheduler.running))
             yield reign, scheduler
