@@ -49,6 +49,8 @@ REGRESSIONS: dict[str, Options] = {
     "a canary that hangs is missed": Options(3051),
     # A reign that lost its database at once had been told who ran at the crash before, and nobody after it was.
     "a crash counts though the next reign cannot begin": Options(4054, 0.6),
+    # A job had left its queue by a decision that was still on its way to the disk: the witness counted it as waiting.
+    "what is decided ahead sees what is decided": Options(10114, 2.0),
 }
 """Seeds that have found something, with the faults that it took."""
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from leadline.core import events as ev
-from leadline.core.effects import Effects, Receipt, StartAttempt, StopAttempt
+from leadline.core.effects import Effects, Receipt, Records, StartAttempt, StopAttempt
 from leadline.core.heartbeats import BEAT_SECONDS, LATE_SECONDS
 from leadline.core.model import SECOND, Details, Job, JobState, Limits, Rules, StopCause
 from leadline.core.pauses import Scope
@@ -224,7 +224,7 @@ class Witness:
             self._check_suspects(reign)
         self._note_slots(reign, events, effects)
         if effects.records.admitted:
-            self._check_queues(effects)
+            self._check_queues(effects, None if reign.landing is None else reign.landing.effects.records)
         self._check_watch(reign)
         self._note_circuits(events, effects)
         self._check_shares(reign, events, effects)
@@ -253,19 +253,29 @@ class Witness:
             self._slots[slot.job] = most
         self._limits.update(just_set)
 
-    def _check_queues(self, effects: Effects) -> None:
-        """Nobody is taken in beyond what a teamspace may have waiting."""
-        live = self._store.live
+    def _check_queues(self, effects: Effects, under_way: Records | None) -> None:
+        """Nobody is taken in beyond what a teamspace may have waiting; `under_way` is decided and not stored yet."""
         records = effects.records
+        before = {
+            job: (row.admitted.new.teamspace, row.state)
+            for job, row in self._store.live.items()
+            if row.admitted.chain is None
+        }
+        if under_way is not None:
+            before |= {row.id: (row.new.teamspace, row.state) for row in under_way.admitted if row.chain is None}
+            before |= {
+                job: (before[job][0], change.state) for job, change in under_way.changed.items() if job in before
+            }
+            for ended in under_way.ended:
+                before.pop(ended.id, None)
         gone = {ended.id for ended in records.ended}
         for name in {row.new.teamspace for row in records.admitted}:
             waiting = 0
-            for job, row in live.items():
-                if row.admitted.new.teamspace != name or row.admitted.chain is not None or job in gone:
-                    continue
-                change = records.changed.get(job)
-                was, is_ = row.state, row.state if change is None else change.state
-                waiting += is_ in _WAITS and (change is None or was in _WAITS)  # whoever comes back may
+            for job, (teamspace, was) in before.items():
+                if teamspace == name and job not in gone:
+                    change = records.changed.get(job)
+                    is_ = was if change is None else change.state
+                    waiting += is_ in _WAITS and was in _WAITS  # whoever comes back may
             for new in records.admitted:
                 if new.new.teamspace == name and new.chain is None and new.id not in gone:
                     change = records.changed.get(new.id)
