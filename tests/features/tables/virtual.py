@@ -21,7 +21,19 @@ from leadline.core.model import SECOND, Counts, Family, Limits, Now, Rules
 from leadline.features.tables.asking import Endpoint
 from leadline.features.tables.columns import Cells, Column, ColumnType
 from leadline.features.tables.enrich import Enrich
-from leadline.features.tables.ports import AnsweredCall, BulkOrder, CutOff, JobList, Order, Result, Table
+from leadline.features.tables.ports import (
+    AnsweredCall,
+    Answers,
+    BulkOrder,
+    Charge,
+    CutOff,
+    JobList,
+    Order,
+    Passed,
+    PlacedOrder,
+    Result,
+    Table,
+)
 from leadline.features.tables.provider_modules import ProviderModule
 from leadline.features.tables.requests import Access
 from leadline.features.tables.selection import Database
@@ -141,7 +153,8 @@ class Leads:
         """Names are addresses, so that the log can tell whom a request is about that says nothing else."""
         self.results: dict[tuple[JobId, LeadId], Result] = {}
         self.kept: dict[tuple[JobId, int], BulkOrder] = {}
-        self.tasks: dict[tuple[JobId, LeadId], tuple[str, Instant]] = {}
+        self.tasks: dict[tuple[JobId, LeadId], PlacedOrder] = {}
+        self.ledger: dict[tuple[JobId, LeadId, AccountName], Charge] = {}
 
     async def table(self, teamspace: str, name: str) -> Table:
         columns = tuple(Column(name, ColumnType.TEXT) for name in (*self.cells[LeadId(1)], "found"))
@@ -159,8 +172,15 @@ class Leads:
     async def leads(self, table: TableId, ids: Sequence[LeadId]) -> Mapping[LeadId, Cells]:
         return {lead: self.cells[lead] for lead in ids}
 
-    async def orders(self, job: JobId) -> Mapping[LeadId, tuple[str, Instant]]:
-        return {lead: task for (of, lead), task in self.tasks.items() if of == job}
+    async def orders(self, job: JobId) -> Mapping[LeadId, PlacedOrder]:
+        return {lead: task for (of, lead), task in self.tasks.items() if of == job and (job, lead) not in self.results}
+
+    async def answers(self, job: JobId, leads: Sequence[LeadId]) -> Sequence[Answers]:
+        return [
+            Answers(lead, account, charge.answer, charge.reason)
+            for (of, lead, account), charge in self.ledger.items()
+            if of == job and lead in leads
+        ]
 
     async def bulk_orders(self, job: JobId) -> Sequence[BulkOrder]:
         return [order for (of, _), order in self.kept.items() if of == job]
@@ -194,8 +214,14 @@ class Work:
             assert (self._job, result.lead) not in self._leads.results, "a lead is settled once"
             self._leads.results[self._job, result.lead] = result
 
-    async def note(self, orders: Sequence[Order]) -> None:
-        self._leads.tasks.update(((self._job, order.lead), (order.provider_task, order.ordered)) for order in orders)
+    async def note(self, news: Sequence[Order | Passed]) -> None:
+        for each in news:
+            if isinstance(each, Order):
+                placed = PlacedOrder(each.provider_task, each.ordered, each.account)
+                self._leads.tasks[self._job, each.lead] = placed
+
+    async def owe(self, run: JobId, teamspace: str, charges: Sequence[tuple[LeadId, Charge]]) -> None:
+        self._leads.ledger.update(((self._job, lead, charge.account), charge) for lead, charge in charges)
 
     async def may_order(self, account: AccountName, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
         self._leads.kept[self._job, order.number] = order
