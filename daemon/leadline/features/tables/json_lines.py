@@ -30,6 +30,11 @@ from leadline_protocol.errors import LeadReason
 NAME_CHARACTERS_MAX: Final = 1_000
 """As all names of a file are held, none may be as long as a line."""
 
+DEPTH_MAX: Final = 100
+"""How deep a value may nest: whoever reads it later does so by recursion, and how far that goes differs by Python."""
+
+_TOO_DEEP: Final = (LeadReason.BAD_JSON, "JSON that is nested too deeply")
+
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
 Refusal = tuple[LeadReason, str]
@@ -115,8 +120,24 @@ def _read(line: str) -> dict[str, Any] | Refusal:
     except msgspec.DecodeError as error:
         return LeadReason.BAD_JSON, str(error)
     except RecursionError:
-        return LeadReason.BAD_JSON, "JSON that is nested too deeply"
+        return _TOO_DEEP
+    if line.count("[") + line.count("{") > DEPTH_MAX and _is_too_deep(found):
+        return _TOO_DEEP
     return found
+
+
+def _is_too_deep(found: JsonValue) -> bool:
+    level: list[JsonValue] = [found]
+    for _ in range(DEPTH_MAX):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return False
+    return any(isinstance(value, dict | list) for value in level)
 
 
 def too_long(values: Iterable[JsonValue]) -> Refusal | None:
