@@ -50,3 +50,9 @@ def test_what_is_asked_for_reaches_the_daemon(leadline: Leadline, daemon: FakeDa
 def test_what_it_cannot_be_told_apart_by_is_a_misuse(leadline: Leadline) -> None:
     assert leadline("usage", "--by", "colour").status == 2
     assert leadline("usage", "--csv", "--json").status == 2
+
+
+def test_what_is_no_month_is_a_misuse_told_by_example(leadline: Leadline) -> None:
+    told = leadline("usage", "--month", "November")
+    assert told.status == 2
+    assert "such as 2026-11, not November" in told.err

@@ -1,5 +1,6 @@
 """What a month has cost: `usage`."""
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from leadline.cli.words import number, shown
 from leadline_protocol.messages import Usage, UsageBy, UsageRow
 
 BY: Sequence[UsageBy] = get_args(UsageBy)
+
+_MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
 
 
 def usage(
@@ -32,6 +35,8 @@ def usage(
     wanted = [each.strip() for each in by.split(",")]
     if not set(wanted) <= set(BY):
         raise Misused(f"--by takes {' and '.join(BY)}, not {by}")
+    if month is not None and not _MONTH.fullmatch(month):
+        raise Misused(f"--month takes a year and a month, such as 2026-11, not {month}")
     month = month or f"{datetime.now(UTC):%Y-%m}"
     asked = Usage(month=month, by=[each for each in BY if each in wanted], teamspace=teamspace)
     rows = _rows(place, asked)

@@ -168,10 +168,8 @@ class PostgresLeads:
     async def matching(self, table: Table, ids: Sequence[LeadId], condition: Compiled) -> frozenset[LeadId]:
         """Those of these leads for which a condition is true."""
         given = _Given(condition)
-        statement = (
-            f"SELECT id FROM lead WHERE table_id = {given.number(table.id)} AND id = ANY ({given.numbers(ids)})"  # noqa: S608  compiled
-            f" AND {_true(condition)}"
-        )
+        of_table = f"SELECT id FROM lead WHERE table_id = {given.number(table.id)}"  # noqa: S608  numbers are parameters
+        statement = f"{of_table} AND id = ANY ({given.numbers(ids)}) AND {_true(condition)}"
         async with self._store.read() as connection, connection.transaction(readonly=True):
             with _held_against("run_if"):
                 rows = await connection.fetch(QUERIES["matching"].sql, statement, given.parameters)
@@ -645,7 +643,7 @@ def _held_against(field: str) -> Iterator[None]:
 def _selection(table: Table, where: Compiled | None, first: int | None) -> tuple[str, Sequence[str]]:
     """The statement of the leads that match now, in their order, and its parameters."""
     given = _Given(where)
-    statement = f"SELECT id FROM lead WHERE table_id = {given.number(table.id)}"  # noqa: S608  compiled
+    statement = f"SELECT id FROM lead WHERE table_id = {given.number(table.id)}"  # noqa: S608  numbers are parameters
     if where is not None:
         statement += f" AND {_true(where)}"
     statement += " ORDER BY id"
