@@ -32,6 +32,12 @@ def scored_people() -> list[dict[str, object]]:
     return [{"email": email, "rank": score_of(email)} for email in emails]
 
 
+SLOW_DATABASE: Final = f"[database]\nrecords_per_hour = {60 * STORED}\n"
+"""A minute's burst of exactly 2,000 records: an upload in chunks of 1,000 comes that far at once, and then waits."""
+
+QUICK_DATABASE: Final = "[database]\nrecords_per_hour = 100000000\n"
+
+
 @pytest.fixture(scope="module")
 def ai(world: World) -> Served:
     return world.serve(behaviours.ChatCompletions(), name="ai")
@@ -39,7 +45,7 @@ def ai(world: World) -> Served:
 
 @pytest.fixture(scope="module")
 def daemon(ai: Served) -> Iterator[Stage]:
-    with stage(openai(ai, settings=["limits = []"])) as running:
+    with stage(openai(ai, settings=["limits = []"]) + QUICK_DATABASE) as running:
         yield running
 
 
@@ -104,12 +110,6 @@ def test_a_step_of_a_chain_sees_what_the_step_before_it_stored(daemon: Stage, ai
     whole = daemon.view(receipt.job).counts
     assert (whole.done, whole.total) == (2 * LEADS + GOOD, 2 * LEADS + GOOD), "a chain's counts are its steps' sums"
     assert len(ai.calls) - before == GOOD
-
-
-SLOW_DATABASE: Final = f"[database]\nrecords_per_hour = {60 * STORED}\n"
-"""A minute's burst of exactly 2,000 records: an upload in chunks of 1,000 comes that far at once, and then waits."""
-
-QUICK_DATABASE: Final = "[database]\nrecords_per_hour = 100000000\n"
 
 
 def test_a_formula_submitted_when_2000_of_5000_rows_are_stored_takes_exactly_these() -> None:

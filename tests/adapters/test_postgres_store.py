@@ -17,15 +17,15 @@ import pytest
 
 from leadline.adapters.embedded_postgres import embedded_postgres
 from leadline.adapters.postgres import pool
-from leadline.adapters.postgres.leads import QUERIES as LEADS
 from leadline.adapters.postgres.leads import PostgresWork
-from leadline.adapters.postgres.pool import check_server
+from leadline.adapters.postgres.pool import Connection, check_server
 from leadline.adapters.postgres.queries import QUERIES, parse
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.core.effects import CallClosed, CallRow, HistoryRow, Records
 from leadline.core.model import Counts, Family, JobState
 from leadline.features.tables.expressions import compile_expression
-from leadline.features.tables.ports import Table
+from leadline.features.tables.ingest import ReadyLead
+from leadline.features.tables.ports import Result, Table
 from leadline.ports.store import JobFilter, OutcomeUnknown, Unavailable, UnfitDatabase
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
@@ -131,20 +131,42 @@ async def test_a_file_that_the_server_may_not_write_is_trouble_and_a_missing_rig
             await connection.execute("BEGIN; SET LOCAL ROLE leadline_expressions; SELECT FROM job")
 
 
-async def test_results_find_their_leads_by_key_in_a_table_that_nobody_has_counted(
-    store: PostgresStore, database: str
+@pytest.mark.parametrize("leads", [500, 5_000, 50_000])
+@pytest.mark.parametrize("wide", [10, 500])
+async def test_leads_are_written_by_key_in_a_table_that_nobody_has_counted(
+    store: PostgresStore, database: str, leads: int, wide: int
 ) -> None:
-    """Left to itself, the planner reads the whole table for every 5,000 results."""
+    """Left to itself, the planner takes it for small and reads all its leads, however few are written."""
     async with meddle(database) as connection:
-        await connection.execute("INSERT INTO lead SELECT 1, i, '{}' FROM generate_series(1, 20000) AS i")
-    ids = range(1, 5_001)
-    empty = [""] * len(ids)
-    arguments = (7, 1, 1, ",".join(map(str, ids)), ["done"] * len(ids), empty, empty, ['{"a": 1}'] * len(ids))
+        await connection.execute(
+            """
+            INSERT INTO lead SELECT 1, i, jsonb_build_object('email', 'lead' || i || '@example.com')
+            FROM generate_series(1, $1) AS i
+            """,
+            leads,
+        )
+    people = Table(TableId(1), "acme", "people", (), (), datetime.now(UTC))
+    value = compile_expression("1 + 1", {}, field="expression")
+    ids = [LeadId(number) for number in range(1, wide + 1)]
+    again = [ReadyLead(number, number.to_bytes(16), '{"b": 2}') for number in ids]
+
     async with store.write() as connection:
-        plan = await connection.fetch(f"EXPLAIN {LEADS['keep_results'].sql}", *arguments)
-    steps = "\n".join(row[0] for row in plan)
-    assert "Index Scan using lead_0_pkey" in steps
-    assert "Seq Scan" not in steps
+        await connection.executemany("INSERT INTO lead_key VALUES (1, $1, $2)", [(n.to_bytes(16), n) for n in ids])
+        work = PostgresWork(connection, JobId(7), 1)
+        for write in (
+            work.settle(people, [Result(lead, "done", cells={"a": 1}) for lead in ids]),
+            work.apply(people, ids, "a", value),
+            work.add(people, again, "update"),
+        ):
+            before = await _leads_looked_up(connection)
+            await write
+            # A formula looks each up twice, to judge it and to write it.
+            assert await _leads_looked_up(connection) - before <= 2 * wide
+
+
+async def _leads_looked_up(connection: Connection) -> int:
+    of_leads = "SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname LIKE 'lead\\__'"
+    return int(await connection.fetchval(of_leads))
 
 
 async def test_a_formula_writes_into_a_lead_that_somebody_else_was_writing_into(

@@ -9,7 +9,7 @@ Ids travel as text, one string of numbers: asyncpg encodes an array of 5,000 int
 once. The ids of a whole list do not travel at all.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -364,12 +364,12 @@ class PostgresWork:
         reason = value.fails or "NULL::text"
         statement = f"""
             WITH judged AS MATERIALIZED (
-                SELECT lead.id, ({reason}) AS reason, ({value.json}) AS cell
+                SELECT lead.table_id, lead.id, ({reason}) AS reason, ({value.json}) AS cell
                 FROM lead WHERE lead.table_id = {table_id} AND lead.id = ANY ({ids})
             ), written AS (
                 UPDATE lead SET data = CASE WHEN judged.cell IS NULL THEN lead.data - {name}
                     ELSE lead.data || jsonb_build_object({name}, judged.cell) END
-                FROM judged WHERE lead.table_id = {table_id} AND lead.id = judged.id AND judged.reason IS NULL
+                FROM judged WHERE lead.table_id = judged.table_id AND lead.id = judged.id AND judged.reason IS NULL
                 AND lead.data -> {name} IS DISTINCT FROM judged.cell
             )
             SELECT reason, count(*) AS leads, array_agg(id) FILTER (WHERE reason IS NOT NULL) AS ids
@@ -419,9 +419,9 @@ class PostgresWork:
         if new:
             await self._connection.execute(LIFE["note_day"].sql, table.id, new[0][1])
         if there and on_duplicate != "skip":
-            query = QUERIES["update_leads" if on_duplicate == "update" else "fill_leads"].sql
             leads = [lead for _, lead, _ in there]
-            await self._connection.execute(query, table.id, leads, [data for _, _, data in there])
+            cells = [data for _, _, data in there]
+            await self._connection.execute(QUERIES["write_cells"].sql, table.id, leads, cells, on_duplicate == "fill")
         return frozenset(row for row, _, _ in there)
 
     async def refuse(self, rows: Sequence[RefusedRow]) -> None:
@@ -525,16 +525,18 @@ class PostgresWork:
         )
 
     async def _keep_results(self, table: Table, results: Sequence[Result]) -> None:
+        writing = [result for result in results if result.cells]
         await self._connection.execute(
             QUERIES["keep_results"].sql,
             self._job,
             self._number,
             table.id,
-            ",".join(str(result.lead) for result in results),
+            _numbers(result.lead for result in results),
             [result.state for result in results],
             [result.reason or "" for result in results],
             [result.detail for result in results],
-            [encode_cells(result.cells).decode() if result.cells else "" for result in results],
+            _numbers(result.lead for result in writing),
+            [encode_cells(result.cells).decode() for result in writing],
         )
 
 
@@ -628,7 +630,11 @@ class _Given:
 
     def numbers(self, values: Sequence[int]) -> str:
         """SQL that reads one more, an array of numbers."""
-        return f"string_to_array({self.text(','.join(map(str, values)))}, ',')::bigint[]"
+        return f"string_to_array({self.text(_numbers(values))}, ',')::bigint[]"
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return ",".join(map(str, values))
 
 
 @contextmanager

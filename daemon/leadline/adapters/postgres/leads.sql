@@ -105,8 +105,9 @@ SELECT job, total, filter, list_hash, frozen, at FROM job_list WHERE job = ANY (
 SELECT leads FROM lead_list WHERE id = $1 AND chunk = $2
 
 -- name: unsettled
+-- OFFSET keeps each to a look-up by its key, of which there are a chunk's; joined, all results of the job were read.
 SELECT wanted.lead FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (lead, place)
-WHERE NOT EXISTS (SELECT FROM lead_result WHERE lead_result.job = $1 AND lead_result.lead = wanted.lead)
+WHERE NOT EXISTS (SELECT FROM lead_result WHERE lead_result.job = $1 AND lead_result.lead = wanted.lead OFFSET 0)
 ORDER BY place
 
 -- name: leads
@@ -186,29 +187,19 @@ UPDATE lead_table SET next_lead = $2 WHERE id = $1
 -- name: known_keys_of_leads
 SELECT key_hash, lead FROM lead_key WHERE table_id = $1 AND key_hash = ANY ($2::bytea[])
 
--- name: update_leads
--- A row of a file over a lead that is there: the row's cells win.
-UPDATE lead SET data = lead.data || given.data::jsonb
-FROM unnest($2::bigint[], $3::text[]) AS given (id, data)
-WHERE lead.table_id = $1 AND lead.id = given.id
-
--- name: fill_leads
--- A row of a file under a lead that is there: the lead's cells win, the row's fill the empty ones.
-UPDATE lead SET data = given.data::jsonb || lead.data
-FROM unnest($2::bigint[], $3::text[]) AS given (id, data)
-WHERE lead.table_id = $1 AND lead.id = given.id
+-- name: write_cells
+-- Cells of a file over those of leads that are there or, where the leads' cells win, beneath them.
+SELECT write_cells($1, $2, $3, $4)
 
 -- name: keep_results
--- Results of leads of table $3, and what they write into them.
-WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(string_to_array($4, ',')::bigint[], $5::text[], $6::text[], $7::text[], $8::text[])
-        AS given (lead, state, reason, detail, data)
-), kept AS (
+-- Results of leads of table $3, and what those of $8 write into them.
+WITH kept AS (
     INSERT INTO lead_result (job, lead, state, reason, detail, attempt)
-    SELECT $1, lead, state, nullif(reason, ''), nullif(detail, ''), $2 FROM given
+    SELECT $1, lead, state, nullif(reason, ''), nullif(detail, ''), $2
+    FROM unnest(string_to_array($4, ',')::bigint[], $5::text[], $6::text[], $7::text[])
+        AS given (lead, state, reason, detail)
 )
-UPDATE lead SET data = lead.data || given.data::jsonb
-FROM given WHERE lead.table_id = $3 AND lead.id = given.lead AND given.data <> ''
+SELECT write_cells($3, string_to_array($8, ',')::bigint[], $9, false)
 
 -- name: calls_are_done
 -- Calls that brought what is stored with this: when that was, and what they have come to where it is not as charged.
