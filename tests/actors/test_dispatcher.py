@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from leadline.actors import dispatcher
 from leadline.actors.dispatcher import (
+    COMPANY_MIN,
     FEW_JOBS,
     INBOX_JOBS_MAX,
     JOBS_AHEAD_MIN,
@@ -194,6 +196,45 @@ async def test_a_few_submissions_wait_for_the_commit_and_share_the_next_one() ->
         it.store.let_one_land()
         await asyncio.gather(*tasks)
         assert [len(records.admitted) for records in it.store.begun] == [1, 50]
+
+
+async def all_but_one_answered(it: Desk) -> None:
+    """So many sources hand one job in that they are waited for; the last one while the others' are stored."""
+    early = [it.submit(1, source, source=source) for source in range(COMPANY_MIN)]
+    await it.store.until(lambda: len(it.store.begun) == 1)
+    it.submit(1, source="late")
+    it.store.let_one_land()
+    await asyncio.gather(*early)
+
+
+async def test_who_is_answered_in_company_and_comes_again_at_once_shares_the_next_decision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatcher, "COMPANY_SECONDS", 60)
+    async with desk() as it:
+        await all_but_one_answered(it)
+        for source in range(COMPANY_MIN - 1):
+            await turns()
+            assert len(it.store.begun) == 1
+            it.submit(1, source, source=source)
+        await it.store.until(lambda: len(it.store.begun) == 2)
+        assert len(it.store.begun[1].ended) == COMPANY_MIN
+
+
+async def test_whoever_waits_does_not_wait_long_for_company_that_stays_away() -> None:
+    async with desk() as it:
+        await all_but_one_answered(it)
+        await it.store.until(lambda: len(it.store.begun) == 2)
+        assert len(it.store.begun[1].ended) == 1
+
+
+async def test_what_is_no_submission_waits_for_no_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "COMPANY_SECONDS", 60)
+    async with desk() as it:
+        await all_but_one_answered(it)
+        it.dispatcher.post(PauseSet("queue", "", paused=True))
+        await it.store.until(lambda: len(it.store.begun) == 2)
+        assert len(it.store.begun[1].admitted) + len(it.store.begun[1].ended) == 1
 
 
 async def test_a_question_is_answered_when_all_that_was_decided_is_durable() -> None:

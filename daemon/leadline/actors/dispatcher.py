@@ -75,6 +75,12 @@ FEW_JOBS: Final = 16
 
 RETRY_SECONDS: Final = 1.0
 
+COMPANY_MIN: Final = 5
+"""From so many on, those who were answered at once are waited for: Postgres calls the same number commit_siblings."""
+
+COMPANY_SECONDS: Final = 0.001
+"""How long at most."""
+
 T = TypeVar("T")
 
 
@@ -113,6 +119,7 @@ class _Posted(Struct, gc=False):
     """New jobs, steps included."""
     cost: float = 0.0
     """The same, long ones counted for more."""
+    source: Hashable = None
 
 
 class Dispatcher:
@@ -138,6 +145,8 @@ class Dispatcher:
         self._wanted = asyncio.Event()
         self._timekeeper = Timekeeper(clock, lambda: self.post(Ticked()), lambda late: self.post(DaemonSlept(late)))
         self._next_call = last_call + 1
+        self._company = 0
+        """How many sources the last decision has answered, for as long as they are waited for."""
         self._closed = False
         self._unstored: deque[Sequence[_Posted]] = deque()
         """What was taken out of the inbox and is not durable yet: two batches at most."""
@@ -169,7 +178,7 @@ class Dispatcher:
             raise Refused(ErrorCode.BUSY, "too many submissions are waiting to be stored", retry_after=RETRY_SECONDS)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         cost = 1 + count + sum([len(new.payload) for new in jobs]) / BYTES_PER_JOB
-        self._submitted.put(source, cost, _Posted(Submitted(jobs), future, count, cost))
+        self._submitted.put(source, cost, _Posted(Submitted(jobs), future, count, cost, source))
         self._submitted_jobs += count
         if source != self._last_source:
             self._shared = 0 if self._last_source is None else SHARED_DECISIONS
@@ -238,7 +247,10 @@ class Dispatcher:
         while True:
             if self._landing is None or self._landing.done():
                 await self._landed()
-                if more or self._inbox or self._submitted or self._looks:
+                if more or self._inbox or self._looks:
+                    return
+                if self._submitted:
+                    await self._wait_for_company()
                     return
                 self._last_source = None  # whoever comes next shares with nobody
                 self._timekeeper.arm(self.scheduler.next_deadline(self._clock.now()))
@@ -246,6 +258,24 @@ class Dispatcher:
                 return
             self._wanted.clear()
             await self._wanted.wait()
+
+    async def _wait_for_company(self) -> None:
+        """Wait a moment for those who were just answered, where they are many: they may be about to come again.
+
+        Clients that submit one job after the other would else part into two halves of which one waits while the
+        other is stored, and each job would take two commits.
+        """
+        if self._company < COMPANY_MIN:
+            return
+        alarm = asyncio.get_running_loop().call_later(COMPANY_SECONDS, self._forget_company)
+        while self._submitted.sources < self._company and not (self._inbox or self._looks):
+            self._wanted.clear()
+            await self._wanted.wait()
+        alarm.cancel()
+
+    def _forget_company(self) -> None:
+        self._company = 0
+        self._wanted.set()
 
     async def _landed(self) -> None:
         """Wait until all that was decided before is durable and carried out. Raises what the store raised."""
@@ -263,6 +293,7 @@ class Dispatcher:
             self._under_way = None
             self._turns += 1
         self._unstored.popleft()
+        self._company = len({posted.source for posted in batch if posted.jobs})
         self._carry_out(effects, batch)
 
     def _gather(self) -> list[_Posted]:

@@ -49,6 +49,11 @@ class FairLine(Generic[T]):
         self._count += 1
         heappush(self._heap, (start + cost, self._count, start, source, item))
 
+    @property
+    def sources(self) -> int:
+        """How many of them have anything that waits."""
+        return len(self._waiting)
+
     def has(self, source: Hashable) -> bool:
         """Whether anything of a source waits."""
         return source in self._waiting
