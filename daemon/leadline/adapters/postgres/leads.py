@@ -24,7 +24,7 @@ from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.queries import parse
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.core.model import SECOND, Counts
-from leadline.features.tables.columns import Cells, Column, encode_cells
+from leadline.features.tables.columns import Cells, Column, encode_cells_of_many
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.ingest import OnDuplicate, ReadyLead
 from leadline.features.tables.ports import (
@@ -419,8 +419,8 @@ class PostgresWork:
         if new:
             await self._connection.execute(LIFE["note_day"].sql, table.id, new[0][1])
         if there and on_duplicate != "skip":
-            leads = [lead for _, lead, _ in there]
-            cells = [data for _, _, data in there]
+            leads = _numbers(lead for _, lead, _ in there)
+            cells = f"[{','.join(data for _, _, data in there)}]"
             await self._connection.execute(QUERIES["write_cells"].sql, table.id, leads, cells, on_duplicate == "fill")
         return frozenset(row for row, _, _ in there)
 
@@ -525,18 +525,26 @@ class PostgresWork:
         )
 
     async def _keep_results(self, table: Table, results: Sequence[Result]) -> None:
+        plain = [result.lead for result in results if result.state == "done" and not (result.reason or result.detail)]
+        others = (
+            []
+            if len(plain) == len(results)
+            else [
+                (result.lead, result.state, result.reason or "", result.detail)
+                for result in results
+                if result.state != "done" or result.reason or result.detail
+            ]
+        )
         writing = [result for result in results if result.cells]
         await self._connection.execute(
             QUERIES["keep_results"].sql,
             self._job,
             self._number,
+            _numbers(plain),
+            *(zip(*others, strict=True) if others else ([], [], [], [])),
             table.id,
-            _numbers(result.lead for result in results),
-            [result.state for result in results],
-            [result.reason or "" for result in results],
-            [result.detail for result in results],
             _numbers(result.lead for result in writing),
-            [encode_cells(result.cells).decode() for result in writing],
+            encode_cells_of_many([result.cells for result in writing]).decode(),
         )
 
 

@@ -188,18 +188,19 @@ UPDATE lead_table SET next_lead = $2 WHERE id = $1
 SELECT key_hash, lead FROM lead_key WHERE table_id = $1 AND key_hash = ANY ($2::bytea[])
 
 -- name: write_cells
--- Cells of a file over those of leads that are there or, where the leads' cells win, beneath them.
-SELECT write_cells($1, $2, $3, $4)
+SELECT write_cells($1, string_to_array($2, ',')::bigint[], $3::text::jsonb, $4)
 
 -- name: keep_results
--- Results of leads of table $3, and what those of $8 write into them.
+-- Results: of leads that are done and no more, $3, and of others with what there is to say; and cells of leads of table
+-- $8, where there are any.
 WITH kept AS (
     INSERT INTO lead_result (job, lead, state, reason, detail, attempt)
+    SELECT $1::bigint, lead, 'done', NULL, NULL, $2::integer FROM unnest(string_to_array($3, ',')::bigint[]) AS given (lead)
+    UNION ALL
     SELECT $1, lead, state, nullif(reason, ''), nullif(detail, ''), $2
-    FROM unnest(string_to_array($4, ',')::bigint[], $5::text[], $6::text[], $7::text[])
-        AS given (lead, state, reason, detail)
+    FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[]) AS given (lead, state, reason, detail)
 )
-SELECT write_cells($3, string_to_array($8, ',')::bigint[], $9, false)
+SELECT write_cells($8, string_to_array($9, ',')::bigint[], $10::text::jsonb, false) WHERE $9 <> ''
 
 -- name: calls_are_done
 -- Calls that brought what is stored with this: when that was, and what they have come to where it is not as charged.

@@ -338,6 +338,16 @@ def encode_cells(cells: Mapping[str, JsonValue]) -> bytes:
     return _ENCODER.encode({name: value for name, value in cells.items() if value is not None})
 
 
+def encode_cells_of_many(leads: Sequence[Mapping[str, JsonValue]]) -> bytes:
+    """The same of many leads, as a JSON list: encoded at once, which is most of it spared."""
+    return _ENCODER.encode(
+        [
+            {name: value for name, value in cells.items() if value is not None} if None in cells.values() else cells
+            for cells in leads
+        ]
+    )
+
+
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 

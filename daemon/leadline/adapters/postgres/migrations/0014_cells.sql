@@ -3,18 +3,23 @@
 -- way, to look each lead up by its key, whatever the table's size; so the other ways of joining are shut here, and the
 -- table's number is joined like the lead's, since a constant would let the planner count the table's rows again.
 
--- write_cells: lay cells over those of leads of a table or, as what is already there wins, under them.
-CREATE FUNCTION write_cells(of_table bigint, leads bigint[], cells text[], beneath boolean) RETURNS void
+-- write_cells: lay cells, a list as long as that of the leads, over those of leads of a table or, where what is already
+-- there wins, beneath them. One JSON text for all is read in two thirds of the time that as many texts take.
+CREATE FUNCTION write_cells(of_table bigint, leads bigint[], cells jsonb, beneath boolean) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT
 SET enable_hashjoin TO off SET enable_mergejoin TO off SET enable_seqscan TO off AS $$
 BEGIN
     IF beneath THEN
-        UPDATE lead SET data = given.cells::jsonb || lead.data
-        FROM (SELECT of_table, * FROM unnest(leads, cells) AS given (lead, cells) OFFSET 0) AS given
+        UPDATE lead SET data = given.cells || lead.data
+        FROM (
+            SELECT of_table, * FROM ROWS FROM (unnest(leads), jsonb_array_elements(cells)) AS given (lead, cells) OFFSET 0
+        ) AS given
         WHERE lead.table_id = given.of_table AND lead.id = given.lead;
     ELSE
-        UPDATE lead SET data = lead.data || given.cells::jsonb
-        FROM (SELECT of_table, * FROM unnest(leads, cells) AS given (lead, cells) OFFSET 0) AS given
+        UPDATE lead SET data = lead.data || given.cells
+        FROM (
+            SELECT of_table, * FROM ROWS FROM (unnest(leads), jsonb_array_elements(cells)) AS given (lead, cells) OFFSET 0
+        ) AS given
         WHERE lead.table_id = given.of_table AND lead.id = given.lead;
     END IF;
 END $$;
