@@ -112,6 +112,10 @@ class JobReason(StrEnum):
     SPEND_CAP = "spend_cap"
     BAD_FILE = "bad_file"
     TABLE_DELETED = "table_deleted"
+    DAILY_EXECUTIONS = "daily_executions"
+    INVOCATIONS = "invocations"
+    LEFT_DURATION = "left_duration"
+    TIMED_OUT = "timed_out"
     ERROR = "error"
 
 
@@ -145,6 +149,10 @@ JOB_REASONS: Final[dict[JobReason, str]] = {
     JobReason.SPEND_CAP: "Its spend cap was reached; leads that it had no credits for were skipped.",
     JobReason.BAD_FILE: "The file cannot be read as a table.",
     JobReason.TABLE_DELETED: "The table that it was submitted for was deleted.",
+    JobReason.DAILY_EXECUTIONS: "The teamspace had as many executions of batch jobs in the day as its plan allows.",
+    JobReason.INVOCATIONS: "The batch job was invoked as often in the day as the plan allows.",
+    JobReason.LEFT_DURATION: "The day had less time left for batch jobs than it needed.",
+    JobReason.TIMED_OUT: "It ran as long as its timeout allows.",
     JobReason.ERROR: "The job itself failed; the message says how.",
 }
 
