@@ -751,7 +751,7 @@ async def daemon(
             ),
             "mail": SmtpMailer(running.mail_account),
         }
-        notifier = Notifier(running.outbox, couriers, operations.told_of, supervisor.until_ready)
+        notifier = Notifier(running.outbox, couriers, operations.jobs.told_of, supervisor.until_ready)
         store.noticed = notifier.wake
         connected.open(operations)
         async with anyio.create_task_group() as tasks:

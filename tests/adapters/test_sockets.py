@@ -13,7 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from leadline.actors.announcer import Announcer
-from leadline.actors.operations import Operations, Peer
+from leadline.actors.operations import Operations
+from leadline.actors.peers import Peer
 from leadline.adapters import sockets
 from leadline.adapters.sockets import Connections, Face, User
 from leadline.ports.store import OutcomeUnknown

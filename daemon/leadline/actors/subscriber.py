@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from leadline.actors import announcer as announcers
 from leadline.actors.announcer import Announcer, Listener
-from leadline.actors.operations import Operations, Peer
+from leadline.actors.job_operations import JobOperations
+from leadline.actors.peers import Peer
 from leadline.core.effects import EndedJob, StartAttempt
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
@@ -46,10 +47,10 @@ class Subscriber:
     """What one peer hears of."""
 
     def __init__(
-        self, operations: Operations, announcer: Announcer, peer: Peer, send: Callable[[wire.Notice], Awaitable[None]]
+        self, jobs: JobOperations, announcer: Announcer, peer: Peer, send: Callable[[wire.Notice], Awaitable[None]]
     ) -> None:
         """`send` hands a notice over, and takes as long as the peer takes."""
-        self._operations = operations
+        self._jobs = jobs
         self._announcer = announcer
         self._peer = peer
         self._send = send
@@ -87,7 +88,7 @@ class Subscriber:
     async def follow(self, job: JobId | None, since: JobId | None) -> None:
         """Hear of the ends of the peer's own jobs. Raises Refused with not_found, or with busy."""
         if job is not None:
-            stored = await self._operations.stored(job)
+            stored = await self._jobs.stored(job)
             if stored is None or (stored.uid != self._peer.uid and not self._peer.operator):
                 raise Refused(ErrorCode.NOT_FOUND, f"there is no job {job}", at="job")
             await self._hear_of(job, progress=False)
@@ -99,7 +100,7 @@ class Subscriber:
         # is asked for after everything that it found has been announced.
         self._heard = set()
         try:
-            async for ended in self._operations.ended_since(since, self._peer.uid):
+            async for ended in self._jobs.ended_since(since, self._peer.uid):
                 self._put_end(ended)
         finally:
             self._heard = None
@@ -121,7 +122,7 @@ class Subscriber:
         topic = _Topic(job, progress=progress, own=False)
         listener = self._listen(topic)
         try:
-            view = await self._operations.view(job)
+            view = await self._jobs.view(job)
         except Refused:
             if listener is not None:
                 self._forget(topic)
@@ -146,7 +147,7 @@ class Subscriber:
             if topic.job is not None:
                 self._listeners.pop(topic, None)
             if topic.own and fact.admitted is None:
-                self._put_end(fact.id, partial(self._operations.submitters.of, fact.id))
+                self._put_end(fact.id, partial(self._jobs.submitters.of, fact.id))
             elif not topic.own or (fact.admitted is not None and fact.admitted.new.uid == self._peer.uid):
                 self._put_end(fact.id)
 
@@ -231,7 +232,7 @@ class Subscriber:
         return await self._end_of(job)
 
     async def _end_of(self, job: JobId) -> wire.Notice | None:
-        view = await self._operations.view(job)
+        view = await self._jobs.view(job)
         return wire.Ended(
             at=view.ended_at,
             job=view.job,
@@ -243,7 +244,7 @@ class Subscriber:
         )
 
     async def _progress_of(self, job: JobId) -> wire.Notice | None:
-        view = await self._operations.view(job)
+        view = await self._jobs.view(job)
         if view.state in wire.ENDED_STATES:
             return None
         return wire.Progress(
@@ -258,10 +259,10 @@ class Subscriber:
         )
 
     async def _queue_of(self, job: JobId, at: datetime) -> wire.Notice | None:
-        view = await self._operations.view(job)
+        view = await self._jobs.view(job)
         reason = view.waits[0].reason if view.waits else None
         return wire.Queued(at=at, job=job, kind=view.kind, teamspace=view.teamspace, reason=reason)
 
     async def _start_of(self, order: StartAttempt, at: datetime) -> wire.Notice | None:
-        view = await self._operations.view(order.job)
+        view = await self._jobs.view(order.job)
         return wire.Started(at=at, job=order.job, teamspace=view.teamspace, attempt=order.number)

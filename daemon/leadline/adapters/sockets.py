@@ -34,7 +34,8 @@ from msgspec import Struct
 
 from leadline.actors.announcer import Announcer
 from leadline.actors.dispatcher import unavailable
-from leadline.actors.operations import Operations, Peer, refusal
+from leadline.actors.operations import Operations
+from leadline.actors.peers import Peer, refusal
 from leadline.actors.subscriber import LISTENED_MAX, Subscriber
 from leadline.actors.turns import Turns
 from leadline.ports.store import OutcomeUnknown
@@ -518,7 +519,7 @@ class Connection(asyncio.BufferedProtocol):
     def _subscriber(self) -> Subscriber:
         if self._listening is None:
             connections = self._connections
-            self._listening = Subscriber(connections.operations, connections.announcer, self._peer, self._tell)
+            self._listening = Subscriber(connections.operations.jobs, connections.announcer, self._peer, self._tell)
         return self._listening
 
     # -- what is written --------------------------------------------------------------------------------------------
