@@ -850,13 +850,9 @@ def _key_contradictions(
 
 
 def _is_zone(name: str) -> bool:
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+    from leadline.core.calendar.zones import zone_names
 
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True
+    return name in zone_names()
 
 
 # Telling --------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
-from zoneinfo import ZoneInfo
 
 import anyio
 import msgspec
@@ -59,6 +58,8 @@ from leadline.adapters.systemd import ServiceManager, activated_sockets
 from leadline.adapters.upload_folder import LookedAtFolder, UploadFolder
 from leadline.adapters.webhooks import webhooks
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
+from leadline.core.calendar.occurrences import occurrences
+from leadline.core.calendar.schedules import Daily, read_schedule
 from leadline.core.events import AccountLearned, CancelAsked, NewJob, Statement
 from leadline.core.forecast import why
 from leadline.core.model import SECOND
@@ -1007,20 +1008,9 @@ def _accounts(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -
 
 
 def next_reset(limit: DailyLimit, instant: Instant) -> Instant:
-    """The first reset of a daily limit after an instant: its wall time in its zone.
-
-    A wall time that a change of clocks skips is met at the end of the gap; of a repeated one the first counts.
-    """
-    zone = ZoneInfo(limit.zone)
-    hour, minute = (int(part) for part in limit.resets_at.split(":"))
-    moment = datetime.fromtimestamp(instant / SECOND, zone)
-    day = moment.date()
-    while True:
-        reset = datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone)
-        at = Instant(int(reset.timestamp()) * SECOND)
-        if at > instant:
-            return at
-        day = datetime.fromordinal(day.toordinal() + 1).date()
+    """The first reset of a daily limit after an instant: its wall time in its zone, as a schedule would meet it."""
+    timetable = read_schedule(Daily(limit.resets_at, limit.zone))
+    return next(occurrences(timetable, instant)).instant
 
 
 def _clock(recovered: Recovered) -> SystemClock:
