@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from leadline.core.calendar.zones import wall_at
 from leadline.core.model import SECOND
-from leadline.core.quota.days import day_of, local
+from leadline.core.quota.days import day_of
 from leadline_protocol.ids import Instant
 
 HOUR = 3_600 * SECOND
@@ -45,15 +46,15 @@ def test_a_day_begins_at_midnight_and_has_the_hours_that_clocks_show(name: str, 
     zone = ZoneInfo(name)
     noon = datetime.fromisoformat(begins).replace(hour=12, minute=0, tzinfo=zone)
     day = day_of(instant_of(noon), zone)
-    assert f"{local(day.begins, zone):%Y-%m-%d %H:%M:%S.%f}" == f"{begins}:00.000000"
+    assert f"{wall_at(day.begins, zone):%Y-%m-%d %H:%M:%S.%f}" == f"{begins}:00.000000"
     assert day.ends - day.begins == hours * HOUR
 
 
 def test_a_minute_that_comes_again_after_midnight_is_of_the_new_day() -> None:
     zone = ZoneInfo("America/St_Johns")
     again = datetime(2010, 11, 6, 23, 30, fold=1, tzinfo=zone)
-    assert local(day_of(instant_of(again), zone).begins, zone) == datetime(2010, 11, 7, tzinfo=zone)
-    assert local(day_of(instant_of(again.replace(fold=0)), zone).begins, zone) == datetime(2010, 11, 6, tzinfo=zone)
+    assert wall_at(day_of(instant_of(again), zone).begins, zone) == datetime(2010, 11, 7, tzinfo=zone)
+    assert wall_at(day_of(instant_of(again.replace(fold=0)), zone).begins, zone) == datetime(2010, 11, 6, tzinfo=zone)
 
 
 CHANGES = [instant_of(datetime.fromisoformat(begins).replace(tzinfo=ZoneInfo(name))) for name, begins, _ in DAYS]
@@ -76,8 +77,10 @@ def test_a_new_day_begins_when_clocks_first_show_a_later_date(name: str, change:
     assert day_of(day.begins, zone) == day_of(Instant(day.ends - 1), zone) == day
     assert day_of(Instant(day.begins - 1), zone).ends == day.begins
     assert day_of(day.ends, zone).begins == day.ends
-    date = local(day.begins, zone).date()
+    date = wall_at(day.begins, zone).date()
     earlier = [Instant(day.begins - 1), *(Instant(day.begins - quarter * HOUR // 4) for quarter in range(1, 200))]
-    assert all(local(each, zone).date() < date for each in earlier), "it has begun before"
+    assert all(wall_at(each, zone).date() < date for each in earlier), "it has begun before"
     later = [Instant(each) for each in range(day.begins, day.ends, HOUR // 4)]
-    assert all(local(each, zone).date() <= date for each in [*later, Instant(day.ends - 1)]), "another has begun in it"
+    assert all(wall_at(each, zone).date() <= date for each in [*later, Instant(day.ends - 1)]), (
+        "another has begun in it"
+    )

@@ -20,8 +20,9 @@ from hypothesis.stateful import (
 )
 from msgspec import Struct, structs
 
+from leadline.core.calendar.zones import wall_at
 from leadline.core.model import SECOND
-from leadline.core.quota.days import day_of, local
+from leadline.core.quota.days import day_of
 from leadline.core.quota.ledger import (
     KEPT_MICROSECONDS,
     MILLISECOND,
@@ -66,7 +67,7 @@ class Log(Struct):
     attempts: list[AttemptRow] = []
 
     def of_date(self, day: date, zone: ZoneInfo) -> list[ExecutionRow]:
-        return [row for row in self.executions.values() if local(row.started, zone).date() == day]
+        return [row for row in self.executions.values() if wall_at(row.started, zone).date() == day]
 
     def recorded_ms(self, executions: list[ExecutionRow]) -> int:
         ids = {row.id for row in executions}
@@ -84,7 +85,7 @@ class Log(Struct):
         self, batch_job: int, timeout_ms: int, now: Instant, quotas: Quotas, zone: ZoneInfo
     ) -> JobReason | None:
         """What must become of a run that is to start now."""
-        today = self.of_date(local(now, zone).date(), zone)
+        today = self.of_date(wall_at(now, zone).date(), zone)
         used_ms = self.recorded_ms(today) + (self.in_progress_ms(today) if quotas.reserve else 0)
         if len(today) >= quotas.executions_per_day_max:
             return JobReason.DAILY_EXECUTIONS
@@ -167,7 +168,7 @@ class BatchDays(RuleBasedStateMachine):
     @rule(batch_job=st.integers(1, 3), timeout_ms=TIMES_MS, exactly=st.sampled_from([None, None, 0, 1]))
     def start(self, batch_job: int, timeout_ms: int, exactly: int | None) -> None:
         if exactly is not None:  # what is left, or a millisecond more
-            today = self.log.of_date(local(self.now, self.zone).date(), self.zone)
+            today = self.log.of_date(wall_at(self.now, self.zone).date(), self.zone)
             left_ms = self.quotas.milliseconds_per_day_max - self.log.recorded_ms(today)
             timeout_ms = max(1, left_ms + exactly)
         job = JobId(len(self.log.executions) + 1)
@@ -180,7 +181,7 @@ class BatchDays(RuleBasedStateMachine):
             return
         self.log.executions[job] = ExecutionRow(job, BatchJobId(batch_job), self.now, ended=False)
         self.log.attempts.append(AttemptRow(job, self.now, timeout_ms, timeout_ms, None))
-        today = self.log.of_date(local(self.now, self.zone).date(), self.zone)
+        today = self.log.of_date(wall_at(self.now, self.zone).date(), self.zone)
         assert len(today) <= self.quotas.executions_per_day_max
 
     @precondition(has_attempt)
@@ -200,7 +201,7 @@ class BatchDays(RuleBasedStateMachine):
     @rule(data=st.data(), timeout_ms=TIMES_MS)
     def retry(self, data: st.DataObject, timeout_ms: int) -> None:
         job = data.draw(st.sampled_from(self.between_attempts()), label="execution")
-        day = self.log.of_date(local(self.log.executions[job].started, self.zone).date(), self.zone)
+        day = self.log.of_date(wall_at(self.log.executions[job].started, self.zone).date(), self.zone)
         left_ms = self.quotas.milliseconds_per_day_max - self.log.recorded_ms(day)
         cap_ms = self.ledger.retry(job, timeout_ms, self.now, self.quotas, self.zone)
         assert cap_ms == (None if left_ms <= 0 else min(timeout_ms, left_ms))
@@ -235,7 +236,7 @@ class BatchDays(RuleBasedStateMachine):
         moments = {self.now} | {row.started for row in self.log.executions.values() if not row.ended}
         for moment in moments:
             usage = self.ledger.usage(day_of(moment, self.zone))
-            rows = self.log.of_date(local(moment, self.zone).date(), self.zone)
+            rows = self.log.of_date(wall_at(moment, self.zone).date(), self.zone)
             assert usage.executions == len(rows)
             assert usage.invocations == Counter(row.batch_job for row in rows)
             assert usage.recorded_ms == self.log.recorded_ms(rows)

@@ -26,8 +26,9 @@ from typing import Final, NewType
 
 from msgspec import Struct, structs
 
+from leadline.core.calendar.zones import wall_at
 from leadline.core.model import SECOND
-from leadline.core.quota.days import Day, day_of, local
+from leadline.core.quota.days import Day, day_of
 from leadline.core.quota.quotas import Quotas, duration
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import Instant, JobId
@@ -132,7 +133,7 @@ class Refusal(Struct, frozen=True, gc=False):
 
     def message(self, zone: tzinfo) -> str:
         """The numbers as a sentence, with the end of the day as the zone's clocks will show it."""
-        ends = f"the day ends at {local(self.day.ends, zone):%Y-%m-%d %H:%M} ({zone})"
+        ends = f"the day ends at {wall_at(self.day.ends, zone):%Y-%m-%d %H:%M} ({zone})"
         match self.reason:
             case JobReason.DAILY_EXECUTIONS:
                 return f"{self.used} of {self.limit} executions of the day are used; {ends}"
