@@ -37,6 +37,7 @@ from leadline.actors.announcer import Announcer
 from leadline.actors.notifier import Notifier
 from leadline.actors.operations import Operations
 from leadline.actors.pace import Progress
+from leadline.actors.recurrences import Recurrences
 from leadline.actors.supervisor import Account, Setting, Supervisor
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, listening_socket, make_state, sole_owner
@@ -45,6 +46,8 @@ from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads, Postgres
 from leadline.adapters.postgres.migrate import migrate_database, migration_sql
 from leadline.adapters.postgres.notices import STATEMENTS as NOTICE_STATEMENTS
 from leadline.adapters.postgres.notices import PostgresNotices
+from leadline.adapters.postgres.schedules import STATEMENTS as SCHEDULE_STATEMENTS
+from leadline.adapters.postgres.schedules import PostgresSchedules
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.postgres.tables import PostgresTables
 from leadline.adapters.provider_http import provider_http
@@ -59,7 +62,7 @@ from leadline.adapters.upload_folder import LookedAtFolder, UploadFolder
 from leadline.adapters.webhooks import webhooks
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
 from leadline.core.calendar.occurrences import occurrences
-from leadline.core.calendar.schedules import Daily, read_schedule
+from leadline.core.calendar.schedules import read_schedule
 from leadline.core.events import AccountLearned, CancelAsked, NewJob, Statement
 from leadline.core.forecast import why
 from leadline.core.model import SECOND
@@ -90,12 +93,14 @@ from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
 from leadline.ports.notices import WISH_NOTICE, Courier, Medium, NoticeState
 from leadline.ports.provider_client import ProviderClient, Request, Response
+from leadline.ports.schedules import StoredSchedule
 from leadline.ports.store import THIS_JOB, Fenced, OutcomeUnknown, OwnedByAnother, Recovered, Unavailable
 from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineFault, RequestDecoder
 from leadline_protocol.errors import ErrorCode, LeadlineError, Refused
 from leadline_protocol.ids import AccountName, Instant, JobId
+from leadline_protocol.schedules import Daily
 
 log = structlog.get_logger("leadline")
 
@@ -248,6 +253,8 @@ class Daemon:
         self._table_store = PostgresTables(store)
         self.tables: Final = TableLife(self._table_store, leads.table, self.retention_days, self.history_days)
         self.outbox: Final = PostgresNotices(store)
+        self.schedules: Final = PostgresSchedules(store)
+        self.recurrences: Recurrences
         self._plans = Plans(config)
         self._changing = anyio.Lock()
         self._stop = anyio.Event()
@@ -489,6 +496,14 @@ class Daemon:
         self._plans = Plans(self.config, await self._control.overrides())
         return setting_of(self.config, self._plans, self._endpoints)
 
+    def wall(self) -> Instant:
+        """The time on the wall."""
+        return Instant(time.time_ns() // 1_000)
+
+    def schedules_changed(self) -> None:
+        """There is another schedule to see to, or one less."""
+        self.recurrences.wake()
+
     async def record(self, act: Act) -> None:
         """Write down what is about to be done."""
         await self._control.record(act)
@@ -587,6 +602,7 @@ class Daemon:
         dropped = await self._store.prune(kept_since)
         await self._control.forget(kept_since)
         await self.outbox.forget(datetime.fromtimestamp(kept_since / SECOND, UTC))
+        await self.schedules.forget(kept_since)
         await self._table_store.forget(kept_since)
         await self._leads.forget_orders(kept_since)
         copied_before = max(self.started.timestamp(), now - SUBMISSION_SECONDS_MAX)
@@ -706,7 +722,7 @@ async def daemon(
             url = postgres.url
         else:
             url = config.database.url.reveal()
-        store = PostgresStore(url, queries={**STATEMENTS, **NOTICE_STATEMENTS})
+        store = PostgresStore(url, queries={**STATEMENTS, **NOTICE_STATEMENTS, **SCHEDULE_STATEMENTS})
         stack.push_async_callback(store.close)
         leads = PostgresLeads(store)
         uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
@@ -736,6 +752,7 @@ async def daemon(
             announcer=announcer,
             refresh=running.setting,
         )
+        decode = partial(_decode_submission, RequestDecoder(submissions))
         operations = Operations(
             supervisor,
             store,
@@ -743,7 +760,7 @@ async def daemon(
             running,
             Previews(tried_kinds, trial, looked_at, running.endpoints, running.limits_in_force),
             allows=running.allows,
-            decode=partial(_decode_submission, RequestDecoder(submissions)),
+            decode=decode,
         )
         running.connected = connected
         couriers: Mapping[Medium, Courier] = {
@@ -754,12 +771,21 @@ async def daemon(
         }
         notifier = Notifier(running.outbox, couriers, operations.jobs.told_of, supervisor.until_ready)
         store.noticed = notifier.wake
+
+        async def submit_due(schedule: StoredSchedule, statement: Statement) -> JobId:
+            text = schedule.submission
+            return await operations.submit_due(text, decode(text), schedule.uid, statement)
+
+        running.recurrences = Recurrences(
+            running.schedules, submit_due, operations.jobs.is_live, running.wall, supervisor.until_ready
+        )
         connected.open(operations)
         async with anyio.create_task_group() as tasks:
             await tasks.start(supervisor.run)
             tasks.start_soon(running.report)
             tasks.start_soon(running.keep_house)
             tasks.start_soon(notifier.run)
+            tasks.start_soon(running.recurrences.run)
             tasks.start_soon(running.sweep)
             tasks.start_soon(running.obey_signals)
             try:

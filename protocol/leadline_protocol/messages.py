@@ -28,6 +28,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from leadline_protocol.errors import ErrorCode, JobReason, LeadReason
 from leadline_protocol.ids import JobId, LeadId
+from leadline_protocol.schedules import Schedule
 
 PROTOCOL_VERSION: Final = 1
 """Raised when a message changes its meaning; a new field or a new message does not raise it."""
@@ -968,6 +969,56 @@ class NoticesReply(Reply, frozen=True, kw_only=True):
     ref: Ref = None
 
 
+class ComingOccurrence(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """When a schedule will fire."""
+
+    at: datetime
+    local: str
+    """The same on the wall of its zone, with the offset from UTC in force then."""
+    mark: Literal["normal", "first", "moved"] = "normal"
+    """`first`: the wall time comes twice that day, and this is the first of them, the only one at which it fires;
+    `moved`: the wall time does not exist that day, and this is the end of the gap."""
+
+
+class PastOccurrence(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What became of a time at which a schedule was due."""
+
+    at: datetime
+    verdict: Literal["run", "missed", "still_running", "refused"]
+    job: JobId | None = None
+    """Of `run`: the job that was submitted."""
+    message: str | None = None
+    """Of `refused`: why."""
+
+
+class ScheduleView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A schedule and what it submits."""
+
+    teamspace: str
+    schedule: str
+    """Its name."""
+    timetable: Schedule
+    submission: dict[str, Any]
+    missed: Literal["skip", "once", "all"]
+    overlap: bool
+    paused: bool
+    created_at: datetime
+    coming: list[ComingOccurrence]
+    """The next ones, as many as were asked for; none while it is paused."""
+    past: list[PastOccurrence] = []
+    """The newest ones, newest first; only of one schedule that is described."""
+
+
+class SchedulesReply(Reply, frozen=True, kw_only=True):
+    """Schedules by teamspace and name; of `preview`, only what comes."""
+
+    schedules: list[ScheduleView]
+    coming: list[ComingOccurrence] = []
+    next: tuple[str, str] | None = None
+    """To be sent as `after` for the next page; null: this is the last one."""
+    ref: Ref = None
+
+
 # Operations -----------------------------------------------------------------------------------------------------------
 
 
@@ -1188,6 +1239,37 @@ class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=T
                     raise ValueError(f"{word} goes with the action {action}")
 
 
+class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, kw_only=True):
+    """The schedules of a teamspace, or of all; with another `action` than `list`, something about one of them."""
+
+    action: Literal["list", "describe", "add", "preview", "pause", "resume", "delete"] = "list"
+    teamspace: Name | None = None
+    name: Name | None = None
+    timetable: Schedule | None = None
+    """Of `add` and `preview`: when it fires."""
+    submission: dict[str, Any] | None = None
+    """Of `add`: what is submitted each time, without what belongs to one time only."""
+    missed: Literal["skip", "once", "all"] = "skip"
+    """Of `add`: what becomes of times that nobody was there for, more than five minutes ago."""
+    overlap: bool = False
+    """Of `add`: whether it fires while the job of the time before still goes on."""
+    count: Annotated[int, Meta(ge=0, le=100)] = 5
+    """So many of the next times are shown."""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: tuple[Name, Name] | None = None
+    """The `next` of the page before."""
+
+    def __post_init__(self) -> None:
+        if self.action not in {"list", "preview"} and (self.teamspace is None or self.name is None):
+            raise ValueError("name the teamspace and the schedule")
+        if (self.timetable is not None) != (self.action in {"add", "preview"}):
+            raise ValueError("timetable goes with the actions add and preview, and they with it")
+        if (self.submission is not None) != (self.action == "add"):
+            raise ValueError("submission goes with the action add, and it with submission")
+        if self.action != "add" and (self.overlap or self.missed != "skip"):
+            raise ValueError("missed and overlap go with the action add")
+
+
 class Notices(ControlOperation[NoticesReply], tag="notices", frozen=True, kw_only=True):
     """Mails and webhooks about jobs, newest first: those that are not delivered, or all."""
 
@@ -1268,6 +1350,7 @@ CONTROL_OPERATIONS: Final[tuple[type[Operation[Reply]], ...]] = (
     Notices,
     Usage,
     Tables,
+    Schedules,
     Reload,
     Drain,
 )

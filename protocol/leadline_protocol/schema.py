@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from leadline_protocol import messages
+from leadline_protocol import messages, schedules
 from leadline_protocol.errors import ERROR_CODES, JOB_REASONS, LEAD_REASONS, ErrorCode, JobReason, LeadReason
 from leadline_protocol.messages import (
     CONTROL_OPERATIONS,
@@ -51,7 +51,7 @@ def build() -> dict[str, Any]:
     _, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
     words = _field_documentation()
     for name, definition in definitions.items():
-        struct = getattr(messages, name)
+        struct = getattr(messages, name, None) or getattr(schedules, name)
         if "description" in definition:  # Python 3.13 takes the indentation out of docstrings, 3.11 does not
             definition["description"] = inspect.cleandoc(definition["description"])
         if issubclass(struct, msgspec.Struct):
@@ -102,7 +102,7 @@ def _describe(definition: dict[str, Any], struct: type[msgspec.Struct], words: d
 def _field_documentation() -> dict[str, dict[str, str]]:
     """Class → field → the text that stands under the field in the source."""
     found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(messages)).body:
+    for node in (node for module in (messages, schedules) for node in ast.parse(inspect.getsource(module)).body):
         if isinstance(node, ast.ClassDef):
             words = found[node.name] = {}
             for field, under in zip(node.body, node.body[1:], strict=False):

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from leadline.core.calendar.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
+from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
 
 ZONES = (
     "Australia/Lord_Howe",

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 from msgspec import Struct
 
-from leadline.core.calendar.schedules import Cron, Daily, Monthly, Schedule, Weekly
 from leadline_protocol.ids import Instant
+from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekly
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND

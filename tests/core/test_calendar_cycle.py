@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from leadline.core.calendar import cycle
 from leadline.core.calendar.cycle import CYCLE_DAYS, Days
-from leadline.core.calendar.schedules import Cron, read_schedule
+from leadline.core.calendar.schedules import read_schedule
 from leadline_protocol.errors import Refused
+from leadline_protocol.schedules import Cron
 from tests.core.minute_walk import ANY_TIME
 
 FIRST = date(2001, 1, 1)

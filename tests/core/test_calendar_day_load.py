@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadline.core.calendar.day_load import DayLimits, DayLoad, Overrun, Scheduled, day_loads, overrun
-from leadline.core.calendar.schedules import Cron, Daily, Monthly, Schedule, read_schedule
+from leadline.core.calendar.schedules import read_schedule
 from leadline.core.calendar.zones import zone
+from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule
 from tests.core.any_schedule import NIGHTS, ZONES, schedules
 from tests.core.minute_walk import DAY, changes, firings, wall, wanted
 

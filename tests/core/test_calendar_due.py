@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from leadline.core.calendar.due import Conduct, Decided, Missed, Pending, Verdict, decide
 from leadline.core.calendar.occurrences import occurrences
-from leadline.core.calendar.schedules import Cron, Timetable, read_schedule
+from leadline.core.calendar.schedules import Timetable, read_schedule
 from leadline_protocol.ids import Instant
+from leadline_protocol.schedules import Cron
 from tests.core.minute_walk import HOUR, MINUTE, SECOND, instant
 
 HOURLY = read_schedule(Cron("0 * * * *", "Europe/Berlin"))

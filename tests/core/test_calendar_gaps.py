@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadline.core.calendar.gaps import Gap, Start, check_gap, closest
-from leadline.core.calendar.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly, read_schedule
+from leadline.core.calendar.schedules import read_schedule
 from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
 from tests.core.minute_walk import wanted
 
 BERLIN = "Europe/Berlin"

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from leadline.core.calendar.cycle import Days
 from leadline.core.calendar.occurrences import occurrences, preview
-from leadline.core.calendar.schedules import Cron, Daily, Monthly, Schedule, Timetable, Weekday, Weekly, read_schedule
+from leadline.core.calendar.schedules import Timetable, read_schedule
 from leadline.core.calendar.zones import Mark, zone, zone_names
 from leadline_protocol.ids import Instant
+from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
 from tests.core.any_schedule import NIGHTS, ZONES, schedules
 from tests.core.minute_walk import DAY, HOUR, MINUTE, Firing, changes, firings, glances, instant, shift, wanted
 

@@ -5,19 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadline.core.calendar.schedules import (
-    CRON_CHARACTERS_MAX,
-    Cron,
-    Daily,
-    Monthly,
-    Schedule,
-    Timetable,
-    Weekday,
-    Weekly,
-    read_schedule,
-)
+from leadline.core.calendar.schedules import CRON_CHARACTERS_MAX, Timetable, read_schedule
 from leadline.core.calendar.zones import zone, zone_names
 from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
 
 BERLIN = "Europe/Berlin"
 

@@ -86,6 +86,10 @@ class JobOperations:
                 return
             before = page[-1].id
 
+    async def is_live(self, job_id: JobId) -> bool:
+        """Whether a job has not ended. Raises Refused with unavailable."""
+        return await self._supervisor.dispatcher.look(lambda scheduler, _: job_id in scheduler.jobs)
+
     async def told_of(self, notice: Notice) -> bytes | None:
         """What a notice of a job says, as JSON; None where nobody knows of the job any more."""
         stored = await self._store.job(notice.job)

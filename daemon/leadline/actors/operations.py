@@ -13,6 +13,7 @@ from leadline.actors.job_operations import JobOperations
 from leadline.actors.losses import Losses
 from leadline.actors.peers import Peer, act, refusal
 from leadline.actors.queue_operations import QueueOperations
+from leadline.actors.schedule_operations import ScheduleOperations
 from leadline.actors.submissions import Submissions
 from leadline.actors.supervisor import Supervisor
 from leadline.actors.surroundings import Surroundings
@@ -44,8 +45,12 @@ class Operations:
         numbered = {kind.name: (number, kind) for number, kind in enumerate(kinds, start=2)}
         submissions = Submissions(supervisor, numbered, surroundings, previews, self._losses, allows)
         self.submit: Final = submissions.submit
+        self.submit_due: Final = submissions.submit_due
         self.jobs: Final = JobOperations(supervisor, store, numbered, surroundings, submissions, self._losses, decode)
         self._of_tables: Final = TableOperations(supervisor, store, surroundings.tables, self.jobs.shown)
+        self._of_schedules: Final = ScheduleOperations(
+            surroundings.schedules, surroundings.wall, decode, surroundings.schedules_changed
+        )
         queue = QueueOperations(supervisor, surroundings)
         self._handlers: Final[dict[type[wire.Operation[wire.Reply]], Callable[..., Awaitable[wire.Reply]]]] = {
             wire.Ping: self._ping,
@@ -62,6 +67,7 @@ class Operations:
             wire.Teamspaces: queue.teamspaces,
             wire.Providers: queue.providers,
             wire.Tables: self._tables,
+            wire.Schedules: self._schedules,
             wire.Plans: self._plans,
             wire.Notices: self._notices,
             wire.Usage: self._usage,
@@ -87,6 +93,12 @@ class Operations:
             await self._around.record(act(operation, peer, target, detail))
 
         return await self._of_tables.perform(operation, record, line)
+
+    async def _schedules(self, operation: wire.Schedules, peer: Peer, line: int) -> wire.Reply:
+        async def record(target: str, detail: str) -> None:
+            await self._around.record(act(operation, peer, target, detail))
+
+        return await self._of_schedules.perform(operation, peer, record, line)
 
     async def _plans(self, operation: wire.Plans, peer: Peer, line: int) -> wire.Reply:
         if operation.key is not None:

@@ -5,6 +5,7 @@ Nothing is decided here: refusals come from preparing a submission, from the sch
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +19,7 @@ from leadline.actors.peers import Peer, refusal
 from leadline.actors.supervisor import CHAIN, NOOP, Supervisor
 from leadline.actors.surroundings import Surroundings
 from leadline.core.effects import Receipt
-from leadline.core.events import Key, NewJob
+from leadline.core.events import Key, NewJob, Statement
 from leadline.core.model import SECOND
 from leadline.ports.work import ChainNotes, JobKind, Prepared, Previews, Rerun
 from leadline_protocol import messages as wire
@@ -37,6 +38,9 @@ Answer = wire.Receipt | wire.Preview | wire.Refusal
 
 Line = tuple[int, wire.Submission, bytes]
 """A submission with its line's number and bytes."""
+
+_SCHEDULES: Final = "schedules"
+"""What schedules submit comes from one source, as what one peer does."""
 
 _NOTHING: Final = Prepared()
 _NO_WARNINGS: Final[list[wire.JobWarning]] = []
@@ -111,6 +115,16 @@ class Submissions:
             return [reply for reply in replies if reply is not None]
 
         return answered
+
+    async def submit_due(self, line: bytes, submission: wire.Submission, uid: int, statement: Statement) -> JobId:
+        """Submit what a schedule of that user wants submitted, with a statement of its admission. Raises Refused."""
+        new, _ = await self._prepare(submission, line, Peer(uid, os.getpid(), operator=True))
+        new = self.with_wishes(new, submission)
+        new = msgspec.structs.replace(new, statements=(*new.statements, statement))
+        (answer,) = await self._supervisor.dispatcher.submit([new], _SCHEDULES)
+        if isinstance(answer, Refused):
+            raise answer
+        return answer.job
 
     def _hand_in(self, jobs: Sequence[NewJob], source: Hashable) -> "asyncio.Future[Sequence[Receipt | Refused]]":
         try:

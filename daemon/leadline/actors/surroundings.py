@@ -6,9 +6,10 @@ from typing import Protocol
 
 from leadline.core.events import Statement
 from leadline.ports.control import Act
+from leadline.ports.schedules import ScheduleStore
 from leadline.ports.tables import Tables
 from leadline_protocol import messages as wire
-from leadline_protocol.ids import JobId
+from leadline_protocol.ids import Instant, JobId
 
 
 class Surroundings(Protocol):
@@ -79,6 +80,19 @@ class Surroundings(Protocol):
 
     async def undelivered(self) -> int:
         """How many of these were given up or are held."""
+        ...
+
+    @property
+    def schedules(self) -> ScheduleStore:
+        """The schedules of all teamspaces."""
+        ...
+
+    def wall(self) -> Instant:
+        """The time on the wall."""
+        ...
+
+    def schedules_changed(self) -> None:
+        """There is another schedule to see to, or one less."""
         ...
 
     async def record(self, act: Act) -> None:

@@ -53,6 +53,12 @@ _COMMANDS: Final[Sequence[tuple[Group, str, str, str]]] = (
     (_WORK, "upload", "files:upload", "Read a file of leads into a table."),
     (_WORK, "export", "files:export", "Write leads of a table to a file."),
     (_WORK, "chain", "chain:chain", "Run several steps one after the other."),
+    (
+        _WORK,
+        "schedule",
+        "schedule:schedule",
+        "Submit jobs by the clock: list schedules, add, try, pause or delete one.",
+    ),
     (_WORK, "rerun", "control:rerun", "Submit a job again, over the leads that it has not finished."),
     (_QUEUE, "jobs", "jobs:jobs", "List jobs, newest first."),
     (_QUEUE, "job", "jobs:job", "Show one job."),

@@ -35,7 +35,7 @@ def run(
     json: Json = False,
 ) -> int:
     """Run the steps that a TOML file lists, one after the other."""
-    submission = _read(file)
+    submission = read_toml(file)
     submission.setdefault("kind", "chain")
     if submission["kind"] != "chain":
         raise Misused(f"{file} holds no chain: its kind is {submission['kind']}")
@@ -48,7 +48,8 @@ def run(
         return conclude(daemon, daemon.client.submit(submission), wait=wait, json=json)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises Failed."""
     import tomllib
 
     try:

@@ -12,9 +12,8 @@ A day that a month does not have is passed over: a schedule for day 31 has seven
 
 import re
 from datetime import datetime
-from enum import StrEnum
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -24,6 +23,7 @@ from leadline.core.calendar import cycle
 from leadline.core.calendar.cycle import Days
 from leadline.core.calendar.zones import zone
 from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekly
 
 CRON_CHARACTERS_MAX: Final = 500
 """A line that lists every minute, hour and day has 400."""
@@ -31,55 +31,6 @@ CRON_CHARACTERS_MAX: Final = 500
 _CRON_FIELDS: Final = ("minute", "hour", "day of the month", "month", "day of the week")
 _AT: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _ANY_TIME: Final = datetime(2000, 1, 1)  # noqa: DTZ001 - cronsim wants one to start from; only its fields are used
-
-
-class Weekday(StrEnum):
-    """A day of the week."""
-
-    MONDAY = "mon"
-    TUESDAY = "tue"
-    WEDNESDAY = "wed"
-    THURSDAY = "thu"
-    FRIDAY = "fri"
-    SATURDAY = "sat"
-    SUNDAY = "sun"
-
-
-class Daily(Struct, frozen=True, gc=False, tag="daily", tag_field="repeat", forbid_unknown_fields=True):
-    """Every day."""
-
-    at: str
-    """The wall time, HH:MM."""
-    zone: str
-    """The IANA name of the zone whose wall it is, as in all shapes."""
-
-
-class Weekly(Struct, frozen=True, gc=False, tag="weekly", tag_field="repeat", forbid_unknown_fields=True):
-    """On some days of the week, one at least."""
-
-    days: tuple[Weekday, ...]
-    at: str
-    zone: str
-
-
-class Monthly(Struct, frozen=True, gc=False, tag="monthly", tag_field="repeat", forbid_unknown_fields=True):
-    """On one day of each month that has it."""
-
-    day: int | Literal["last"]
-    """1 to 31, or the last one whichever that is."""
-    at: str
-    zone: str
-
-
-class Cron(Struct, frozen=True, gc=False, tag="cron", tag_field="repeat", forbid_unknown_fields=True):
-    """On what a cron line says."""
-
-    line: str
-    """Five fields: minute, hour, day of the month, month, day of the week."""
-    zone: str
-
-
-Schedule: TypeAlias = Daily | Weekly | Monthly | Cron
 
 
 class Timetable(Struct, frozen=True, gc=False):

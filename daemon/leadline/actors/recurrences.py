@@ -1,0 +1,155 @@
+"""Submits what schedules want submitted, when it is due.
+
+Which times are due and what becomes of each is decided by `core.calendar.due`; here somebody is awake then. A time that
+runs is stored with the job that it submits, in one transaction; so however the daemon ends, no time is submitted twice,
+and one that was not decided yet is decided by the next reign, late, as the schedule wants it.
+
+Only the next time of each schedule is waited for. As wall clocks are set, it is looked at once a minute whether it has
+come; without schedules nobody wakes.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import islice
+from typing import Final
+
+import anyio
+import structlog
+from msgspec.structs import replace
+
+from leadline.actors.losses import STORE_LOST
+from leadline.core.calendar.due import Conduct, Missed, Pending, Verdict, decide
+from leadline.core.calendar.occurrences import occurrences
+from leadline.core.calendar.schedules import Timetable, read_schedule
+from leadline.core.events import Statement
+from leadline.core.model import SECOND
+from leadline.ports.schedules import FIRE, ScheduleId, ScheduleStore, StoredOccurrence, StoredSchedule
+from leadline.ports.store import THIS_JOB
+from leadline_protocol.errors import Refused
+from leadline_protocol.ids import Instant, JobId
+
+LOOK_SECONDS_MAX: Final = 60.0
+"""So often the wall clock is looked at while a schedule waits."""
+
+LOST_SECONDS: Final = 1.0
+"""How long to wait when the database was lost."""
+
+DECIDED_AT_ONCE: Final = 1_000
+"""Times of one schedule that are decided before others have their turn: after a year of downtime there are many."""
+
+Submit = Callable[[StoredSchedule, Statement], Awaitable[JobId]]
+"""Submits what a schedule wants submitted, with a statement of its admission. Raises Refused."""
+
+IsLive = Callable[[JobId], Awaitable[bool]]
+"""Whether a job has not ended."""
+
+log = structlog.get_logger(__name__)
+
+
+class _Waiting:
+    """A schedule that waits for its next time."""
+
+    def __init__(self, stored: StoredSchedule) -> None:
+        self.stored = stored
+        self.timetable: Final[Timetable] = read_schedule(stored.timetable)
+        self.conduct: Final = Conduct(Missed(stored.missed), overlap=stored.overlap)
+
+    def next(self) -> Instant | None:
+        """Its first time that is not decided; None: it never fires again."""
+        found = next(occurrences(self.timetable, self.stored.decided), None)
+        return None if found is None else found.instant
+
+
+class Recurrences:
+    """All schedules, awake when one is due."""
+
+    def __init__(
+        self,
+        store: ScheduleStore,
+        submit: Submit,
+        is_live: IsLive,
+        wall: Callable[[], Instant],
+        ready: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`wall`: the time on the wall; `ready` waits until the database is there and ours."""
+        self._store = store
+        self._submit = submit
+        self._is_live = is_live
+        self._wall = wall
+        self._ready = ready
+        self._changed = anyio.Event()
+
+    def wake(self) -> None:
+        """Schedules were changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Submit what is due until cancelled."""
+        while True:
+            await self._ready()
+            self._changed = anyio.Event()
+            try:
+                await self._keep(_readable(await self._store.active()))
+            except (*STORE_LOST, Refused) as lost:
+                log.warning("schedules_lost", error=str(lost))
+                await anyio.sleep(LOST_SECONDS)
+
+    async def _keep(self, schedules: dict[ScheduleId, _Waiting]) -> None:
+        """See to these schedules until they are changed."""
+        line = [(due, number) for number, each in schedules.items() if (due := each.next()) is not None]
+        heapify(line)
+        while not self._changed.is_set():
+            now = self._wall()
+            while line and line[0][0] <= now:
+                _, number = heappop(line)
+                again = await self._decide(schedules[number], now)
+                if again is not None:
+                    heappush(line, (again, number))
+            with anyio.move_on_after(_pause(line, self._wall())):
+                await self._changed.wait()
+
+    async def _decide(self, each: _Waiting, now: Instant) -> Instant | None:
+        """Decide what has come, and say when to look again; None: never."""
+        stored = each.stored
+        running = stored.job is not None and await self._is_live(stored.job)
+        pending = Pending(each.timetable, stored.decided)
+        skipped: list[StoredOccurrence] = []
+        for decided in islice(decide([pending], each.conduct, now, running=running), DECIDED_AT_ONCE):
+            at = decided.occurrence.instant
+            if decided.verdict is not Verdict.RUN:
+                skipped.append(StoredOccurrence(at, "missed" if decided.verdict is Verdict.MISSED else "still_running"))
+                continue
+            await self._skip(each, skipped)
+            skipped = []
+            try:
+                job = await self._submit(each.stored, Statement(FIRE, (stored.id, at, THIS_JOB)))
+            except Refused as refused:
+                if refused.retry_after is not None:
+                    return Instant(now + int(max(LOST_SECONDS, refused.retry_after) * SECOND))
+                log.warning("schedule_refused", teamspace=stored.teamspace, schedule=stored.name, why=refused.message)
+                skipped.append(StoredOccurrence(at, "refused", message=refused.message))
+            else:
+                each.stored = replace(each.stored, decided=at, job=job)
+        await self._skip(each, skipped)
+        return each.next()
+
+    async def _skip(self, each: _Waiting, skipped: Sequence[StoredOccurrence]) -> None:
+        if skipped:
+            await self._store.skip(each.stored.id, skipped)
+            each.stored = replace(each.stored, decided=skipped[-1].at)
+
+
+def _readable(stored: Sequence[StoredSchedule]) -> dict[ScheduleId, _Waiting]:
+    """Those that can be read; one whose zone is known no more, say, does not keep the others from firing."""
+    waiting: dict[ScheduleId, _Waiting] = {}
+    for each in stored:
+        try:
+            waiting[each.id] = _Waiting(each)
+        except Refused as fault:
+            log.error("schedule_unreadable", teamspace=each.teamspace, schedule=each.name, why=fault.message)
+    return waiting
+
+
+def _pause(line: Sequence[tuple[Instant, ScheduleId]], wall: Instant) -> float | None:
+    """Seconds to wait; None: until something is changed."""
+    return min(LOOK_SECONDS_MAX, max(0.0, (line[0][0] - wall) / SECOND)) if line else None

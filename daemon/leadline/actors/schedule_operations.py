@@ -1,0 +1,162 @@
+"""The operation `schedules`: what is due when, and what has become of it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, assert_never
+
+import msgspec
+
+from leadline.actors import views
+from leadline.actors.peers import Peer
+from leadline.core.calendar.occurrences import preview
+from leadline.core.calendar.schedules import read_schedule
+from leadline.ports.schedules import NewSchedule, ScheduleStore, StoredOccurrence, StoredSchedule
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import Instant
+from leadline_protocol.schedules import Schedule
+
+PAST_SHOWN: Final = 20
+"""So many of the times that were decided are shown of a schedule."""
+
+OF_ONE_TIME: Final = ("idempotency_key", "run_at", "delay", "notify", "dry_run", "ref", "op")
+"""What a submission says of one time only."""
+
+Record = Callable[[str, str], Awaitable[None]]
+"""Writes down what is about to be done: to what, and what exactly."""
+
+
+class ScheduleOperations:
+    """Carries out `schedules`."""
+
+    def __init__(
+        self,
+        schedules: ScheduleStore,
+        wall: Callable[[], Instant],
+        decode: Callable[[bytes], wire.Submission],
+        changed: Callable[[], None],
+    ) -> None:
+        """`decode` reads a submission; `changed` is called when there is another schedule to see to, or one less."""
+        self._schedules = schedules
+        self._wall = wall
+        self._decode = decode
+        self._changed = changed
+
+    async def perform(self, operation: wire.Schedules, peer: Peer, record: Record, line: int) -> wire.SchedulesReply:
+        """Carry out one operation. Raises Refused."""
+        if operation.action == "list":
+            return await self._list(operation, line)
+        if operation.action == "preview":
+            assert operation.timetable is not None
+            coming = self._coming(operation.timetable, operation.count)
+            return wire.SchedulesReply(line=line, schedules=[], coming=coming, ref=operation.ref)
+        assert operation.teamspace is not None
+        assert operation.name is not None
+        teamspace, name = operation.teamspace, operation.name
+        target = f"schedule {teamspace}/{name}"
+        now = self._wall()
+        match operation.action:
+            case "describe":
+                pass
+            case "add":
+                new = self._new(operation, peer)
+                await record(target, "add")
+                if not await self._schedules.add(new, now):
+                    message = f"{teamspace} has a schedule {name} already: delete it first, or take another name"
+                    raise Refused(ErrorCode.BAD_STATE, message, at="name")
+            case "pause":
+                await record(target, "pause")
+                self._check_found(operation, found=await self._schedules.pause(teamspace, name))
+            case "resume":
+                await record(target, "resume")
+                self._check_found(operation, found=await self._schedules.resume(teamspace, name, now))
+            case "delete":
+                view = await self._described(operation)
+                await record(target, "delete")
+                self._check_found(operation, found=await self._schedules.delete(teamspace, name))
+                self._changed()
+                return wire.SchedulesReply(line=line, schedules=[view], ref=operation.ref)
+            case _:
+                assert_never(operation.action)
+        if operation.action != "describe":
+            self._changed()
+        return wire.SchedulesReply(line=line, schedules=[await self._described(operation)], ref=operation.ref)
+
+    async def _list(self, operation: wire.Schedules, line: int) -> wire.SchedulesReply:
+        found = list(
+            await self._schedules.page(operation.teamspace, operation.name, operation.after, operation.limit + 1)
+        )
+        page = found[: operation.limit]
+        following = (page[-1].teamspace, page[-1].name) if len(found) > operation.limit else None
+        views_of_page = [self._view(each, operation.count) for each in page]
+        return wire.SchedulesReply(line=line, schedules=views_of_page, next=following, ref=operation.ref)
+
+    async def _described(self, operation: wire.Schedules) -> wire.ScheduleView:
+        found = await self._schedules.page(operation.teamspace, operation.name, None, 1)
+        self._check_found(operation, found=bool(found))
+        past = [_past(each) for each in await self._schedules.occurrences(found[0].id, PAST_SHOWN)]
+        return msgspec.structs.replace(self._view(found[0], operation.count), past=past)
+
+    def _check_found(self, operation: wire.Schedules, *, found: bool) -> None:
+        if not found:
+            message = f"{operation.teamspace} has no schedule {operation.name}"
+            raise Refused(ErrorCode.NOT_FOUND, message, at="name")
+
+    def _new(self, operation: wire.Schedules, peer: Peer) -> NewSchedule:
+        """A schedule that can be stored. Raises Refused."""
+        assert operation.timetable is not None
+        assert operation.submission is not None
+        assert operation.teamspace is not None
+        assert operation.name is not None
+        read_schedule(operation.timetable, "timetable")
+        submission: dict[str, Any] = {"teamspace": operation.teamspace, **operation.submission}
+        if submission["teamspace"] != operation.teamspace:
+            message = f"the schedule is of {operation.teamspace}, and so must be what it submits"
+            raise Refused(ErrorCode.BAD_REQUEST, message, at="submission.teamspace")
+        for word in OF_ONE_TIME:
+            if word in submission:
+                raise Refused(ErrorCode.BAD_REQUEST, f"{word} is of one time only", at=f"submission.{word}")
+        text = msgspec.json.encode(submission)
+        try:
+            self._decode(text)
+        except Refused as refused:
+            at = "submission" if refused.at is None else f"submission.{refused.at}"
+            raise Refused(refused.code, refused.message, at=at) from refused
+        return NewSchedule(
+            operation.teamspace,
+            operation.name,
+            operation.timetable,
+            text,
+            operation.missed,
+            operation.overlap,
+            peer.uid,
+        )
+
+    def _view(self, stored: StoredSchedule, count: int) -> wire.ScheduleView:
+        return wire.ScheduleView(
+            teamspace=stored.teamspace,
+            schedule=stored.name,
+            timetable=stored.timetable,
+            submission=msgspec.json.decode(stored.submission),
+            missed=stored.missed,
+            overlap=stored.overlap,
+            paused=stored.paused,
+            created_at=stored.created,
+            coming=[] if stored.paused else self._coming(stored.timetable, count),
+        )
+
+    def _coming(self, timetable: Schedule, count: int) -> list[wire.ComingOccurrence]:
+        """The next times. Raises Refused."""
+        shown = preview(read_schedule(timetable, "timetable"), self._wall(), count)
+        return [
+            wire.ComingOccurrence(at=views.certain_moment(each.instant), local=each.local, mark=each.mark.value)
+            for each in shown
+        ]
+
+
+def _past(occurrence: StoredOccurrence) -> wire.PastOccurrence:
+    return wire.PastOccurrence(
+        at=views.certain_moment(occurrence.at),
+        verdict=occurrence.verdict,
+        job=occurrence.job,
+        message=occurrence.message or None,
+    )

@@ -1,0 +1,200 @@
+"""Schedules fire when they are due, and never twice: on a wall clock that the test sets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+from msgspec.structs import replace
+
+from leadline.actors import recurrences
+from leadline.actors.recurrences import Recurrences
+from leadline.core.events import Statement
+from leadline.core.model import SECOND
+from leadline.ports.schedules import FIRE, ScheduleId, StoredOccurrence, StoredSchedule
+from leadline.ports.store import Unavailable
+from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import Instant, JobId
+from leadline_protocol.schedules import Cron, Schedule
+
+NOON = Instant(int(datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) * SECOND)
+MINUTE = 60 * SECOND
+EVERY_MINUTE = Cron("* * * * *", "UTC")
+
+
+class Stored:
+    """A store of schedules in memory; the submissions are stored with it."""
+
+    def __init__(self) -> None:
+        self.schedules: dict[ScheduleId, StoredSchedule] = {}
+        self.skipped: list[tuple[ScheduleId, str, int]] = []
+        self.submitted: list[tuple[ScheduleId, int]] = []
+        """The schedule, and how many minutes after noon its time was."""
+        self.live: set[JobId] = set()
+        self.refusal: Refused | None = None
+        self.lost = False
+        self.wall = NOON
+        self._happened = asyncio.Condition()
+
+    def keep(self, number: int, timetable: Schedule, **how: object) -> ScheduleId:
+        key = ScheduleId(number)
+        made = datetime.fromtimestamp(NOON / SECOND, UTC)
+        stored = StoredSchedule(key, "acme", f"s{number}", timetable, b"{}", "skip", False, False, NOON, 7, made, None)
+        self.schedules[key] = replace(stored, **how)
+        return key
+
+    async def active(self) -> Sequence[StoredSchedule]:
+        if self.lost:
+            self.lost = False
+            raise Unavailable("the test wants it so")
+        return [each for each in self.schedules.values() if not each.paused]
+
+    async def skip(self, schedule: ScheduleId, skipped: Sequence[StoredOccurrence]) -> None:
+        self.skipped += [(schedule, each.verdict, (each.at - NOON) // MINUTE) for each in skipped]
+        self.schedules[schedule] = replace(self.schedules[schedule], decided=skipped[-1].at)
+        await self._tell()
+
+    async def submit(self, schedule: StoredSchedule, statement: Statement) -> JobId:
+        assert statement.query == FIRE
+        number, at, _ = statement.arguments
+        assert isinstance(at, int)
+        assert number == schedule.id
+        if self.refusal is not None:
+            await self._tell()
+            raise self.refusal
+        self.submitted.append((schedule.id, (at - NOON) // MINUTE))
+        job = JobId(len(self.submitted))
+        self.schedules[schedule.id] = replace(self.schedules[schedule.id], decided=Instant(at), job=job)
+        await self._tell()
+        return job
+
+    async def is_live(self, job: JobId) -> bool:
+        return job in self.live
+
+    async def until(self, submitted: int = 0, skipped: int = 0) -> None:
+        async with self._happened:
+            await self._happened.wait_for(lambda: len(self.submitted) >= submitted and len(self.skipped) >= skipped)
+
+    async def _tell(self) -> None:
+        async with self._happened:
+            self._happened.notify_all()
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> Stored:
+    monkeypatch.setattr(recurrences, "LOOK_SECONDS_MAX", 0.001)  # it looks at the wall whenever the test lets it
+    monkeypatch.setattr(recurrences, "LOST_SECONDS", 0.001)
+    return Stored()
+
+
+async def _ready() -> None:
+    return
+
+
+@asynccontextmanager
+async def firing(stored: Stored) -> AsyncIterator[Recurrences]:
+    it = Recurrences(stored, stored.submit, stored.is_live, lambda: stored.wall, _ready)  # type: ignore[arg-type]
+    running = asyncio.create_task(it.run())
+    try:
+        yield it
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_each_time_submits_once_and_none_before_it_has_come(stored: Stored) -> None:
+    key = stored.keep(1, EVERY_MINUTE)
+    async with firing(stored):
+        await asyncio.sleep(0.01)
+        assert stored.submitted == []
+        for minute in (1, 2, 3):
+            stored.wall = Instant(NOON + minute * MINUTE)
+            await stored.until(submitted=minute)
+        await asyncio.sleep(0.01)
+    assert stored.submitted == [(key, 1), (key, 2), (key, 3)]
+
+
+async def test_a_wall_clock_that_is_set_back_fires_nothing_again(stored: Stored) -> None:
+    key = stored.keep(1, EVERY_MINUTE)
+    async with firing(stored):
+        stored.wall = Instant(NOON + MINUTE)
+        await stored.until(submitted=1)
+        stored.wall = Instant(NOON - 60 * MINUTE)
+        await asyncio.sleep(0.01)
+        stored.wall = Instant(NOON + 2 * MINUTE)
+        await stored.until(submitted=2)
+    assert stored.submitted == [(key, 1), (key, 2)]
+
+
+async def test_a_time_is_skipped_while_the_job_before_still_runs_unless_they_may_overlap(stored: Stored) -> None:
+    alone, crowd = (
+        stored.keep(1, EVERY_MINUTE, job=JobId(77)),
+        stored.keep(2, EVERY_MINUTE, job=JobId(77), overlap=True),
+    )
+    stored.live = {JobId(77)}
+    stored.wall = Instant(NOON + MINUTE)
+    async with firing(stored):
+        await stored.until(submitted=1, skipped=1)
+        stored.live = set()
+        stored.wall = Instant(NOON + 2 * MINUTE)
+        await stored.until(submitted=3)
+    assert stored.skipped == [(alone, "still_running", 1)]
+    assert sorted(stored.submitted) == [(alone, 2), (crowd, 1), (crowd, 2)]
+
+
+async def test_what_nobody_was_there_for_is_missed_or_made_up_for_as_the_schedule_wants(stored: Stored) -> None:
+    hourly = Cron("0 * * * *", "UTC")
+    skip, once = stored.keep(1, hourly), stored.keep(2, hourly, missed="once")
+    every = stored.keep(3, hourly, missed="all", overlap=True)
+    stored.wall = Instant(NOON + 150 * MINUTE)
+    async with firing(stored):
+        await stored.until(submitted=3, skipped=3)
+        await asyncio.sleep(0.01)
+    assert sorted(stored.skipped) == [(skip, "missed", 60), (skip, "missed", 120), (once, "missed", 60)]
+    assert sorted(stored.submitted) == [(once, 120), (every, 60), (every, 120)]
+
+
+async def test_what_is_refused_for_good_is_noted_and_what_is_refused_for_now_is_tried_again(stored: Stored) -> None:
+    key = stored.keep(1, EVERY_MINUTE)
+    stored.refusal = Refused(ErrorCode.UNKNOWN_TABLE, "acme has no table people")
+    async with firing(stored):
+        stored.wall = Instant(NOON + MINUTE)
+        await stored.until(skipped=1)
+        assert stored.skipped == [(key, "refused", 1)]
+        stored.refusal = Refused(ErrorCode.QUEUE_FULL, "too many", retry_after=2.0)
+        stored.wall = Instant(NOON + 2 * MINUTE)
+        await asyncio.sleep(0.01)
+        stored.refusal = None
+        await asyncio.sleep(0.01)
+        assert stored.submitted == [], "it is not tried before two seconds have passed on the wall"
+        stored.wall = Instant(NOON + 2 * MINUTE + 2 * SECOND)
+        await stored.until(submitted=1)
+    assert stored.submitted == [(key, 2)]
+
+
+async def test_a_schedule_that_is_added_or_paused_is_seen_to_at_once(stored: Stored) -> None:
+    stored.wall = Instant(NOON + MINUTE)
+    async with firing(stored) as it:
+        await asyncio.sleep(0.01)
+        key = stored.keep(1, EVERY_MINUTE)
+        it.wake()
+        await stored.until(submitted=1)
+        stored.schedules[key] = replace(stored.schedules[key], paused=True)
+        it.wake()
+        await asyncio.sleep(0.01)
+        stored.wall = Instant(NOON + 2 * MINUTE)
+        await asyncio.sleep(0.01)
+    assert stored.submitted == [(key, 1)]
+
+
+async def test_a_database_that_is_lost_and_a_schedule_that_cannot_be_read_keep_no_other_from_firing(
+    stored: Stored,
+) -> None:
+    stored.keep(1, Cron("* * * * *", "Mars/Olympus"))
+    key = stored.keep(2, EVERY_MINUTE)
+    stored.lost = True
+    stored.wall = Instant(NOON + MINUTE)
+    async with firing(stored):
+        await stored.until(submitted=1)
+    assert stored.submitted == [(key, 1)]
