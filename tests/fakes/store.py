@@ -329,6 +329,12 @@ class FakeStore:
             raise AttemptRetired(f"attempt {number} of job {job} is not the present one")
         attempt.counts, attempt.activity = counts, activity
 
+    def call_done(self, call: CallId, answered: Instant, cost: bytes | None = None) -> None:
+        """What the work of a slice stores of a call beside what that has brought; `cost` is what it has come to."""
+        stored = self.disk.calls[call]
+        stored.state, stored.began = "done", answered
+        stored.row = replace(stored.row, cost=cost or stored.row.cost)
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     async def live_jobs(self, page: int = 2_000) -> AsyncIterator[Sequence[JobRow]]:

@@ -424,6 +424,36 @@ def test_hunter_means_too_fast_by_403_and_is_asked_again() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("hours", [1, 12, 23])
+def test_prospeos_last_24_hours_hold_2000_leads_though_the_daemon_dies_while_it_waits(hours: int) -> None:
+    words, output, leads, windows = SYNC["prospeo"]
+
+    async def main() -> None:
+        limited = world.Limited(world.Spoken(world.Enrichment(), words), *windows)
+        async with daemon({"prospeo": (shipped("prospeo"), limited)}, leads=leads) as running:
+            jobs = [await running.submit("prospeo", each, output=output) for each in ("a", "b")]
+            log = running.log["prospeo"]
+            await running.rest(HOUR)
+            waits = [await running.until_waiting(job, JobReason.LIMIT) for job in jobs]
+            assert len(log) == 2_000
+            await running.rest((hours - 1) * HOUR)
+            await running.restart()
+            jobs.append(await running.submit("prospeo", "c", output=output))
+            await running.rest(HOUR / 2)
+            assert len(log) == 2_000, "who comes after the restart finds the day as full as it was"
+            assert [await running.until_waiting(job, JobReason.LIMIT) for job in jobs[:2]] == waits
+            for job in jobs:
+                ended = await running.until(job, "completed", "partial", "failed")
+                assert (ended.state, ended.counts.done, ended.attempt) == ("completed", leads, 2)
+            assert outcomes(log) == {"ok"}
+            assert len(log) == 3 * leads, "one call for each lead"
+            assert worst(log, DAY) == 2_000
+            late = log[2_000].seconds - log[0].seconds - DAY
+            assert 0 <= late <= DAY / 1_024 + 1, "charges so many are kept by the minute and a half"
+
+    run(main())
+
+
 def test_snov_is_silent_about_both_of_its_limits_and_neither_is_passed() -> None:
     def words(request: Request, document: dict[str, Any]) -> object:
         if document.get("status") != "completed":

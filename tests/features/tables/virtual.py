@@ -138,7 +138,7 @@ class Leads:
     """Leads and what is stored of jobs over them, in memory: as much of `ports.LeadStore` as an enrichment asks for."""
 
     def __init__(self, store: FakeStore, count: int) -> None:
-        self.store: Final = store
+        self.store = store
         self.cells: dict[LeadId, Cells] = {
             LeadId(n): {
                 "email": f"person{n}@a.example",
@@ -186,7 +186,14 @@ class Leads:
         return [order for (of, _), order in self.kept.items() if of == job]
 
     async def cut_off(self, job: JobId) -> Sequence[CutOff]:
-        return ()
+        calls = [call for _, call in sorted(self.store.disk.calls.items()) if call.row.job == job]
+        ended = [call.row for call in calls if call.state not in {"sent", "unsent", "unknown"}]
+        answered = {(row.lead, row.account): row.id for row in ended}
+        return [
+            CutOff(row.lead, call.cause, row.id, row.account, row.id > answered.get((row.lead, row.account), 0))
+            for call, row in ((call, call.row) for call in calls)
+            if call.state == "unknown"
+        ]
 
     def work(self, job: JobId, number: int) -> "Work":
         return Work(self, job, number)
@@ -213,9 +220,11 @@ class Work:
         for result in results:
             assert (self._job, result.lead) not in self._leads.results, "a lead is settled once"
             self._leads.results[self._job, result.lead] = result
+            self._done(result.call)
 
     async def note(self, news: Sequence[Order | Passed]) -> None:
         for each in news:
+            self._done(each.call)
             if isinstance(each, Order):
                 placed = PlacedOrder(each.provider_task, each.ordered, each.account)
                 self._leads.tasks[self._job, each.lead] = placed
@@ -229,20 +238,45 @@ class Work:
 
     async def ordered(self, account: AccountName, order: BulkOrder, call: AnsweredCall) -> None:
         self._leads.kept[self._job, order.number] = order
+        self._done(call)
 
     async def delivered(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             self._leads.kept.pop((self._job, number), None)
 
+    def _done(self, call: AnsweredCall | None) -> None:
+        if call is not None:
+            cost = None if call.cost is None else msgspec.json.encode(call.cost)
+            self._leads.store.call_done(call.id, call.at, cost)
+
 
 class Running:
     """A daemon that does enrichments only."""
 
-    def __init__(self, supervisor: Supervisor, store: FakeStore, providers: Providers, leads: Leads) -> None:
-        self.supervisor: Final = supervisor
-        self.store: Final = store
+    def __init__(self, start: Callable[[FakeStore], Supervisor], providers: Providers, leads: Leads) -> None:
+        """`start` makes what a daemon consists of round a store."""
+        self._start = start
         self.log: Final = providers.log
         self.leads: Final = leads
+        self.store = leads.store
+        self._reign()
+
+    def _reign(self) -> None:
+        self.supervisor = self._start(self.store)
+        self._reigning = asyncio.ensure_future(self.supervisor.run())
+
+    async def restart(self) -> None:
+        """Kill it, and start it anew on what it has stored."""
+        await self.kill()
+        self.store = self.leads.store = FakeStore(self.store.disk)
+        self._reign()
+        await self.supervisor.until_ready()
+
+    async def kill(self) -> None:
+        """End it without any warning."""
+        self.store.crash()
+        self._reigning.cancel()
+        await asyncio.gather(self._reigning, return_exceptions=True)
 
     async def submit(self, module: str, teamspace: str = "acme", *, output: str = "company") -> JobId:
         """Submit an enrichment of all leads by one output of a module."""
@@ -284,14 +318,15 @@ class Running:
             await asyncio.sleep(max(1, now / 100))
         return stored
 
-    async def until_waiting(self, job: JobId, reason: JobReason) -> None:
-        """Let time pass until a job waits for this."""
+    async def until_waiting(self, job: JobId, reason: JobReason) -> Instant | None:
+        """Let time pass until a job waits for this; until when it waits, where that is known."""
         while True:
             waits = await self.supervisor.dispatcher.look(
                 lambda scheduler, now: scheduler.waits_of(scheduler.jobs[job], now.instant)
             )
-            if reason in {wait.reason for wait in waits}:
-                return
+            for wait in waits:
+                if wait.reason is reason:
+                    return wait.until
             await self.rest(1)
 
     async def rest(self, seconds: float) -> None:
@@ -310,39 +345,37 @@ async def daemon(modules: Mapping[str, tuple[ProviderModule, Behaviour]], leads:
         name: Endpoint(AccountName(name), module, Access(f"http://{name}", KEY, module.settings, 60.0))
         for name, (module, _) in modules.items()
     }
-    store = FakeStore(Disk(wall=lambda: Clock().now().wall))
     providers = Providers({name: behaviour for name, (_, behaviour) in modules.items()})
-    memory = Leads(store, leads)
+    memory = Leads(FakeStore(Disk(wall=lambda: Clock().now().wall)), leads)
     kind = Enrich(memory, Database(lambda: None), lambda: endpoints, Tokens())  # type: ignore[arg-type]  # as much as is asked for
-    supervisor = Supervisor(
-        owner="test",
-        place="here",
-        store=store,
-        clock=lambda _: Clock(),
-        kinds=[kind],
-        client=providers,
-        setting=Setting(
-            Rules({Family.TABLES: 8}, Limits({Family.TABLES: 1, Family.NOOP: 1})),
-            {},
-            [
-                Account(
-                    AccountLearned(
-                        endpoint.account,
-                        tuple(endpoint.module.limits),
-                        flight_seconds=endpoint.module.flight_seconds,
-                        failed_count=endpoint.module.failed_count,
-                    )
-                )
-                for endpoint in endpoints.values()
-            ],
-        ),
-        announcer=Announcer(),
-    )
-    tasks = asyncio.get_running_loop()
-    running = asyncio.ensure_future(supervisor.run(), loop=tasks)
-    await supervisor.until_ready()
+    accounts = [
+        Account(
+            AccountLearned(
+                endpoint.account,
+                tuple(endpoint.module.limits),
+                flight_seconds=endpoint.module.flight_seconds,
+                failed_count=endpoint.module.failed_count,
+            )
+        )
+        for endpoint in endpoints.values()
+    ]
+    setting = Setting(Rules({Family.TABLES: 8}, Limits({Family.TABLES: 1, Family.NOOP: 1})), {}, accounts)
+
+    def start(store: FakeStore) -> Supervisor:
+        return Supervisor(
+            owner="test",
+            place="here",
+            store=store,
+            clock=lambda _: Clock(),
+            kinds=[kind],
+            client=providers,
+            setting=setting,
+            announcer=Announcer(),
+        )
+
+    running = Running(start, providers, memory)
+    await running.supervisor.until_ready()
     try:
-        yield Running(supervisor, store, providers, memory)
+        yield running
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await running.kill()
