@@ -17,7 +17,7 @@ import pytest
 
 from leadline.adapters.embedded_postgres import embedded_postgres
 from leadline.adapters.postgres import pool
-from leadline.adapters.postgres.leads import PostgresWork
+from leadline.adapters.postgres.leads import PostgresLeads, PostgresWork
 from leadline.adapters.postgres.pool import Connection, check_server
 from leadline.adapters.postgres.queries import QUERIES, parse
 from leadline.adapters.postgres.store import PostgresStore
@@ -25,7 +25,7 @@ from leadline.core.effects import CallClosed, CallRow, HistoryRow, Records
 from leadline.core.model import Counts, Family, JobState
 from leadline.features.tables.expressions import compile_expression
 from leadline.features.tables.ingest import ReadyLead
-from leadline.features.tables.ports import Result, Table
+from leadline.features.tables.ports import BulkOrder, Result, Table
 from leadline.ports.store import JobFilter, OutcomeUnknown, Unavailable, UnfitDatabase
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
@@ -343,6 +343,27 @@ async def test_what_is_young_or_still_needed_is_not_dropped(store: PostgresStore
     assert await store.prune(LATER) == ["job_ended_0", "job_event_0"], "110 is live, call 110 in flight"
     await store.commit(end(110))
     assert await store.prune(LATER) == ["call_0"], "a key in force stands for 120"
+
+
+async def test_an_order_in_bulk_is_forgotten_when_it_is_old_and_its_job_has_ended(store: PostgresStore) -> None:
+    leads = PostgresLeads(store)
+    live, ended = JobId(1), JobId(2)
+    ordered = {
+        live: [BulkOrder(1, (LeadId(1),), "a", Instant(0)), BulkOrder(2, (LeadId(2),), None, LATER)],
+        ended: [BulkOrder(1, (LeadId(3),), "b", Instant(T - 1)), BulkOrder(2, (LeadId(4),), "c", Instant(T))],
+    }
+    await store.commit(together(admission(row(live), row(ended)), start(live), start(ended, slot=1)))
+    for job, orders in ordered.items():
+        async with leads.work(job, 1) as work:
+            for order in orders:
+                assert await work.may_order(AccountName("snov"), order, Instant(0), None)
+    await leads.forget_orders(LATER)
+    assert [await leads.bulk_orders(job) for job in (live, ended)] == [ordered[live], ordered[ended]], "both live"
+    await store.commit(end(ended, slot=1))
+    await leads.forget_orders(Instant(T))
+    assert await leads.bulk_orders(ended) == ordered[ended][1:], "as young as that"
+    await leads.forget_orders(LATER)
+    assert [await leads.bulk_orders(job) for job in (live, ended)] == [ordered[live], []]
 
 
 # ----------------------------------------------------------------------------------------------------------------- text
