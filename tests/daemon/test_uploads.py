@@ -165,7 +165,8 @@ async def test_a_spreadsheet_goes_on_behind_its_checkpoint(place: Place) -> None
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("leads.xlsx", b"PK\x03\x04nonsense", "no XLSX"),
+        ("leads.xlsx", b"PK\x03\x04nonsense", "no XLSX workbook, or is cut off"),
+        ("leads.xlsx", bytes(range(256)), "no XLSX workbook, but binary data"),
         ("leads.jsonl", b"[1]\n", "no line of the file"),
         ("leads.csv", b"", "empty"),
     ],

@@ -5,6 +5,7 @@ which rows are refused for which reason.
 """
 
 import json
+import random
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from leadline.features.tables import lead_files, spreadsheets
 from leadline.features.tables.columns import encode_cells
 from leadline.features.tables.ingest import NewRow, duplicate, fold, plan_upload
 from leadline.features.tables.lead_files import recognised, survey
-from leadline.features.tables.reading import CsvFormat, RefusedRow, Row, UnreadableFileError
+from leadline.features.tables.reading import CsvFormat, RefusedRow, Row, UnreadableFileError, other_than_text
 from leadline.features.tables.spreadsheets import SheetFormat
 from leadline_protocol import messages as wire
 from tests.architecture.repository import ROOT
@@ -92,6 +93,64 @@ def test_what_a_file_is_is_found_by_looking_and_its_name_decides_a_doubt(
     data: bytes, name: str, wanted: str, tmp_path: Path
 ) -> None:
     assert kind(data, name, tmp_path / "file") == wanted
+
+
+NOISE = random.Random(1).randbytes(4_096)
+OLD_WORKBOOK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "options", "says"),
+    [
+        (b"", "leads.xlsx", {}, "the file is empty"),
+        (b"", "leads", {"format": "xlsx"}, "the file is empty"),
+        (NOISE, "leads.xlsx", {}, "no XLSX workbook, but binary data"),
+        (NOISE, "LEADS.XLSX", {}, "no XLSX workbook, but binary data"),
+        (NOISE, "leads", {"format": "xlsx"}, "no XLSX workbook, but binary data"),
+        (b"a,b\n1,2\n", "leads", {"format": "xlsx"}, "no XLSX workbook, but text"),
+        (
+            OLD_WORKBOOK,
+            "leads.xlsx",
+            {},
+            r"no XLSX workbook, but an old .* or one with a password",
+        ),
+        (OLD_WORKBOOK, "leads", {"format": "xlsx"}, "no XLSX workbook, but an old Excel workbook"),
+        (OLD_WORKBOOK, "leads.xls", {}, "no CSV file, but an old Excel workbook"),
+        (NOISE, "leads.jsonl", {}, "no JSON Lines file, but binary data"),
+        (NOISE, "leads", {"format": "jsonl"}, "no JSON Lines file, but binary data"),
+        (NOISE, "leads.csv", {}, "no CSV file, but binary data"),
+        (NOISE, "leads.xlsx", {"format": "csv"}, "no CSV file, but binary data"),
+        (
+            b"PK\x03\x04" + bytes(100),
+            "leads",
+            {"format": "csv"},
+            "no CSV file, but a spreadsheet",
+        ),
+        (b"\x1f\x8b\x08abc", "leads.csv", {}, "no CSV file, but a compressed file"),
+        (b"%PDF-1.7", "leads.csv", {}, "no CSV file, but a PDF file"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "leads.csv", {}, "UTF-16 without its byte order mark"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_refused_for_what_it_is(
+    data: bytes, name: str, options: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(UnreadableFileError, match=f"{says}.*$"):
+        recognised(path, upload(name, **options))
+
+
+@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("size", [300, 100_000])
+def test_random_bytes_are_no_text(seed: int, size: int) -> None:
+    assert other_than_text(random.Random(seed).randbytes(size)) is not None
+
+
+def test_a_text_is_one_with_some_broken_rows_in_it() -> None:
+    rows = [f"lead{number}@a.example,Zoë\tZürich".encode() for number in range(200)]
+    rows[::10] = [NOISE[at : at + 40].replace(b"\n", b"") for at in range(0, 800, 40)]
+    for end in (b"\n", b"\r\n", b"\r"):
+        assert other_than_text(end.join(rows)) is None
 
 
 def test_what_is_said_of_a_file_is_believed(tmp_path: Path) -> None:

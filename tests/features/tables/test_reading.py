@@ -154,11 +154,10 @@ def test_a_line_that_is_read_again_is_judged_again() -> None:
     [
         (b"", "empty"),
         (b"\xef\xbb\xbf\r\n\n", "empty"),
-        (b"PK\x03\x04" + bytes(100), "ZIP"),
-        (b"\x1f\x8b\x08abc", "compressed"),
-        (b"%PDF-1.7", "PDF"),
-        ("a,b\n1,2\n".encode("utf-16-le"), "UTF-16 without"),
-        (b'"a,b\n1,2\n', "header"),
+        (b'"a,b\n1,2\n', "a quotation mark in the header"),
+        (b"a\rb,c\n1,2\n", "a carriage return within the line of the header"),
+        (b"a," + b"b" * 131_073, "a header has more than 131,072 characters"),
+        (b"a" * 1_048_577, "a line of more than 1,048,576 characters"),
         (b"a," * 1_000 + b"b\n", "1,001 columns"),
     ],
 )

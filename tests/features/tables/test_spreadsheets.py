@@ -74,7 +74,7 @@ def archive(path: Path, **parts: bytes) -> Path:
     ("make", "says"),
     [
         (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)), "no XLSX"),
-        (lambda path: archive(path, a=b"x"), "an archive, but no XLSX"),
+        (lambda path: archive(path, a=b"x"), "a ZIP archive, but no XLSX workbook"),
         (lambda path: archive(path, **{"xl__workbook.xml": b"<not xml"}), "cannot be read as XLSX"),
         (lambda path: archive(path, **{f"p{n}": b"" for n in range(10_001)}), "10,001 parts"),
     ],

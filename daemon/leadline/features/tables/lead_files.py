@@ -8,7 +8,7 @@ Every kind is read the same way: a survey of the whole file in one pass, for its
 first of them, by which types are inferred; then the rows, from behind any of them on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeAlias, assert_never
@@ -23,7 +23,9 @@ from leadline.features.tables.reading import (
     CsvFormat,
     RefusedRow,
     Row,
+    UnreadableFileError,
     decoded,
+    other_than_text,
     sniff,
     text_encoding,
 )
@@ -38,6 +40,10 @@ BLOCK_BYTES: Final = 256 * 1024
 ARCHIVE: Final = b"PK\x03\x04"
 
 JSON_LINES_SUFFIXES: Final = frozenset({".jsonl", ".ndjson"})
+
+_MEANT: Final[Mapping[str, wire.FileFormat]] = {".xlsx": "xlsx", **dict.fromkeys(JSON_LINES_SUFFIXES, "jsonl")}
+
+_NAMES: Final[Mapping[wire.FileFormat, str]] = {"csv": "CSV file", "jsonl": "JSON Lines file", "xlsx": "XLSX workbook"}
 
 Format: TypeAlias = CsvFormat | JsonLinesFormat | SheetFormat
 
@@ -60,14 +66,27 @@ def recognised(path: Path, upload: wire.Upload) -> Format:
     """What an upload's file is and how it is written; a sheet is still to be unpacked. Raises UnreadableFileError."""
     with path.open("rb") as file:
         sample = file.read(SAMPLE_BYTES)
-    if upload.format == "xlsx" or (upload.format is None and sample.startswith(ARCHIVE)):
+    if not sample:
+        raise UnreadableFileError("the file is empty")
+    if upload.format in {None, "xlsx"} and sample.startswith(ARCHIVE):
         return SheetFormat()
     complete = len(sample) < SAMPLE_BYTES
     dialect = upload.dialect or wire.Dialect()
+    _check_text(sample, upload, dialect.encoding)
     encoding = text_encoding(sample, complete=complete, said=dialect.encoding)
     if upload.format == "jsonl" or (upload.format is None and _is_json_lines(sample, encoding, upload.path)):
         return JsonLinesFormat(encoding)
     return sniff(sample, complete=complete, delimiter=dialect.delimiter, quote=dialect.quote, encoding=encoding)
+
+
+def _check_text(sample: bytes, upload: wire.Upload, encoding: str | None) -> None:
+    """Raise UnreadableFileError where the file is no text, or is one and said to be a spreadsheet."""
+    kind = other_than_text(sample) if encoding is None else None
+    if kind is None and upload.format == "xlsx":
+        kind = "text"
+    if kind is not None:
+        meant = upload.format or _MEANT.get(Path(upload.path).suffix.lower(), "csv")
+        raise UnreadableFileError(f"the file is no {_NAMES[meant]}, but {kind}")
 
 
 def _is_json_lines(sample: bytes, encoding: str, name: str) -> bool:

@@ -44,6 +44,20 @@ UNDECODABLE: Final = "bytes that are not text in the encoding of the file"
 
 DELIMITERS: Final = ",;\t|"
 
+CONTROLS_MAX: Final = 0.05
+"""The largest share of control characters in a text. Of bytes that are packed, encrypted or random a tenth are such; a
+text has them in some broken rows at most.
+"""
+
+_MAGIC: Final = {
+    b"PK\x03\x04": "a spreadsheet or another ZIP archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls), or one with a password; save it as XLSX without one, or as CSV",
+    b"\x1f\x8b": "a compressed file; unpack it first",
+    b"%PDF": "a PDF file",
+}
+
+_TEXT_BYTES: Final = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), *b"\t\n\v\f\r"})
+
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
@@ -116,7 +130,7 @@ def sniff(
     comma, semicolon, tab or bar. What is given is not guessed.
 
     Raises:
-        UnreadableFileError: the file is empty or is no text, or what is given cannot be.
+        UnreadableFileError: the file is empty, or what is given cannot be.
 
     """
     codec = text_encoding(sample, complete=complete, said=encoding)
@@ -131,17 +145,27 @@ def sniff(
     return CsvFormat(codec, delimiter, quote, line_end)
 
 
+def other_than_text(sample: bytes) -> str | None:
+    """What a file is that begins with `sample` and is no text, in a person's words; None: it may be one."""
+    for magic, kind in _MAGIC.items():
+        if sample.startswith(magic):
+            return kind
+    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return None
+    if 4 * sample.count(0) > len(sample):
+        return "binary data, or UTF-16 without its byte order mark"
+    controls = len(sample.translate(None, _TEXT_BYTES))
+    return "binary data" if controls > CONTROLS_MAX * len(sample) else None
+
+
 def text_encoding(sample: bytes, *, complete: bool, said: str | None = None) -> str:
-    """The codec for a file that begins with `sample`: the one that is said, else the one that is found.
+    """The codec for a text that begins with `sample`: the one that is said, else the one that is found.
 
     Raises:
-        UnreadableFileError: the file is no text, or there is no codec of that name.
+        UnreadableFileError: there is no codec of that name.
 
     """
-    if said is not None:
-        return _text_codec(said)
-    _check_text(sample)
-    return _encoding(sample, complete=complete)
+    return _encoding(sample, complete=complete) if said is None else _text_codec(said)
 
 
 def _text_codec(name: str) -> str:
@@ -153,21 +177,6 @@ def _text_codec(name: str) -> str:
     except (LookupError, UnicodeError, ValueError):
         raise UnreadableFileError(f"there is no encoding {name!r}") from None
     return "utf-8-sig" if codec == "utf-8" else codec
-
-
-def _check_text(sample: bytes) -> None:
-    known = {
-        b"PK\x03\x04": "a spreadsheet or another ZIP archive",
-        b"\xd0\xcf\x11\xe0": "an old Excel file; save it as CSV",
-        b"\x1f\x8b": "compressed; unpack it first",
-        b"%PDF": "a PDF file",
-    }
-    for magic, kind in known.items():
-        if sample.startswith(magic):
-            raise UnreadableFileError(f"the file is {kind}")
-    wide = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if not wide and 4 * sample.count(0) > len(sample):
-        raise UnreadableFileError("the file is not text, or is UTF-16 without its byte order mark")
 
 
 def _encoding(sample: bytes, *, complete: bool) -> str:
@@ -203,7 +212,7 @@ class CsvFile:
         """Read the header.
 
         Raises:
-            UnreadableFileError: there is none, or it has more than COLUMNS_MAX columns.
+            UnreadableFileError: there is none, it is broken off, or it is too long.
 
         """
         self._lines = Lines(decoded(blocks, written.encoding), written.line_end)
@@ -258,8 +267,13 @@ class CsvFile:
     def _read_headers(self) -> tuple[str, ...]:
         try:
             headers = next((values for values in self._records if values), None)
-        except (csv.Error, LineTooLongError):
-            raise UnreadableFileError("the header cannot be read") from None
+        except LineTooLongError:
+            text = f"the file begins with a line of more than {LINE_CHARACTERS_MAX:,} characters, and no header"
+            raise UnreadableFileError(text) from None
+        except csv.Error as error:
+            if "field limit" in str(error):
+                raise UnreadableFileError(f"a header has more than {csv.field_size_limit():,} characters") from None
+            raise UnreadableFileError("there is a carriage return within the line of the header") from None
         if self._lines.ended_within:
             raise UnreadableFileError("a quotation mark in the header is not closed")
         if headers is None:

@@ -120,11 +120,11 @@ def _check_archive(source: Path) -> None:
         with zipfile.ZipFile(source) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UnreadableFileError(f"the file is no XLSX: {error}") from None
+        raise UnreadableFileError(f"the file is no XLSX workbook, or is cut off: {error}") from None
     if len(entries) > ENTRIES_MAX:
         raise UnreadableFileError(f"the file has {len(entries):,} parts; an XLSX of at most {ENTRIES_MAX:,} is read")
     if "xl/workbook.xml" not in {entry.filename for entry in entries}:
-        raise UnreadableFileError("the file is an archive, but no XLSX")
+        raise UnreadableFileError("the file is a ZIP archive, but no XLSX workbook")
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > UNPACKED_BYTES_MAX:
         text = f"unpacked it would have {unpacked:,} bytes; at most {UNPACKED_BYTES_MAX:,} are read"
