@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from leadline.adapters.postgres.fence import migration_transaction
 from leadline.adapters.postgres.pool import Connection, Connections, check_server, translated
+from leadline.adapters.postgres.rights import see_to_rights
 from leadline.ports.store import SchemaChanged, SchemaTooNew
 
 _FILE_NAME: Final = re.compile(r"^(\d{4})_\w+\.sql$")
@@ -74,12 +75,12 @@ def migration_sql(migrations: Sequence[Migration] = MIGRATIONS) -> str:
 async def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> Sequence[str]:
     """Apply what the database has not seen, all of it or nothing, and return the names of that.
 
-    Raises SchemaTooNew, SchemaChanged, Unavailable. Several callers at a time wait for each other.
+    Raises SchemaTooNew, SchemaChanged, UnfitDatabase, Unavailable. Several callers at a time wait for each other.
     """
     async with migration_transaction(connection):
-        if await connection.fetchval("SELECT to_regclass('migration')") is None:
-            await connection.execute(_TABLE)
-        applied = {row["number"]: row for row in await connection.fetch("SELECT number, name, checksum FROM migration")}
+        new = await connection.fetchval("SELECT to_regclass('migration')") is None
+        rows = [] if new else await connection.fetch("SELECT number, name, checksum FROM migration")
+        applied = {row["number"]: row for row in rows}
         ours = {migration.number for migration in migrations}
         for number, row in applied.items():
             if number not in ours:
@@ -88,6 +89,10 @@ async def migrate(connection: Connection, migrations: Sequence[Migration] = MIGR
         for migration in migrations:
             if migration not in pending and migration.checksum != applied[migration.number]["checksum"]:
                 raise SchemaChanged(f"the database was migrated with another text of {migration.name}")
+        if pending:
+            await see_to_rights(connection)
+        if new:
+            await connection.execute(_TABLE)
         for migration in pending:
             await connection.execute(migration.recorded)
     return [migration.name for migration in pending]

@@ -100,7 +100,7 @@ def is_trouble(error: BaseException) -> bool:
     a role may not do; where it comes from tells them apart.
     """
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return error.as_dict().get("server_source_filename") != "aclchk.c"
+        return error.as_dict().get("server_source_filename") not in {"aclchk.c", "acl.c", "user.c"}
     return isinstance(error, TROUBLE)
 
 

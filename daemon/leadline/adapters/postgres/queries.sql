@@ -73,6 +73,25 @@ SELECT pg_xact_status($1::text::xid8)
 SELECT current_setting('server_version_num')::integer AS version, current_setting('fsync') AS fsync,
     current_setting('full_page_writes') AS full_page_writes, pg_is_in_recovery() AS in_recovery
 
+-- name: rights
+-- What this role may do. A schema that it may not even use is not current: it is public then.
+SELECT quote_ident(own.rolname) AS role, quote_ident(coalesce(current_schema(), 'public')) AS schema,
+    current_setting('server_version_num')::integer AS version, own.rolsuper AS superuser,
+    own.rolcreaterole AS makes_roles, own.rolinherit AS inherits,
+    has_schema_privilege(coalesce(current_schema(), 'public'), 'CREATE WITH GRANT OPTION')
+        AND has_schema_privilege(coalesce(current_schema(), 'public'), 'USAGE WITH GRANT OPTION') AS lends_schema,
+    expressions.oid IS NOT NULL AS made,
+    coalesce(
+        pg_has_role(expressions.oid, 'USAGE') AND pg_has_role(
+            expressions.oid,
+            CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END
+        ),
+        false
+    ) AS member,
+    coalesce(pg_has_role(expressions.oid, 'MEMBER WITH ADMIN OPTION'), false) AS grants
+FROM pg_roles AS own LEFT JOIN pg_roles AS expressions ON expressions.rolname = 'leadline_expressions'
+WHERE own.rolname = current_user
+
 -- name: register_kinds
 -- Gives a number to each kind of job that has none.
 INSERT INTO kind (name, family) SELECT * FROM unnest($1::text[], $2::smallint[])
