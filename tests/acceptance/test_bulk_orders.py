@@ -100,7 +100,8 @@ def test_many_leads_are_ordered_together_and_each_result_finds_its_lead(world: W
 
 
 def test_a_crash_while_the_provider_works_orders_nothing_again(world: World) -> None:
-    noting = NotesRecords(behaviours.BulkJobs(seconds=20))
+    jobs = behaviours.BulkJobs(seconds=3_600)
+    noting = NotesRecords(jobs)
     served = world.serve(noting, name="bulk")
     with stage(provider("bulk", served, module="bulk")) as daemon:
         job = submit(daemon, "bulk", people(LEADS))
@@ -109,6 +110,7 @@ def test_a_crash_while_the_provider_works_orders_nothing_again(world: World) -> 
             world.until(served, lambda calls, before=before: len(polled(calls[before:])) == 3)  # type: ignore[misc]
             daemon.kill()
             daemon.start()
+        jobs.finish()
         view = daemon.ended(job)
         assert (view.state, view.counts.done) == ("completed", LEADS)
         assert view.attempt > 1
