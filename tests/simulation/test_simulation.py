@@ -51,6 +51,21 @@ REGRESSIONS: dict[str, Options] = {
     "a crash counts though the next reign cannot begin": Options(4054, 0.6),
     # A job had left its queue by a decision that was still on its way to the disk: the witness counted it as waiting.
     "what is decided ahead sees what is decided": Options(10114, 2.0),
+    # A person had paused and resumed a job that was only suspected: the witness took that for a pardon.
+    "to resume a suspect is no pardon": Options(
+        30434,
+        1.1,
+        frozenset(
+            {
+                Fault.COMMIT_REFUSED,
+                Fault.DEADLY_JOB,
+                Fault.LIMITS,
+                Fault.PAUSE,
+                Fault.SERVER_ERROR,
+                Fault.STUCK_LEAD,
+            }
+        ),
+    ),
 }
 """Seeds that have found something, with the faults that it took."""
 

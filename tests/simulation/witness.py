@@ -164,12 +164,11 @@ class Witness:
         if self._deadly[job] > CRASHES_MAX:
             raise Violation(f"job {job} takes the daemon down for the {self._deadly[job]}th time")
 
-    def _released(self, name: str) -> None:
-        """A job is resumed, or a chain with its steps, and that is out of quarantine as well."""
-        for job in list(self._deadly):
-            row = self._store.live.get(job)
-            if name == str(job) or (row is not None and name == str(row.admitted.chain)):
-                self._deadly[job] = 0
+    def _note_releases(self, effects: Effects) -> None:
+        """A person has let a job out of quarantine. To resume one that was only suspected clears it of nothing."""
+        for line in effects.records.history:
+            if (line.event, line.detail) == ("resumed", "from quarantine"):
+                self._deadly[line.job] = 0
 
     def _check_suspects(self, reign: Reign) -> None:
         """Where one job and nothing else ends the daemon, nobody is quarantined but that one, after the third time."""
@@ -217,9 +216,7 @@ class Witness:
             self._check_kill(reign, stop)
         if reign.epoch != self._store.epoch:
             return  # an ex-daemon: nothing of what it decides is ever stored, and nobody else can know of it
-        for event in events:
-            if isinstance(event, ev.PauseSet) and event.scope == Scope.JOB and not event.paused:
-                self._released(event.name)
+        self._note_releases(effects)
         if not events and self._only_the_deadly_kill:
             self._check_suspects(reign)
         self._note_slots(reign, events, effects)
