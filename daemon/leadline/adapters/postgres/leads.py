@@ -670,7 +670,8 @@ async def _freeze(
     connection: Connection, table: Table, where: Compiled | None, first: int | None, rerun_of: JobId | None = None
 ) -> tuple[JobList, bytes]:
     """Freeze the leads that match now; with the hash of their ids."""
-    statement, parameters = _selection(table, where, first)
+    selection, parameters = _selection(table, where, first)
+    statement = f"SELECT array_agg(id) FROM ({selection}) AS chosen"  # noqa: S608  put together there
     with _held_against("where"):
         if rerun_of is None:
             return await _keep_list(connection, "matching_leads", statement, parameters)
@@ -678,7 +679,7 @@ async def _freeze(
 
 
 async def _keep_list(connection: Connection, wanted: str, *arguments: object) -> tuple[JobList, bytes]:
-    """Freeze the leads that a query numbers; with the hash of their ids."""
+    """Freeze the leads that a query gives; with the hash of their ids."""
     number = await connection.fetchval(QUERIES["new_list"].sql)
     query = QUERIES["keep_list"].sql.format(wanted=QUERIES[wanted].sql)
     kept = await connection.fetchrow(query, number, CHUNK_LEADS, *arguments)

@@ -52,8 +52,8 @@ SELECT lead FROM run_expression($1, $2) AS found (lead bigint)
 SELECT reason, leads, ids FROM run_expression($1, $2) AS found (reason text, leads bigint, ids bigint[])
 
 -- name: matching_leads
--- The same numbered; for keep_list.
-SELECT lead, number FROM ROWS FROM (run_expression($3, $4) AS (lead bigint)) WITH ORDINALITY AS found (lead, number)
+-- The same as a list, in their order; for keep_list.
+SELECT leads FROM run_expression($3, $4) AS found (leads bigint[])
 
 -- name: keep_header
 -- Rows are counted from 1 below the header of their file: row 0 is the header.
@@ -76,19 +76,20 @@ WITH RECURSIVE earlier AS (
     LEFT JOIN job_ended AS ended ON ended.id = earlier.job LEFT JOIN job AS live ON live.id = earlier.job
     WHERE coalesce(ended.rerun_of, live.rerun_of) IS NOT NULL
 )
-SELECT lead, row_number() OVER (ORDER BY number)
-FROM ROWS FROM (run_expression($3, $4) AS (lead bigint)) WITH ORDINALITY AS found (lead, number)
+SELECT array_agg(lead ORDER BY place) AS leads
+FROM run_expression($3, $4) AS found (leads bigint[]) CROSS JOIN unnest(leads) WITH ORDINALITY AS wanted (lead, place)
 WHERE NOT EXISTS (
-    SELECT FROM earlier JOIN lead_result USING (job) WHERE lead_result.lead = found.lead
+    SELECT FROM earlier JOIN lead_result USING (job) WHERE lead_result.lead = wanted.lead
     AND (state = 'done' OR state = 'skipped' AND reason NOT IN ('run_if', 'missing_input', 'deleted'))
 )
 
 -- name: keep_list
--- Freeze the leads that a query numbers as list $1, $2 to a chunk: how many there are, and a hash of their ids. They never
--- leave the database, however many they are.
-WITH kept AS (
+-- Freeze the leads that a query gives as list $1, $2 to a chunk: how many there are, and a hash of their ids. They never
+-- leave the database, however many they are; as one value they are cut up without being sorted, or written aside.
+WITH wanted AS MATERIALIZED ({wanted}), kept AS (
     INSERT INTO lead_list (id, chunk, leads)
-    SELECT $1, (number - 1) / $2, array_agg(lead ORDER BY number) FROM ({wanted}) AS wanted (lead, number) GROUP BY 2
+    SELECT $1, chunk, wanted.leads[chunk * $2 + 1 : (chunk + 1) * $2]
+    FROM wanted CROSS JOIN generate_series(0, (cardinality(wanted.leads) + $2 - 1) / $2 - 1) AS chunk
     RETURNING chunk, leads
 )
 SELECT coalesce(sum(cardinality(leads)), 0)::bigint AS total,
@@ -114,8 +115,8 @@ ORDER BY place
 SELECT id, data::text AS data FROM lead WHERE table_id = $1 AND id = ANY ($2::bigint[])
 
 -- name: rerun_of_lead_by_lead
--- The leads of an ended job's list that its results say are wanted again, numbered; for keep_list.
-SELECT wanted.lead, row_number() OVER (ORDER BY lead_list.chunk, place)
+-- The leads of an ended job's list that its results say are wanted again; for keep_list.
+SELECT array_agg(wanted.lead ORDER BY lead_list.chunk, place) AS leads
 FROM lead_list CROSS JOIN LATERAL unnest(lead_list.leads) WITH ORDINALITY AS wanted (lead, place)
 LEFT JOIN lead_result ON lead_result.job = $3 AND lead_result.lead = wanted.lead
 WHERE lead_list.id = $4 AND CASE $5::text
@@ -126,7 +127,7 @@ END
 
 -- name: rerun_of_sets
 -- The same for a job that stores results of exceptions only: what lies before its checkpoint is done unless it is one.
-SELECT wanted.lead, row_number() OVER (ORDER BY lead_list.chunk, place)
+SELECT array_agg(wanted.lead ORDER BY lead_list.chunk, place) AS leads
 FROM lead_list CROSS JOIN LATERAL unnest(lead_list.leads) WITH ORDINALITY AS wanted (lead, place)
 LEFT JOIN lead_result ON lead_result.job = $3 AND lead_result.lead = wanted.lead
 WHERE lead_list.id = $4 AND CASE $5::text
