@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline.core.calendar.due import Conduct, Decided, Missed, Pending, Verdict, decide
@@ -12,6 +12,7 @@ from leadline.core.calendar.occurrences import occurrences
 from leadline.core.calendar.schedules import Timetable, read_schedule
 from leadline_protocol.ids import Instant
 from leadline_protocol.schedules import Cron
+from tests.core.any_schedule import patient
 from tests.core.minute_walk import HOUR, MINUTE, SECOND, instant
 
 HOURLY = read_schedule(Cron("0 * * * *", "Europe/Berlin"))
@@ -161,7 +162,7 @@ def test_what_a_clock_set_forward_has_jumped_over_is_not_fired_when_it_is_set_ba
 WALKS = st.lists(st.tuples(st.integers(-3 * HOUR, 5 * HOUR), st.booleans()), min_size=1, max_size=15)
 
 
-@settings(deadline=None)
+@patient
 @given(st.lists(st.sampled_from([HOURLY, HALF_PAST]), min_size=1, max_size=3), CONDUCTS, WALKS)
 def test_whatever_the_clock_does_each_occurrence_is_decided_once(
     timetables: list[Timetable], conduct: Conduct, walk: list[tuple[int, bool]]
@@ -177,7 +178,7 @@ def test_whatever_the_clock_does_each_occurrence_is_decided_once(
         assert decided == list(occurrences(timetable, TEN, Instant(latest)))
 
 
-@settings(deadline=None)
+@patient
 @given(st.lists(st.sampled_from([HOURLY, HALF_PAST]), min_size=1, max_size=3), CONDUCTS, WALKS)
 def test_what_each_look_decides_keeps_to_the_rules(
     timetables: list[Timetable], conduct: Conduct, walk: list[tuple[int, bool]]
