@@ -252,7 +252,6 @@ def test_whatever_peers_do_what_was_acknowledged_is_there_and_nothing_else(daemo
         settings=settings(
             max_examples=25,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )

@@ -1,11 +1,8 @@
 """Schedules of all shapes, with the days and hours preferred at which calendars and clocks are peculiar."""
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
-
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
 ZONES = (
     "Australia/Lord_Howe",

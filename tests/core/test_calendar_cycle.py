@@ -13,7 +13,6 @@ from leadline.core.calendar.cycle import CYCLE_DAYS, Days
 from leadline.core.calendar.schedules import read_schedule
 from leadline_protocol.errors import Refused
 from leadline_protocol.schedules import Cron
-from tests.core.any_schedule import patient
 from tests.core.minute_walk import ANY_TIME
 
 FIRST = date(2001, 1, 1)
@@ -50,7 +49,6 @@ def is_in(days: Days, day: date) -> bool:
 DATES = st.dates(date(1900, 1, 1), date(3000, 1, 1)) | st.sampled_from([date(2000, 12, 31), FIRST, date(2400, 12, 31)])
 
 
-@patient
 @given(sets_of_days(), DATES)
 def test_the_first_day_of_a_set_is_in_it_and_none_before_is(days: Days, start: date) -> None:
     found = cycle.first(days, start)
@@ -63,7 +61,6 @@ def test_the_first_day_of_a_set_is_in_it_and_none_before_is(days: Days, start: d
         assert passed == 0
 
 
-@patient
 @given(sets_of_days(), DATES, st.integers(1, 40))
 def test_a_window_has_the_days_that_are_in_the_set(days: Days, start: date, count: int) -> None:
     seen = cycle.window(days, start, count)
@@ -71,7 +68,6 @@ def test_a_window_has_the_days_that_are_in_the_set(days: Days, start: date, coun
     assert seen >> count == 0
 
 
-@patient
 @given(sets_of_days(), DATES, st.integers(0, 400))
 def test_a_set_moved_back_has_the_days_before_those_it_had(days: Days, day: date, by: int) -> None:
     moved = cycle.earlier(days, by)
@@ -101,7 +97,7 @@ def read(line: str) -> list[date]:
     return [day for day in TRICKY_YEARS if shown[(day - FIRST).days] == "1"]
 
 
-@settings(patient, max_examples=100)
+@settings(max_examples=100)
 @given(DAY_FIELDS, MONTHS, WEEKDAYS)
 def test_the_days_of_a_cron_line_are_those_that_cronsim_matches(day: str, month: str, weekday: str) -> None:
     line = f"0 0 {day} {month} {weekday}"

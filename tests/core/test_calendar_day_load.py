@@ -11,7 +11,7 @@ from leadline.core.calendar.day_load import DayLimits, DayLoad, Overrun, Schedul
 from leadline.core.calendar.schedules import read_schedule
 from leadline.core.calendar.zones import zone
 from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule
-from tests.core.any_schedule import NIGHTS, ZONES, patient, schedules
+from tests.core.any_schedule import NIGHTS, ZONES, schedules
 from tests.core.minute_walk import DAY, changes, firings, wall, wanted
 
 BERLIN = "Europe/Berlin"
@@ -92,7 +92,7 @@ def test_no_schedules_ask_for_nothing() -> None:
     assert overrun([], zone(BERLIN), DayLimits(executions=0, minutes=0), TODAY) is None
 
 
-@settings(patient, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.sampled_from(NIGHTS),
     st.lists(schedules(st.sampled_from(ZONES)), min_size=1, max_size=2),

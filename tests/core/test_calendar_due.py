@@ -12,7 +12,6 @@ from leadline.core.calendar.occurrences import occurrences
 from leadline.core.calendar.schedules import Timetable, read_schedule
 from leadline_protocol.ids import Instant
 from leadline_protocol.schedules import Cron
-from tests.core.any_schedule import patient
 from tests.core.minute_walk import HOUR, MINUTE, SECOND, instant
 
 HOURLY = read_schedule(Cron("0 * * * *", "Europe/Berlin"))
@@ -162,7 +161,6 @@ def test_what_a_clock_set_forward_has_jumped_over_is_not_fired_when_it_is_set_ba
 WALKS = st.lists(st.tuples(st.integers(-3 * HOUR, 5 * HOUR), st.booleans()), min_size=1, max_size=15)
 
 
-@patient
 @given(st.lists(st.sampled_from([HOURLY, HALF_PAST]), min_size=1, max_size=3), CONDUCTS, WALKS)
 def test_whatever_the_clock_does_each_occurrence_is_decided_once(
     timetables: list[Timetable], conduct: Conduct, walk: list[tuple[int, bool]]
@@ -178,7 +176,6 @@ def test_whatever_the_clock_does_each_occurrence_is_decided_once(
         assert decided == list(occurrences(timetable, TEN, Instant(latest)))
 
 
-@patient
 @given(st.lists(st.sampled_from([HOURLY, HALF_PAST]), min_size=1, max_size=3), CONDUCTS, WALKS)
 def test_what_each_look_decides_keeps_to_the_rules(
     timetables: list[Timetable], conduct: Conduct, walk: list[tuple[int, bool]]

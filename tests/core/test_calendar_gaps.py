@@ -13,7 +13,6 @@ from leadline.core.calendar.gaps import Gap, Start, check_gap, closest
 from leadline.core.calendar.schedules import read_schedule
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
-from tests.core.any_schedule import patient
 from tests.core.minute_walk import wanted
 
 BERLIN = "Europe/Berlin"
@@ -178,7 +177,7 @@ def closest_of(starts: list[tuple[datetime, int]]) -> int | None:
     )
 
 
-@settings(patient, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(rare_schedules(), min_size=1, max_size=3), st.sampled_from([30, 60, 61, 1_440, 5_000]))
 def test_the_closest_starts_are_those_of_all_starts_of_28_years(schedules: list[Schedule], under: int) -> None:
     starts = all_starts(schedules, date(2001, 1, 1), 28)
@@ -191,7 +190,7 @@ def test_the_closest_starts_are_those_of_all_starts_of_28_years(schedules: list[
         assert found.minutes == expected
 
 
-@settings(patient, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(rare_schedules(), min_size=1, max_size=3), st.dates(date(2001, 1, 1), date(2200, 1, 1)))
 def test_the_two_starts_that_are_named_are_starts_that_far_apart(schedules: list[Schedule], today: date) -> None:
     found = closest([read_schedule(each) for each in schedules], 10_000, today)

@@ -14,7 +14,7 @@ from leadline.core.calendar.schedules import Timetable, read_schedule
 from leadline.core.calendar.zones import Mark, zone, zone_names
 from leadline_protocol.ids import Instant
 from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
-from tests.core.any_schedule import NIGHTS, ZONES, patient, schedules
+from tests.core.any_schedule import NIGHTS, ZONES, schedules
 from tests.core.minute_walk import DAY, HOUR, MINUTE, Firing, changes, firings, glances, instant, shift, wanted
 
 NOVEMBER = instant("2026-11-27T21:00+00:00")
@@ -134,7 +134,7 @@ def beside_a_change(draw: st.DrawFn) -> tuple[Schedule, int]:
     return schedule, draw(st.sampled_from(found)) + draw(st.integers(-2_000, 2_000)) * MINUTE
 
 
-@settings(patient, max_examples=80)
+@settings(max_examples=80)
 @given(beside_a_change(), st.integers(0, MINUTE - 1))
 def test_a_schedule_fires_as_one_sees_who_watches_the_wall(given: tuple[Schedule, int], into_minute: int) -> None:
     schedule, minute = given
@@ -146,7 +146,7 @@ def test_a_schedule_fires_as_one_sees_who_watches_the_wall(given: tuple[Schedule
     assert fired(timetable, minute + into_minute + 1, end) == later
 
 
-@settings(patient, max_examples=50)
+@settings(max_examples=50)
 @given(beside_a_change())
 def test_occurrences_only_ever_grow_later(given: tuple[Schedule, int]) -> None:
     schedule, start = given
@@ -154,7 +154,7 @@ def test_occurrences_only_ever_grow_later(given: tuple[Schedule, int]) -> None:
     assert all(earlier < later for earlier, later in pairwise(found))
 
 
-@settings(patient, max_examples=30)
+@settings(max_examples=30)
 @given(beside_a_change())
 def test_going_on_from_an_occurrence_finds_what_follows_it(given: tuple[Schedule, int]) -> None:
     schedule, start = given

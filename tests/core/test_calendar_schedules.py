@@ -9,7 +9,6 @@ from leadline.core.calendar.schedules import CRON_CHARACTERS_MAX, Timetable, rea
 from leadline.core.calendar.zones import zone, zone_names
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
-from tests.core.any_schedule import patient
 
 BERLIN = "Europe/Berlin"
 
@@ -69,7 +68,6 @@ def test_a_refusal_is_placed_in_the_field_that_the_schedule_stands_in() -> None:
     assert refused.value.at == "schedules[2].line:9"
 
 
-@patient
 @given(st.one_of(st.text(max_size=40), st.text("0123456789*/,-#LW SUNMOJAFEB@", max_size=40)))
 def test_whatever_the_line_is_it_is_read_or_refused(line: str) -> None:
     try:

@@ -31,7 +31,7 @@ rivals = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     players=st.lists(rivals, min_size=2, max_size=5),
     others=st.lists(st.integers(0, 40), max_size=40),
@@ -158,7 +158,7 @@ moves = st.lists(
 
 
 @pytest.mark.parametrize("reserve", [0.0, 0.25])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(script=moves)
 def test_whose_turn_it_is_is_what_a_look_at_everybody_says(reserve: float, script: list[Move]) -> None:
     fair: FairShare[str] = FairShare(reserve=reserve)

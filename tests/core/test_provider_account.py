@@ -79,7 +79,7 @@ def test_weights_are_shares() -> None:
 costs = st.integers(1, 8).map(lambda units: Cost(request=units))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     first=st.lists(costs, min_size=1, max_size=3),
     second=st.lists(costs, min_size=1, max_size=3),
@@ -103,7 +103,7 @@ def test_two_teamspaces_on_one_limit_are_never_further_apart_than_a_call_each(
             break
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     amount=st.sampled_from([8, 15, 60, 3_000]),
     units=st.lists(st.integers(1, 8), min_size=1, max_size=6),
@@ -192,7 +192,7 @@ streams = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(playing=st.lists(streams, min_size=2, max_size=4), latency=st.sampled_from([0, 700_000, 4 * SECOND]))
 def test_leads_are_shared_by_weight_to_a_call_each_while_polls_pass_them(playing: list[Stream], latency: int) -> None:
     """And polls are, too: at every instant, with mixed costs, in what each costs of its scarcest limit."""
@@ -268,7 +268,7 @@ some_costs = st.builds(Cost, request=st.integers(1, 4), lead=st.integers(0, 3), 
 some_trips = st.builds(Trip, to_answer=st.sampled_from([0, SECOND, 3 * SECOND, None]), timeout=st.just(9 * SECOND))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     before=st.lists(st.tuples(st.integers(0, 4), some_costs, some_trips), max_size=8),
     head=some_costs,
@@ -574,7 +574,7 @@ def test_a_snapshot_of_an_account_that_flows_restores_one_that_flows() -> None:
     assert after.grants(instant(61)) == [2]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(crashes=st.lists(st.integers(0, 300 * SECOND), max_size=6), latency=st.sampled_from([0, SECOND, 8 * SECOND]))
 def test_15_leads_a_minute_stay_15_however_often_the_daemon_dies(crashes: list[int], latency: int) -> None:
     trip = Trip(to_send=50_000, to_arrival=min(latency, 4 * SECOND), to_answer=latency // 2)

@@ -710,7 +710,7 @@ def bounded(*, reserve: bool) -> Teamspace:
     return Teamspace(MINUTE_MS, units=60, executions_per_day_max=6, invocations_per_day_max=4, reserve=reserve)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(RUNS, st.lists(st.integers(0, 30), min_size=8, max_size=8), st.booleans())
 def test_where_nothing_is_marked_nothing_is_skipped_whatever_runs_take(
     runs: list[tuple[int, int, int]], most: list[int], reserve: bool
@@ -720,7 +720,7 @@ def test_where_nothing_is_marked_nothing_is_skipped_whatever_runs_take(
         assert any(marks_of(bounded(reserve=reserve), plan(MINUTE_MS, *runs)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(RUNS, st.booleans())
 def test_the_first_mark_comes_true_if_all_that_run_end_then_or_with_reserve_go_on(
     runs: list[tuple[int, int, int]], reserve: bool

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leadline.core.calendar.zones import wall_at
@@ -60,7 +60,6 @@ def test_a_minute_that_comes_again_after_midnight_is_of_the_new_day() -> None:
 CHANGES = [instant_of(datetime.fromisoformat(begins).replace(tzinfo=ZoneInfo(name))) for name, begins, _ in DAYS]
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(sorted({name for name, _, _ in DAYS})),
     st.sampled_from(CHANGES),

@@ -250,5 +250,5 @@ class BatchDays(RuleBasedStateMachine):
         assert ledger == {job: self.log.recorded_ms([self.log.executions[job]]) for job in kept}
 
 
-BatchDays.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+BatchDays.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
 test_whatever_happens_a_day_has_used_what_its_log_says = BatchDays.TestCase

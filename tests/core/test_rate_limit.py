@@ -94,7 +94,7 @@ def most_seen(history: History, limiter: Limiter = RateLimiter) -> int:
     return worst_window(played(history, limiter).log, history.seconds)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(histories())
 def test_no_window_ever_sees_more_than_its_amount(history: History) -> None:
     world = played(history)
@@ -102,7 +102,7 @@ def test_no_window_ever_sees_more_than_its_amount(history: History) -> None:
     assert len(world.log) == len(history.asked), "every call went out in the end"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(histories(crashes=3))
 def test_no_window_ever_sees_more_than_its_amount_across_crashes(history: History) -> None:
     assert most_seen(history) <= history.amount
@@ -202,7 +202,7 @@ def fifteen_a_minute(way: Ways, limiter: Limiter) -> int:
     return worst_window(world.log, 60, Unit.LEAD)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(way=ways)
 def test_no_60_seconds_see_more_than_15_wherever_requests_arrive_and_whenever_daemons_die(way: Ways) -> None:
     assert fifteen_a_minute(way, RateLimiter) <= 15
@@ -287,7 +287,7 @@ steps = st.lists(
 
 @pytest.mark.parametrize("factor", [1, 1_000])
 @pytest.mark.parametrize("daily", [False, True])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(amount=st.integers(4, 12), seconds=st.integers(1, 20), script=steps)
 def test_exactly_that_fits_which_the_charges_leave_room_for(
     factor: int, daily: bool, amount: int, seconds: int, script: list[Step]
@@ -466,7 +466,7 @@ def test_a_call_in_flight_over_the_reset_counts_in_both_days() -> None:
 # --- the database's bucket
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 30 * SECOND), st.integers(1, 16_667)), max_size=40))
 def test_the_database_never_takes_more_than_its_burst_and_its_rate(script: list[tuple[int, int]]) -> None:
     limiter = RateLimiter([BucketLimit(1_000_000, 3_600, burst=16_667)])

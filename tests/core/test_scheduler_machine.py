@@ -233,5 +233,5 @@ class Queue(RuleBasedStateMachine):
         assert worst_window([instant for instant, _ in self.queue.sent_to("snov")], 60) <= 5, "the largest limit of all"
 
 
-Queue.TestCase.settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
+Queue.TestCase.settings = settings(max_examples=40, stateful_step_count=60)
 test_whatever_happens_the_audit_holds = Queue.TestCase

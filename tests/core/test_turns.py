@@ -122,7 +122,7 @@ def done_at_start(
     return before, before
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(game=games)
 def test_in_a_lane_two_that_wait_throughout_are_never_further_apart_than_a_call_each(game: Game) -> None:
     """At every instant, with calls of other lanes passing as they like, and others coming at any time."""

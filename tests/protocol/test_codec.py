@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline_protocol import codec
@@ -51,8 +51,6 @@ from leadline_protocol.messages import (
     Rerun,
     Submission,
 )
-
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
 on_submit_socket = RequestDecoder(SUBMISSION_TYPES, SUBMIT_OPERATIONS)
 on_control_socket = RequestDecoder(SUBMISSION_TYPES, CONTROL_OPERATIONS)
@@ -102,7 +100,6 @@ def test_an_endless_line_is_refused_once_skipped_to_its_newline_and_holds_no_mem
     assert decoder.feed(b"still the same line\n{}\n") == [(2, b"{}")]
 
 
-@patient
 @given(st.binary(max_size=400), st.data())
 def test_every_way_to_cut_the_bytes_gives_the_same_lines(data: bytes, draw: st.DataObject) -> None:
     data = data.replace(b"\x01", b"\n").replace(b"\x02", b"xxxxxxxxxxxxxxxx")
@@ -111,7 +108,6 @@ def test_every_way_to_cut_the_bytes_gives_the_same_lines(data: bytes, draw: st.D
     assert lines_of(pieces, 24) == lines_of([data], 24)
 
 
-@patient
 @given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"")), max_size=30))
 def test_each_line_has_the_number_an_editor_would_show(lines: list[bytes]) -> None:
     found = lines_of([b"".join(line + b"\n" for line in lines)], 24)
@@ -311,7 +307,6 @@ def test_a_word_of_the_peer_is_shortened_in_the_message() -> None:
     assert len(fault_of('{"op":"' + "x" * 100_000 + '"}').message) < 400
 
 
-@patient
 @given(st.binary(max_size=300))
 def test_no_bytes_whatever_crash_the_decoder(line: bytes) -> None:
     on_control_socket.decode(line)
@@ -330,7 +325,6 @@ WORDS = st.sampled_from([
 ])  # fmt: skip
 
 
-@patient
 @given(
     st.dictionaries(NAMES, WORDS | JSON_VALUES, max_size=6),
     st.none() | WORDS,
@@ -351,7 +345,6 @@ def test_no_object_whatever_crashes_the_decoder_and_what_it_takes_comes_back_the
         assert on_control_socket.decode(encode([request])) == request
 
 
-@patient
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", ":", '"', " "]), JSON_VALUES | st.just('": "')), max_size=5))
 def test_duplicates_are_found_exactly(pairs: list[tuple[str, object]]) -> None:
     space = pairs[0][0] if pairs and pairs[0][0] == " " else ""
@@ -389,7 +382,6 @@ def damaged_lines(draw: st.DrawFn) -> bytes:
     return bytes(line.replace(b"\n", b" "))
 
 
-@patient
 @given(damaged_lines())
 def test_a_damaged_line_is_refused_with_a_word_or_means_what_another_reader_reads(line: bytes) -> None:
     request = on_control_socket.decode(line)
@@ -404,7 +396,6 @@ def test_a_damaged_line_is_refused_with_a_word_or_means_what_another_reader_read
     assert on_control_socket.decode(encode([request])) == request
 
 
-@patient
 @given(st.lists(damaged_lines() | st.sampled_from([b'{"op":"ping"}', b'"a:b"', b"7", *GOOD_LINES]), max_size=8))
 def test_many_lines_at_once_are_read_as_each_of_them_is(lines: list[bytes]) -> None:
     assert on_control_socket.decode_all(lines) == [on_control_socket.decode(line) for line in lines]
@@ -424,7 +415,6 @@ def dict_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object
     return dict(pairs)
 
 
-@patient
 @given(st.lists(damaged_lines() | st.sampled_from([b"", b" ", *GOOD_LINES]), max_size=12), st.integers(1, 5), st.data())
 def test_lines_taken_a_few_at_a_time_are_the_same_lines(lines: list[bytes], few: int, draw: st.DataObject) -> None:
     data = b"\n".join(lines)
@@ -643,7 +633,6 @@ def test_a_connection_that_is_refused_as_a_whole_raises_the_refusal() -> None:
     assert (refused.value.code, refused.value.retry_after) == (ErrorCode.BUSY, 1.0)
 
 
-@patient
 @given(st.binary(max_size=200))
 def test_no_bytes_whatever_crash_a_client(data: bytes) -> None:
     connection = ClientConnection()

@@ -112,7 +112,7 @@ def test_the_size_of_the_zip_itself_is_the_plans_to_the_byte() -> None:
     assert caught.value.code is ErrorCode.TOO_LARGE
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_bytes_changed_anywhere_are_refused_in_words_or_change_nothing_that_counts(data: st.DataObject) -> None:
     whole = bytearray(zipped({MAIN: GOOD, "lib/a.py": "x = 1\n" * 50}).getvalue())

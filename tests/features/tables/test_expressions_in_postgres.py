@@ -432,7 +432,7 @@ LANGUAGE: dict[str, st.SearchStrategy[str]] = {
 
 
 @given(text=st.one_of(number, text, date, moment, truth), leads=LEADS)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 async def test_no_cell_and_no_expression_makes_a_statement_fail(
     connection: "asyncpg.Connection[Any]", text: str, leads: list[dict[str, Any]]
 ) -> None:
@@ -523,7 +523,7 @@ VALUES_OF = {
 
 @pytest.mark.parametrize("text", ORACLES)
 @given(data=st.data())
-@settings(max_examples=10, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 async def test_a_function_agrees_with_python(
     connection: "asyncpg.Connection[Any]", text: str, data: st.DataObject
 ) -> None:
