@@ -35,6 +35,8 @@ class Stored:
         self.refusal: Refused | None = None
         self.lost = False
         self.wall = NOON
+        self.gate: asyncio.Event | None = None
+        """Submissions are stored when it is set."""
         self._happened = asyncio.Condition()
 
     def keep(self, number: int, timetable: Schedule, **how: object) -> ScheduleId:
@@ -67,6 +69,8 @@ class Stored:
         job = JobId(len(self.submitted))
         self.schedules[schedule.id] = replace(self.schedules[schedule.id], decided=Instant(at), job=job)
         await self._tell()
+        if self.gate is not None:
+            await self.gate.wait()
         return job
 
     async def is_live(self, job: JobId) -> bool:
@@ -113,6 +117,18 @@ async def test_each_time_submits_once_and_none_before_it_has_come(stored: Stored
             await stored.until(submitted=minute)
         await asyncio.sleep(0.01)
     assert stored.submitted == [(key, 1), (key, 2), (key, 3)]
+
+
+async def test_schedules_that_are_due_together_are_submitted_together(stored: Stored) -> None:
+    for number in range(250):
+        stored.keep(number, EVERY_MINUTE)
+    stored.gate = asyncio.Event()
+    stored.wall = Instant(NOON + MINUTE)
+    async with firing(stored):
+        await stored.until(submitted=recurrences.AT_ONCE)
+        stored.gate.set()
+        await stored.until(submitted=250)
+    assert sorted(stored.submitted) == [(number, 1) for number in range(250)]
 
 
 async def test_a_wall_clock_that_is_set_back_fires_nothing_again(stored: Stored) -> None:

@@ -8,6 +8,7 @@ Only the next time of each schedule is waited for. As wall clocks are set, it is
 come; without schedules nobody wakes.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
@@ -36,6 +37,9 @@ LOST_SECONDS: Final = 1.0
 
 DECIDED_AT_ONCE: Final = 1_000
 """Times of one schedule that are decided before others have their turn: after a year of downtime there are many."""
+
+AT_ONCE: Final = 100
+"""Schedules that are seen to at the same time: at midnight everybody's are due."""
 
 Submit = Callable[[StoredSchedule, Statement], Awaitable[JobId]]
 """Submits what a schedule wants submitted, with a statement of its admission. Raises Refused."""
@@ -96,17 +100,29 @@ class Recurrences:
 
     async def _keep(self, schedules: dict[ScheduleId, _Waiting]) -> None:
         """See to these schedules until they are changed."""
-        line = [(due, number) for number, each in schedules.items() if (due := each.next()) is not None]
+        line = [(first, number) for number, each in schedules.items() if (first := each.next()) is not None]
         heapify(line)
         while not self._changed.is_set():
             now = self._wall()
             while line and line[0][0] <= now:
-                _, number = heappop(line)
-                again = await self._decide(schedules[number], now)
-                if again is not None:
-                    heappush(line, (again, number))
+                due: list[_Waiting] = []
+                while line and line[0][0] <= now and len(due) < AT_ONCE:
+                    due.append(schedules[heappop(line)[1]])
+                for again in await self._decide_together(due, now):
+                    heappush(line, again)
             with anyio.move_on_after(_pause(line, self._wall())):
                 await self._changed.wait()
+
+    async def _decide_together(self, due: Sequence[_Waiting], now: Instant) -> list[tuple[Instant, ScheduleId]]:
+        """Decide what has come of several, so that their jobs share commits; when to look at which again."""
+        found = await asyncio.gather(*(self._decide(each, now) for each in due), return_exceptions=True)
+        again: list[tuple[Instant, ScheduleId]] = []
+        for each, at in zip(due, found, strict=True):
+            if isinstance(at, BaseException):
+                raise at
+            if at is not None:
+                again.append((at, each.stored.id))
+        return again
 
     async def _decide(self, each: _Waiting, now: Instant) -> Instant | None:
         """Decide what has come, and say when to look again; None: never."""

@@ -2,8 +2,8 @@
 
 Two of these take away millions of leads, and nobody may have to wait for that. A deleted table is gone at once, as a
 whole: its row moves to where only the sweeper looks, so that its name is free and no question finds it. The leads go
-after it bit by bit, in transactions of some tens of milliseconds with as long a pause after each as it took. How far the
-sweeper is needs no record: what is left is what there is to do, after a crash as before.
+after it bit by bit, in transactions of some tens of milliseconds with as long a pause after each as it took. How far
+the sweeper is needs no record: what is left is what there is to do, after a crash as before.
 
 Leads have no date. They are numbered in the order in which they came, so it is enough to note which was the first of
 each day; those that have outlived their table's retention are the ones below a number. That is also why a table's
