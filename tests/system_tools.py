@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 
 DEBIAN_PACKAGE = {
+    "bwrap": "bubblewrap",
     "git": "git",
     "mmdebstrap": "mmdebstrap",
     "socat": "socat",

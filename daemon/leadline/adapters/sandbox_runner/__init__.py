@@ -1,0 +1,21 @@
+"""Tenants' code on this machine, each run in a sandbox of its own (`ports.runner.Runner`).
+
+A run is a folder and a process that supervises it. The supervisor is no part of the daemon: it outlives it, holds the
+run to its limits, writes down what it prints and how it ended, and ends with it. The daemon only reads the folder, also
+that of a run which an earlier daemon has started. The supervisor holds one end of a pipe in that folder for as long as
+it lives; so the other end tells the daemon of news, and by its hanging up, of the supervisor's death.
+
+What a supervisor starts is one process namespace. Its first process is known by number and time of birth, and written
+down before the first line of a tenant's code is loaded. Killing that one is killing all, however often they have forked
+and whatever they have detached from: the kernel does it, and says when it is done. Were the supervisor killed instead,
+the sandbox dies with it, and whoever finds the folder sees to that.
+
+    runner        the daemon's side
+    run_folder    what is kept of a run
+    processes     a process by number and birth
+    supervisor    the program beside each run
+    confinement   what is put round it: a cgroup or a watch for its memory, and who it is
+    bubblewrap    the walls of a sandbox
+    seccomp       the system calls that are refused in it
+    bootstrap     the program inside, which loads the code
+"""
