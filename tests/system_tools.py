@@ -13,7 +13,9 @@ from collections.abc import Iterable
 DEBIAN_PACKAGE = {
     "bwrap": "bubblewrap",
     "git": "git",
+    "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
+    "slirp4netns": "slirp4netns",
     "socat": "socat",
     "systemd-analyze": "systemd",
     "systemd-nspawn": "systemd-container",
