@@ -491,6 +491,38 @@ async def test_what_was_acknowledged_survives_the_death_of_the_server(state_fold
         await store.close()
 
 
+@pytest.mark.parametrize("decided", [True, False])
+async def test_what_may_be_redone_is_lost_as_a_whole_or_kept_and_kept_for_certain_by_the_next_decision(
+    state_folder: Path, decided: bool
+) -> None:
+    async with embedded_postgres(state_folder) as server:
+        store = PostgresStore(server.url)
+        await store.take_over(owner="first", kinds=KINDS)
+        await store.commit(Records(teamspaces=list(NAMES.items())))
+        await store.commit(together(admission(row(1)), start(1)))
+        people = Table(TableId(1), "acme", "people", (), (), datetime.now(UTC))
+        async with meddle(server.url) as connection:
+            await connection.execute("INSERT INTO lead_table (id, teamspace, name) VALUES (1, 'acme', 'people')")
+        async with PostgresLeads(store).work(JobId(1), 1) as work:
+            await work.may_be_redone()
+            await work.add(people, [ReadyLead(number, None, "{}") for number in range(1, 11)], "skip")
+            await work.save(Counts(total=10, done=10), "", {"row": 10})
+        if decided:
+            await store.commit(admission(row(2)))
+        await kill_after(server.pid, 0)
+        await server.wait_until_ready()
+        while True:
+            try:
+                await store.take_over(owner="first", kinds=KINDS)
+                break
+            except Unavailable:
+                await asyncio.sleep(0.05)
+        async with meddle(server.url) as connection:
+            leads = await connection.fetchval("SELECT count(*) FROM lead")
+        assert (leads, await PostgresLeads(store).checkpoint(JobId(1))) in [(10, {"row": 10}), (0, None)][: 2 - decided]
+        await store.close()
+
+
 async def kill_after(pid: int, seconds: float) -> None:
     await asyncio.sleep(seconds)
     os.kill(pid, signal.SIGKILL)

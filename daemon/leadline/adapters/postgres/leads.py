@@ -341,6 +341,10 @@ class PostgresWork:
             text,
         )
 
+    async def may_be_redone(self) -> None:
+        """Do not wait for the disk when this is committed; see the port."""
+        await self._connection.execute("SET LOCAL synchronous_commit = off")
+
     async def chunks_done(self, chunks: int) -> None:
         """Store how far a job that works on whole sets has got in its list."""
         await self._connection.execute(QUERIES["save_chunks_done"].sql, self._job, chunks)

@@ -76,6 +76,7 @@ class Formula:
                 raise Stopped("told to stop")
             await self._database.records(attempt, len(chunk), frozen.total)
             async with leads.work(attempt.job.id, attempt.number) as work:
+                await work.may_be_redone()
                 failed = await work.apply(table, chunk, column, value)
                 missed = {reason: len(ids) for reason, ids in failed.items()}
                 counts = plus(counts, done=len(chunk) - sum(missed.values()), failed=missed)

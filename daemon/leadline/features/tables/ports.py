@@ -189,6 +189,14 @@ class Work(Protocol):
         """Add the columns that the table lacks; those that it has keep their type. Set its key where it has none."""
         ...
 
+    async def may_be_redone(self) -> None:
+        """Do not wait for the disk when this is committed.
+
+        A crash of the server may undo it then, as a whole and with the checkpoint in it, so that the attempt does it
+        once more; nothing that is committed later outlives it. Not for what somebody outside has done or been told.
+        """
+        ...
+
     async def chunks_done(self, chunks: int) -> None:
         """Store how far a job that works on whole sets has got in its list."""
         ...

@@ -163,6 +163,7 @@ class Upload:
                 await self._database.records(attempt, len(chunk.ready), counts.total)
                 checkpoint.row = chunk.last
                 async with leads.work(job.id, attempt.number) as work:
+                    await work.may_be_redone()
                     there = await work.add(table, chunk.ready, submission.on_duplicate)
                     refused = chunk.refused
                     if there and submission.on_duplicate == "skip":
