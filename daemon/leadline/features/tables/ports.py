@@ -193,7 +193,7 @@ class Work(Protocol):
         """Do not wait for the disk when this is committed.
 
         A crash of the server may undo it then, as a whole and with the checkpoint in it, so that the attempt does it
-        once more; nothing that is committed later outlives it. Not for what somebody outside has done or been told.
+        once more; nothing that is committed later outlives it. Not for what somebody outside has done, or may rely on.
         """
         ...
 
