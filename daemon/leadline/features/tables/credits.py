@@ -13,6 +13,7 @@ for such a float is what was written, so no digit is lost on the way.
 """
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Final
 
 import anyio
@@ -31,8 +32,9 @@ class Tokens(Struct, frozen=True):
     output: Annotated[int, Meta(ge=0)]
 
 
+@lru_cache(maxsize=1_024)
 def exact(number: float) -> Decimal:
-    """The decimal that was written where this float was read."""
+    """The decimal that was written where this float was read; the same few prices are asked for with every lead."""
     return plain(Decimal(str(number)))
 
 
@@ -135,9 +137,11 @@ class Purse:
         self._hold(-self._held)
 
     def _hold(self, more: Decimal) -> None:
+        if not more:
+            return
         budget = self._budget
         before, self._held = self._held > 0, self._held + more
         budget.aside += more
         budget.holders += (self._held > 0) - before
-        if more <= 0:
+        if more < 0:
             budget.tell()
