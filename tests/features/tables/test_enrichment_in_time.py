@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from leadline.core.events import CancelAsked
+from leadline.core.model import SECOND
 from leadline.core.rate_limit import WindowLimit
+from leadline.features.tables.enrichment_plan import LEADS_AT_ONCE
 from leadline.features.tables.provider_modules import ClientCredentials, ProviderModule, read_module
 from leadline_protocol.errors import JobReason, LeadReason
 from tests.features.tables.virtual import Running, daemon, run
@@ -104,6 +107,24 @@ def test_a_call_without_an_answer_is_one_after_300_seconds() -> None:
             ended = await running.until(job, "completed", "partial", "failed")
             assert "stalled" in await running.events(job)
             assert (ended.state, ended.attempt) == ("completed", 2)
+
+    run(main())
+
+
+def test_after_a_stop_what_is_in_flight_ends_and_the_list_is_followed_no_further() -> None:
+    """Nor are those settled who need no asking: on a long list of them, a stop would be waited for."""
+
+    async def main() -> None:
+        slow = behaviours.Delayed(behaviours.Enrichment(), median_us=60 * SECOND, sigma=0)
+        async with daemon({"sync": (sync(), slow)}, leads=LEADS_AT_ONCE + 200) as running:
+            for lead in list(running.leads.cells)[LEADS_AT_ONCE:-1]:
+                running.leads.cells[lead] = {"name": "nobody"}
+            job = await running.submit("sync")
+            await running.rest(30)
+            assert len(running.log["sync"]) == LEADS_AT_ONCE
+            await running.supervisor.dispatcher.tell(CancelAsked(job))
+            ended = await running.until(job, "cancelled")
+            assert (ended.counts.done, ended.counts.skipped) == (LEADS_AT_ONCE, 0)
 
     run(main())
 

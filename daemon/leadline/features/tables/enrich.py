@@ -169,7 +169,6 @@ class _Enriching:
         self._budget = budget
         self._run = run
         self._writer = ResultWriter(leads, attempt, table, counts, self._records, run)
-        self._places = anyio.Semaphore(min(LEADS_AT_ONCE, plan.places()))
         self._refused: set[AccountName] = set()
         self._waiting: dict[AccountName, set[anyio.CancelScope]] = {}
 
@@ -199,17 +198,24 @@ class _Enriching:
         return finished(counts)
 
     async def _ask_each(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
-        """Have every lead that is due asked about by itself."""
+        """Have every lead that is due asked about by itself, by as many askers as leads are on their way at a time."""
         orders = await self._leads.orders(self._attempt.job.id)
         purses = self._purses_of(orders)
-        async for due in self._due():
-            await self._places.acquire()
-            if self._attempt.stopping or self._hopeless:
-                self._places.release()
-                break
-            lead = due.lead
-            purse = purses.pop(lead, None) or Purse(self._budget)
-            asking.start_soon(self._ask_about, due, orders.get(lead), cut_off.get(lead, []), purse)
+        line, turn = self._due(), anyio.Lock(fast_acquire=True)
+
+        async def following() -> Due | None:
+            async with turn:  # the way to the next may be long: none of those who wait here goes it after a stop
+                due = None if self._over else await anext(line, None)
+            return None if self._over else due
+
+        async def ask() -> None:
+            while (due := await following()) is not None:
+                lead = due.lead
+                purse = purses.pop(lead, None) or Purse(self._budget)
+                await self._ask_about(due, orders.get(lead), cut_off.get(lead, []), purse)
+
+        for _ in range(min(LEADS_AT_ONCE, self._plan.places())):
+            asking.start_soon(ask)
 
     async def _order(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
         """Have the leads that are due ordered in bulk."""
@@ -231,6 +237,11 @@ class _Enriching:
         due = self._due(frozenset(lead for order in kept for lead in order.leads))
         pairs = ((each.lead, each.cells) async for each in due)
         await orders.run(asking, kept, pairs, cut_off, partial(self._refuse_key, source.endpoint.account))
+
+    @property
+    def _over(self) -> bool:
+        """Whether no lead is begun any more."""
+        return self._attempt.stopping or self._hopeless
 
     @property
     def _hopeless(self) -> bool:
@@ -317,7 +328,6 @@ class _Enriching:
             return
         finally:
             purse.empty()
-            self._places.release()
 
     async def _ask_in_turn(self, due: Due, order: PlacedOrder | None, cut_off: Sequence[CutOff], purse: Purse) -> None:
         """Go from source to source until one has a result. Raises Stopped."""
