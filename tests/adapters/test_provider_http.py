@@ -111,14 +111,18 @@ async def test_a_refused_connection_is_unsent(client: ProviderHttp) -> None:
     assert looks.asked == 0
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "GET"])
 @pytest.mark.parametrize("plan", [behaviours.hang(), behaviours.cut()])
-async def test_without_headers_nobody_knows(client: ProviderHttp, plan: Plan) -> None:
+async def test_without_headers_nobody_knows(client: ProviderHttp, plan: Plan, method: str) -> None:
     looks = Looks()
     async with serving(faulty(plan)) as served:
+        request = replace(post(f"{served.url}/enrich", timeout_seconds=0.5), method=method)
+        if method == "GET":
+            request = replace(request, headers={}, body=b"")
         with pytest.raises(Ambiguous):
-            await send(client, post(f"{served.url}/enrich", timeout_seconds=0.5), looks)
+            await send(client, request, looks)
         assert len(served.calls) == 1, "and it is not repeated by itself"
-    assert looks.began == 0
+    assert (looks.asked, looks.began) == (1, 0)
 
 
 @pytest.mark.parametrize("plan", [behaviours.hang_after_headers(), behaviours.cut(in_body=True)])

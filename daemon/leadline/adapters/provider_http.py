@@ -68,6 +68,8 @@ class _LookingRequest(ClientRequest):
     async def send(self, conn: Connection) -> ClientResponse:
         assert conn.transport is not None, "it has just been connected"
         flight = _FLIGHT.get()
+        if flight.sent:  # a GET whose connection was closed upon it is sent again, by aiohttp's own lights
+            raise aiohttp.ServerDisconnectedError
         sock = conn.transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, flight.milliseconds)
         conn.transport.set_write_buffer_limits(high=0)
