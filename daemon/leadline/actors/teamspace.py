@@ -47,6 +47,9 @@ log = structlog.get_logger(__name__)
 FRAMES_MAX: Final = 12
 """So much of a stack says where something waits."""
 
+CALLS_KEPT: Final = 64
+"""So many calls of an attempt are kept in mind before those that have ended are forgotten."""
+
 Permits = Callable[[CallAsked, Callable[[], bool]], Awaitable[Permit]]
 """Asks a provider actor for a permit."""
 
@@ -102,6 +105,8 @@ class RunningAttempt:
         self._waiters: set[asyncio.Future[None]] = set()
         self._waiting: dict[JobReason, list[Instant]] = {}
         self._out: list[_Out] = []
+        """Calls that are out, oldest first, and some that have ended since they were last looked through."""
+        self._out_max = CALLS_KEPT
         self.counts = job.counts
         self.activity = ""
         self._began: Final = self.now()
@@ -196,7 +201,9 @@ class RunningAttempt:
         call = self._dispatcher.new_call()
         ask = CallAsked(call, self._job.id, self._number, account, lead, cost, interactive, credits_max, patient)
         permit = await self._permits(ask, lambda: self._stopping)
-        self._out = [call for call in self._out if not call.permit.ended]
+        if len(self._out) >= self._out_max:  # looked through seldom enough to cost a call next to nothing
+            self._out = self._still_out()
+            self._out_max = max(CALLS_KEPT, 2 * len(self._out))
         self._out.append(_Out(permit, lead, self.now(), asyncio.current_task()))
         return permit
 
@@ -207,7 +214,7 @@ class RunningAttempt:
 
     def evidence(self) -> str:
         """What it is at, for whoever wants to know later why it stood still: its oldest call, and where that waits."""
-        out = [call for call in self._out if not call.permit.ended]
+        out = self._still_out()
         if not out:
             return self.activity
         oldest = out[0]
@@ -215,6 +222,9 @@ class RunningAttempt:
         calls = f"{len(out)} calls are out, the oldest" if len(out) > 1 else "a call is out"
         which = f"call {oldest.permit.id}, lead {oldest.lead}, at {oldest.stack()}"
         return f"{self.activity}; {calls} for {seconds} s: {which}"
+
+    def _still_out(self) -> list[_Out]:
+        return [call for call in self._out if not call.permit.ended]
 
     def stop(self) -> None:
         """Tell it to stop."""

@@ -169,6 +169,7 @@ class _Enriching:
         self._budget = budget
         self._run = run
         self._writer = ResultWriter(leads, attempt, table, counts, self._records, run)
+        self._accounts: Final = frozenset(source.endpoint.account for source in plan.sources)
         self._refused: set[AccountName] = set()
         self._waiting: dict[AccountName, set[anyio.CancelScope]] = {}
 
@@ -246,7 +247,7 @@ class _Enriching:
     @property
     def _hopeless(self) -> bool:
         """Whether everybody who might be asked has refused the key."""
-        return all(source.endpoint.account in self._refused for source in self._plan.sources)
+        return self._accounts <= self._refused
 
     def _purses_of(self, orders: Mapping[LeadId, PlacedOrder]) -> dict[LeadId, Purse]:
         """What stays set aside for orders that are placed: it may be due with their results."""
