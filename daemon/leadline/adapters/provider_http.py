@@ -137,7 +137,7 @@ class ProviderHttp:
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     pieces: list[bytes] = []
     size = 0
-    async for piece in response.content.iter_chunked(64 * 1024):
+    while piece := await response.content.readany():
         size += len(piece)
         if size > BODY_BYTES_MAX:
             raise BrokenResponse(f"the body is larger than {BODY_BYTES_MAX} bytes")
