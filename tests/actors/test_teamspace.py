@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any, cast
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import anyio
 import pytest
@@ -15,6 +15,7 @@ from leadline.core.events import AttemptFinished, AttemptStopped, CallAsked, Cal
 from leadline.core.model import SECOND, Counts, Family, JobState, Kind, Limits, Now, Rules
 from leadline.core.rate_limit import Cost
 from leadline.core.scheduler import Scheduler
+from leadline.ports.provider_client import Request
 from leadline.ports.store import AttemptRetired, StoredJob, Unavailable
 from leadline.ports.work import Attempt, Finished, Stopped
 from leadline_protocol.errors import ErrorCode, Refused
@@ -93,6 +94,24 @@ async def test_an_attempt_is_alive_while_the_workers_that_have_its_calls_in_hand
     clock.seconds = 10_000
     first.end(CallEnd())
     assert attempt.alive(), "a provider's server gives no signs of life, and none are missed"
+
+
+async def test_a_call_that_is_answered_and_not_over_waits_to_be_stored_wherever_its_task_is_by_now() -> None:
+    clock = SetClock()
+    scheduler = Scheduler(KINDS, Rules({}, Limits({Family.TABLES: 1})))
+    dispatcher = Dispatcher(scheduler, FakeStore(), clock, Recorder(), last_call=0)
+    answering = Mock(send=AsyncMock())
+
+    async def granted(ask: CallAsked, stopping: Callable[[], bool]) -> Permit:
+        return Permit(ask.call, cast("Any", answering), stopping)
+
+    attempt = RunningAttempt(stored(Counts()), 1, dispatcher, clock, granted, Nobody())
+    call = await attempt.permit(AccountName("module"), LeadId(7), Cost(request=1))
+    assert "lead 7, at test_a_call_that_is_answered" in attempt.evidence()
+    await call.send(Request("GET", "http://provider.example/", {}, b"", 5.0))
+    assert attempt.evidence().endswith("lead 7, answered and not stored")
+    call.end(CallEnd())
+    assert "lead 7" not in attempt.evidence()
 
 
 class Raising:

@@ -137,9 +137,15 @@ class Permit:
         self.stopping: Final = stopping
         self._actor = actor
         self._used = False
+        self._answered = False
         self._ended = False
         self.heard: Instant | None = None
         """When a worker process that has it in hand gave its last sign of life; None: none has."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is here: whoever asked may be at something else by now."""
+        return self._answered
 
     @property
     def ended(self) -> bool:
@@ -155,10 +161,12 @@ class Permit:
         assert not self._used, f"call {self.id} was sent before"
         self._used = True
         try:
-            return await self._actor.send(self, request)
+            response = await self._actor.send(self, request)
         except asyncio.CancelledError:
             self._actor.abandon(self.id)
             raise
+        self._answered = True
+        return response
 
     def end(self, end: CallEnd) -> None:
         """Say how it ended, after what it brought has been committed; later calls change nothing."""

@@ -220,7 +220,8 @@ class RunningAttempt:
         oldest = out[0]
         seconds = (self.now() - oldest.since) // SECOND
         calls = f"{len(out)} calls are out, the oldest" if len(out) > 1 else "a call is out"
-        which = f"call {oldest.permit.id}, lead {oldest.lead}, at {oldest.stack()}"
+        where = "answered and not stored" if oldest.permit.answered else f"at {oldest.stack()}"
+        which = f"call {oldest.permit.id}, lead {oldest.lead}, {where}"
         return f"{self.activity}; {calls} for {seconds} s: {which}"
 
     def _still_out(self) -> list[_Out]:
