@@ -33,6 +33,7 @@ class Stored:
         """The schedule, and how many minutes after noon its time was."""
         self.live: set[JobId] = set()
         self.refusal: Refused | None = None
+        self.refused = 0
         self.lost = False
         self.wall = NOON
         self.gate: asyncio.Event | None = None
@@ -62,7 +63,9 @@ class Stored:
         number, at, _ = statement.arguments
         assert isinstance(at, int)
         assert number == schedule.id
+        await asyncio.sleep(0)  # as a commit takes its time
         if self.refusal is not None:
+            self.refused += 1
             await self._tell()
             raise self.refusal
         self.submitted.append((schedule.id, (at - NOON) // MINUTE))
@@ -76,9 +79,11 @@ class Stored:
     async def is_live(self, job: JobId) -> bool:
         return job in self.live
 
-    async def until(self, submitted: int = 0, skipped: int = 0) -> None:
+    async def until(self, submitted: int = 0, skipped: int = 0, refused: int = 0) -> None:
         async with self._happened:
-            await self._happened.wait_for(lambda: len(self.submitted) >= submitted and len(self.skipped) >= skipped)
+            await self._happened.wait_for(
+                lambda: len(self.submitted) >= submitted and len(self.skipped) >= skipped and self.refused >= refused
+            )
 
     async def _tell(self) -> None:
         async with self._happened:
@@ -180,7 +185,7 @@ async def test_what_is_refused_for_good_is_noted_and_what_is_refused_for_now_is_
         assert stored.skipped == [(key, "refused", 1)]
         stored.refusal = Refused(ErrorCode.QUEUE_FULL, "too many", retry_after=2.0)
         stored.wall = Instant(NOON + 2 * MINUTE)
-        await asyncio.sleep(0.01)
+        await stored.until(refused=2)
         stored.refusal = None
         await asyncio.sleep(0.01)
         assert stored.submitted == [], "it is not tried before two seconds have passed on the wall"
@@ -214,3 +219,31 @@ async def test_a_database_that_is_lost_and_a_schedule_that_cannot_be_read_keep_n
     async with firing(stored):
         await stored.until(submitted=1)
     assert stored.submitted == [(key, 1)]
+
+
+async def test_a_schedule_with_much_to_make_up_for_keeps_no_other_from_firing(stored: Stored) -> None:
+    behind = stored.keep(1, EVERY_MINUTE, missed="all", overlap=True)
+    other = stored.keep(2, EVERY_MINUTE, decided=Instant(NOON + 5_000 * MINUTE))
+    stored.wall = Instant(NOON + 5_001 * MINUTE)
+    async with firing(stored):
+        await stored.until(submitted=recurrences.SUBMITTED_AT_ONCE + 1)
+        assert (other, 5_001) in stored.submitted
+        await stored.until(submitted=2_000)
+        stored.wall = Instant(NOON + 5_002 * MINUTE)
+        await stored.until(submitted=2_000 + 2 * recurrences.SUBMITTED_AT_ONCE)
+        assert (other, 5_002) in stored.submitted
+        await stored.until(submitted=5_002 + 2)
+    made_up = [minute for schedule, minute in stored.submitted if schedule == behind]
+    assert made_up == list(range(1, 5_003))
+
+
+async def test_a_schedule_that_is_paused_while_it_makes_up_for_much_submits_no_more(stored: Stored) -> None:
+    key = stored.keep(1, EVERY_MINUTE, missed="all", overlap=True)
+    stored.wall = Instant(NOON + 5_000 * MINUTE)
+    async with firing(stored) as it:
+        await stored.until(submitted=7)
+        stored.schedules[key] = replace(stored.schedules[key], paused=True)
+        paused_at = len(stored.submitted)
+        it.wake()
+        await asyncio.sleep(0.01)
+    assert len(stored.submitted) <= paused_at + 1, "the one that is on its way"

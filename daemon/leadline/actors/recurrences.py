@@ -38,6 +38,9 @@ LOST_SECONDS: Final = 1.0
 DECIDED_AT_ONCE: Final = 1_000
 """Times of one schedule that are decided before others have their turn: after a year of downtime there are many."""
 
+SUBMITTED_AT_ONCE: Final = 10
+"""So many of them at most are submitted: each waits for its commit, and others are due within a second."""
+
 AT_ONCE: Final = 100
 """Schedules that are seen to at the same time: at midnight everybody's are due."""
 
@@ -104,12 +107,14 @@ class Recurrences:
         heapify(line)
         while not self._changed.is_set():
             now = self._wall()
+            come: list[_Waiting] = []
             while line and line[0][0] <= now:
-                due: list[_Waiting] = []
-                while line and line[0][0] <= now and len(due) < AT_ONCE:
-                    due.append(schedules[heappop(line)[1]])
-                for again in await self._decide_together(due, now):
+                come.append(schedules[heappop(line)[1]])
+            for start in range(0, len(come), AT_ONCE):  # each once: none with much to decide keeps others from firing
+                for again in await self._decide_together(come[start : start + AT_ONCE], now):
                     heappush(line, again)
+                if self._changed.is_set():
+                    return
             with anyio.move_on_after(_pause(line, self._wall())):
                 await self._changed.wait()
 
@@ -125,11 +130,12 @@ class Recurrences:
         return again
 
     async def _decide(self, each: _Waiting, now: Instant) -> Instant | None:
-        """Decide what has come, and say when to look again; None: never."""
+        """Decide what has come, and say when to look again; None: never, or not before the schedules are read again."""
         stored = each.stored
         running = stored.job is not None and await self._is_live(stored.job)
         pending = Pending(each.timetable, stored.decided)
         skipped: list[StoredOccurrence] = []
+        submitted = 0
         for decided in islice(decide([pending], each.conduct, now, running=running), DECIDED_AT_ONCE):
             at = decided.occurrence.instant
             if decided.verdict is not Verdict.RUN:
@@ -137,6 +143,8 @@ class Recurrences:
                 continue
             await self._skip(each, skipped)
             skipped = []
+            if self._changed.is_set():  # it may be this one that was paused or deleted
+                return None
             try:
                 job = await self._submit(each.stored, Statement(FIRE, (stored.id, at, THIS_JOB)))
             except Refused as refused:
@@ -146,6 +154,9 @@ class Recurrences:
                 skipped.append(StoredOccurrence(at, "refused", message=refused.message))
             else:
                 each.stored = replace(each.stored, decided=at, job=job)
+                submitted += 1
+                if submitted == SUBMITTED_AT_ONCE:
+                    break
         await self._skip(each, skipped)
         return each.next()
 
