@@ -135,5 +135,10 @@ async def test_old_times_are_forgotten_but_the_last_job_is_known(store: Postgres
     key = await added(schedules)
     await schedules.skip(key, [StoredOccurrence(Instant(SINCE + 1), "missed")])
     await store.commit(admission(row(1, submission(statements=(fire(key, SINCE + 2),)))))
+    await schedules.skip(key, [StoredOccurrence(Instant(SINCE + 3), "still_running")])
+    hopeless = ScheduleId(key + 1)
+    assert await schedules.add(new("hopeless"), SINCE)
+    await schedules.skip(hopeless, [StoredOccurrence(Instant(SINCE + 1), "refused", message="no such table")])
     await schedules.forget(Instant(SINCE + 100))
     assert [each.at - SINCE for each in await schedules.occurrences(key, 10)] == [2]
+    assert await schedules.occurrences(hopeless, 10) == [], "also of one that has never submitted anything"

@@ -53,6 +53,12 @@ SELECT id FROM gone
 SELECT at, verdict, job, message FROM occurrence WHERE schedule = $1 ORDER BY at DESC LIMIT $2
 
 -- name: drop_old_occurrences
--- But for the newest job of each: whether it still runs is asked.
-DELETE FROM occurrence WHERE at < $1
-    AND at < (SELECT max(at) FROM occurrence AS newer WHERE newer.schedule = occurrence.schedule AND newer.job IS NOT NULL)
+-- But for the newest job of each: whether it still runs is asked. And what became of one that was deleted as it fired.
+DELETE FROM occurrence
+WHERE at < $1 AND (
+    job IS NULL
+    OR EXISTS (
+        SELECT FROM occurrence AS newer
+        WHERE newer.schedule = occurrence.schedule AND newer.at > occurrence.at AND newer.job IS NOT NULL
+    )
+) OR NOT EXISTS (SELECT FROM schedule WHERE schedule.id = occurrence.schedule)
