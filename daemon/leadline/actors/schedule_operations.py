@@ -1,6 +1,8 @@
 """The operation `schedules`: what is due when, and what has become of it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -49,14 +51,26 @@ class ScheduleOperations:
             assert operation.timetable is not None
             coming = self._coming(operation.timetable, operation.count)
             return wire.SchedulesReply(line=line, schedules=[], coming=coming, ref=operation.ref)
+        target = f"schedule {operation.teamspace}/{operation.name}"
+        if operation.action != "describe":
+            try:
+                view = await self._change(operation, peer, record, target)
+            finally:  # also where nobody can say whether it is stored
+                self._changed()
+            if view is not None:
+                return wire.SchedulesReply(line=line, schedules=[view], ref=operation.ref)
+        return wire.SchedulesReply(line=line, schedules=[await self._described(operation)], ref=operation.ref)
+
+    async def _change(
+        self, operation: wire.Schedules, peer: Peer, record: Record, target: str
+    ) -> wire.ScheduleView | None:
+        """Store a change; what was deleted is answered, as it was. Raises Refused."""
         assert operation.teamspace is not None
         assert operation.name is not None
         teamspace, name = operation.teamspace, operation.name
-        target = f"schedule {teamspace}/{name}"
         now = self._wall()
+        view = None
         match operation.action:
-            case "describe":
-                pass
             case "add":
                 new = self._new(operation, peer)
                 await record(target, "add")
@@ -73,13 +87,11 @@ class ScheduleOperations:
                 view = await self._described(operation)
                 await record(target, "delete")
                 self._check_found(operation, found=await self._schedules.delete(teamspace, name))
-                self._changed()
-                return wire.SchedulesReply(line=line, schedules=[view], ref=operation.ref)
+            case "list" | "preview" | "describe":
+                raise AssertionError(operation.action)
             case _:
                 assert_never(operation.action)
-        if operation.action != "describe":
-            self._changed()
-        return wire.SchedulesReply(line=line, schedules=[await self._described(operation)], ref=operation.ref)
+        return view
 
     async def _list(self, operation: wire.Schedules, line: int) -> wire.SchedulesReply:
         found = list(
@@ -87,7 +99,10 @@ class ScheduleOperations:
         )
         page = found[: operation.limit]
         following = (page[-1].teamspace, page[-1].name) if len(found) > operation.limit else None
-        views_of_page = [self._view(each, operation.count) for each in page]
+        views_of_page = []
+        for each in page:
+            views_of_page.append(self._view(each, operation.count))
+            await asyncio.sleep(0)  # a page with all that was asked for takes seconds, in which others are served
         return wire.SchedulesReply(line=line, schedules=views_of_page, next=following, ref=operation.ref)
 
     async def _described(self, operation: wire.Schedules) -> wire.ScheduleView:
@@ -141,8 +156,14 @@ class ScheduleOperations:
             overlap=stored.overlap,
             paused=stored.paused,
             created_at=stored.created,
-            coming=[] if stored.paused else self._coming(stored.timetable, count),
+            coming=[] if stored.paused else self._coming_of(stored, count),
         )
+
+    def _coming_of(self, stored: StoredSchedule, count: int) -> list[wire.ComingOccurrence]:
+        """None of one that can be read no more: it is not fired, and must not keep the others from being listed."""
+        with suppress(Refused):
+            return self._coming(stored.timetable, count)
+        return []
 
     def _coming(self, timetable: Schedule, count: int) -> list[wire.ComingOccurrence]:
         """The next times. Raises Refused."""

@@ -1,0 +1,77 @@
+"""What people ask of schedules, over a store in memory."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from leadline.actors.peers import Peer
+from leadline.actors.schedule_operations import ScheduleOperations
+from leadline.ports.schedules import NewSchedule, ScheduleId, StoredOccurrence, StoredSchedule
+from leadline.ports.store import OutcomeUnknown
+from leadline_protocol import messages as wire
+from leadline_protocol.ids import Instant
+from leadline_protocol.schedules import Cron, Schedule
+
+EVERY_MINUTE = Cron("* * * * *", "UTC")
+GONE = Cron("* * * * *", "Mars/Olympus")
+NOW = Instant(int(datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000)
+SOMEBODY = Peer(7, 1, operator=True)
+
+
+class Stored:
+    def __init__(self, **timetables: Schedule) -> None:
+        made = datetime(2026, 12, 1, tzinfo=UTC)
+        self.schedules = {
+            name: StoredSchedule(ScheduleId(1), "acme", name, each, b"{}", "skip", False, False, NOW, 7, made, None)
+            for name, each in timetables.items()
+        }
+
+    async def page(
+        self, _teamspace: str | None, name: str | None, _after: tuple[str, str] | None, _limit: int
+    ) -> Sequence[StoredSchedule]:
+        return [each for key, each in self.schedules.items() if name in {None, key}]
+
+    async def occurrences(self, _schedule: ScheduleId, _limit: int) -> Sequence[StoredOccurrence]:
+        return []
+
+    async def delete(self, _teamspace: str, name: str) -> bool:
+        return self.schedules.pop(name, None) is not None
+
+    async def add(self, _new: NewSchedule, _since: Instant) -> bool:
+        raise OutcomeUnknown("the connection was lost during a COMMIT")
+
+
+async def _record(_target: str, _detail: str) -> None:
+    return
+
+
+def operations(stored: Stored, woken: list[bool]) -> ScheduleOperations:
+    return ScheduleOperations(
+        stored,  # type: ignore[arg-type]
+        lambda: NOW,
+        lambda _: wire.Noop(teamspace="acme"),
+        lambda: woken.append(True),
+    )
+
+
+async def test_a_schedule_whose_zone_is_known_no_more_is_listed_with_the_others_and_can_be_deleted() -> None:
+    woken: list[bool] = []
+    stored = Stored(good=EVERY_MINUTE, gone=GONE)
+    it = operations(stored, woken)
+    listed = await it.perform(wire.Schedules(count=1), SOMEBODY, _record, 1)
+    assert [(each.schedule, len(each.coming)) for each in listed.schedules] == [("good", 1), ("gone", 0)]
+    deleted = await it.perform(wire.Schedules(action="delete", teamspace="acme", name="gone"), SOMEBODY, _record, 1)
+    assert [each.schedule for each in deleted.schedules] == ["gone"]
+    assert list(stored.schedules) == ["good"]
+    assert woken
+
+
+async def test_a_schedule_of_which_nobody_can_say_whether_it_is_stored_is_looked_for() -> None:
+    woken: list[bool] = []
+    asked = wire.Schedules(
+        action="add", teamspace="acme", name="new", timetable=EVERY_MINUTE, submission={"kind": "noop"}
+    )
+    with pytest.raises(OutcomeUnknown):
+        await operations(Stored(), woken).perform(asked, SOMEBODY, _record, 1)
+    assert woken, "if it is stored, it is to fire"
