@@ -1,7 +1,11 @@
 """What a zip of code may be: it is read as if whoever made it wanted to break out of it, or to break us."""
 
 import io
+import os
 import stat
+import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,7 +56,7 @@ def test_good_code_is_taken_and_unpacks_to_what_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     ["../out.py", "a/../../out.py", "/etc/passwd", "a//b", "./a", "a/./b", "a\\b.py", "C:\\a", "a\nb", "a\u202eb", "..",
-     "x" * 256, "/".join("d" * 40), "/".join(["d" * 200] * 6)],
+     "x" * 256, "/".join("d" * 40), "/".join(["d" * 200] * 6), "/".join(["\U0001f600" * 60] * 6)],
 )  # fmt: skip
 def test_a_path_that_leads_elsewhere_is_refused(name: str) -> None:
     assert "path" in refusal(zipped({MAIN: GOOD, name: "x"}))
@@ -85,6 +89,18 @@ def test_what_unpacks_to_too_much_is_refused_whatever_it_says_of_itself(monkeypa
     lying = bomb.getvalue().replace(((1 << 20) - len(GOOD)).to_bytes(4, "little"), (9).to_bytes(4, "little"))
     assert lying != bomb.getvalue()
     assert "cannot be unpacked" in refusal(io.BytesIO(lying))
+
+
+@pytest.mark.parametrize("offset", [2**63 - 1, 2**63, 2**64 - 1])
+def test_a_file_that_is_said_to_lie_beyond_all_numbers_is_refused(offset: int) -> None:
+    whole = zipped({MAIN: GOOD}).getvalue()
+    directory = whole.index(b"PK\x01\x02")
+    entry, end = bytearray(whole[directory:-22]), bytearray(whole[-22:])
+    entry[30:32] = struct.pack("<H", 12)  # as many bytes of extra fields
+    entry[42:46] = b"\xff" * 4  # the offset is among them
+    entry += struct.pack("<HHQ", 1, 8, offset)
+    end[12:16] = struct.pack("<L", len(entry))
+    assert "cannot be unpacked" in refusal(io.BytesIO(whole[:directory] + entry + end))
 
 
 def test_too_many_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,9 +168,9 @@ def test_main_is_called_as_it_is_written(source: str, event: bool) -> None:
         ("def main(:\n", "line 1: "),
         ("def main():\n\treturn 1\n        return 2\n", "line 3: "),
         ("x = " + "(" * 5_000 + ")" * 5_000, "cannot be read"),
-        ("x = " + "-" * 500_000 + "1", "cannot be read"),
+        ("x = " + "-" * 200_000 + "1", "cannot be read"),
         ("def main(): pass\0", "cannot be read"),
-        ("#" * (archive.MAIN_BYTES_MAX + 1), "may have 1,048,576 bytes and has more"),
+        ("#" * (archive.MAIN_BYTES_MAX + 1), "may have 262,144 bytes and has more"),
     ],
 )
 def test_main_that_cannot_be_called_is_refused_with_its_line(source: str, why: str) -> None:
@@ -183,6 +199,24 @@ def test_a_folder_packs_to_the_same_bytes_without_what_is_no_code(tmp_path: Path
     (tmp_path / MAIN).touch()
     pack(tmp_path, second)
     assert first.getvalue() == second.getvalue()
+
+
+def test_a_name_that_no_zip_can_hold_is_refused_before_it_is_packed(tmp_path: Path) -> None:
+    (tmp_path / MAIN).write_text(GOOD)
+    (tmp_path / os.fsdecode(b"\xff.py")).touch()
+    with pytest.raises(Refused, match="no path within a folder"):
+        pack(tmp_path, io.BytesIO())
+
+
+def test_the_largest_main_is_read_within_half_a_gigabyte_whatever_is_in_it() -> None:
+    source = "print(takes_event(b'x;' * ((MAIN_BYTES_MAX - 20) // 2) + b'\\ndef main(): pass'))"
+    took = (
+        f"import resource\nfrom leadline.features.batch.archive import MAIN_BYTES_MAX, takes_event\n{source}\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    event, kilobytes = subprocess.run([sys.executable, "-c", took], capture_output=True, check=True).stdout.split()
+    assert event == b"False"
+    assert int(kilobytes) < 500 << 10
 
 
 def test_a_link_in_a_folder_is_refused_and_not_followed(tmp_path: Path) -> None:

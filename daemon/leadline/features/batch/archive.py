@@ -5,7 +5,7 @@ file in it, is refused, and so is what unpacks to more than there is room for: b
 of itself. It is judged as a whole before the first byte is written, so that what was taken can be unpacked.
 
 Where the work begins is found by reading `main.py`, not by running it: a function `main` at its top level that takes
-nothing, or the event. Python's own parser reads it, which takes memory a hundred times the size of what it reads:
+nothing, or the event. Python's own parser reads it, which takes memory a thousand times the size of what it reads:
 therefore `main.py` is bounded, and a daemon has it read by a process of its own.
 """
 
@@ -28,7 +28,8 @@ REQUIREMENTS: Final = "requirements.txt"
 FILES_MAX: Final = 10_000
 UNPACKED_BYTES_MAX: Final = 64 << 20
 """All files of a zip: sixteen times what it may have packed."""
-MAIN_BYTES_MAX: Final = 1 << 20
+MAIN_BYTES_MAX: Final = 256 << 10
+"""Of nothing but `x;` so many take 250 MB to be read."""
 NAME_BYTES_MAX: Final = 255
 """Of one part of a path, as Linux has it."""
 PATH_BYTES_MAX: Final = 1_024
@@ -96,6 +97,8 @@ def pack(folder: Path, out: IO[bytes]) -> Code:
     """
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(_files(folder)):
+            if not str(path).isprintable():  # a name that is no UTF-8 cannot even be written
+                raise _bad(f"{str(path)!r} is no path within a folder")
             info = zipfile.ZipInfo(str(PurePosixPath(path)), _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -175,7 +178,7 @@ def _checked_path(entry: zipfile.ZipInfo) -> PurePosixPath:
         encoded = [part.encode() for part in parts]
     except UnicodeEncodeError:
         raise _bad(f"{_shown(entry)} is no path within a folder") from None
-    if len(parts) > DEPTH_MAX or max(map(len, encoded)) > NAME_BYTES_MAX or len("/".join(parts)) > PATH_BYTES_MAX:
+    if len(parts) > DEPTH_MAX or max(map(len, encoded)) > NAME_BYTES_MAX or len(name.encode()) > PATH_BYTES_MAX:
         raise _bad(f"{_shown(entry)} is too long or too deep a path")
     return PurePosixPath(name)
 
@@ -193,7 +196,16 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, bytes_max: int) ->
         raise _bad(f"{_shown(info)} cannot be unpacked: {error}") from None
 
 
-_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+_BROKEN: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+)
 """What Python's zipfile raises for what is broken, or made to break it."""
 
 
@@ -215,9 +227,14 @@ def _bad(message: str) -> Refused:
 # -- what is in a folder ----------------------------------------------------------------------------------------------
 
 
+def _raise(error: OSError) -> None:
+    """A folder that cannot be read is not left out in silence."""
+    raise error
+
+
 def _files(folder: Path) -> Iterator[Path]:
     """The files below a folder that belong to its code. Raises Refused for what no zip may hold."""
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_raise):
         here = Path(place).relative_to(folder)
         folders[:] = [name for name in folders if not name.startswith(".") and name not in SKIPPED]
         for name in (*folders, *names):
