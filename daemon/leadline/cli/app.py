@@ -153,7 +153,7 @@ def refused(refusal: Refused) -> str:
     if refusal.code in RETRYABLE and refusal.retry_after is not None:
         return f"{text}; try again in {refusal.retry_after:g} s"
     match refusal.code:
-        case ErrorCode.NOT_FOUND:
+        case ErrorCode.NOT_FOUND if refusal.at == "job":
             return f"{text}; `leadline jobs` lists the jobs there are"
         case ErrorCode.UNKNOWN_TABLE | ErrorCode.UNKNOWN_COLUMN:
             return f"{text}; `leadline tables` lists the tables and their columns"

@@ -212,7 +212,7 @@ def _job_in(file: Path) -> dict[str, Any]:
     text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     try:
         found = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Failed(f"{file} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise Failed(f"{file} holds no JSON object")

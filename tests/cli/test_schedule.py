@@ -1,0 +1,23 @@
+"""Schedules at the command line."""
+
+from pathlib import Path
+
+from leadline_protocol.errors import ErrorCode
+from leadline_protocol.messages import Schedules
+from tests.cli.conftest import Leadline
+from tests.cli.fake_daemon import FakeDaemon, refusal
+
+
+def test_a_job_that_is_nested_too_deeply_to_be_read_is_told_in_words(leadline: Leadline, tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text("[" * 100_000)
+    told = leadline(
+        "schedule", "add", "deep", tmp_path / "job.json", "--teamspace", "acme", "--daily", "02:30", "--zone", "UTC"
+    )
+    assert told.status == 1
+    assert "job.json is not JSON" in told.err
+
+
+def test_who_names_a_schedule_that_is_not_there_is_not_sent_to_the_jobs(leadline: Leadline, daemon: FakeDaemon) -> None:
+    daemon.on(Schedules, lambda _: refusal(ErrorCode.NOT_FOUND, "acme has no schedule nightly", at="name"))
+    told = leadline("schedule", "pause", "nightly", "--teamspace", "acme")
+    assert (told.status, told.err) == (1, "leadline: not_found: acme has no schedule nightly (at name)\n")
