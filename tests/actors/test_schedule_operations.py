@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from leadline.actors import schedule_operations
 from leadline.actors.peers import Peer
 from leadline.actors.schedule_operations import ScheduleOperations
 from leadline.ports.schedules import NewSchedule, ScheduleId, StoredOccurrence, StoredSchedule
@@ -75,3 +76,14 @@ async def test_a_schedule_of_which_nobody_can_say_whether_it_is_stored_is_looked
     with pytest.raises(OutcomeUnknown):
         await operations(Stored(), woken).perform(asked, SOMEBODY, _record, 1)
     assert woken, "if it is stored, it is to fire"
+
+
+@pytest.mark.parametrize(("bytes_max", "shown"), [(1, ["a"]), (4, ["a", "b"]), (5, ["a", "b"]), (6, ["a", "b", "c"])])
+async def test_a_page_ends_early_where_what_is_submitted_is_long(
+    monkeypatch: pytest.MonkeyPatch, bytes_max: int, shown: list[str]
+) -> None:
+    monkeypatch.setattr(schedule_operations, "PAGE_BYTES_MAX", bytes_max)
+    it = operations(Stored(a=EVERY_MINUTE, b=EVERY_MINUTE, c=EVERY_MINUTE), [])
+    listed = await it.perform(wire.Schedules(count=0), SOMEBODY, _record, 1)
+    assert [each.schedule for each in listed.schedules] == shown
+    assert listed.next == (None if len(shown) == 3 else ("acme", shown[-1]))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -16,6 +17,9 @@ from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import Instant
 from leadline_protocol.schedules import Schedule
+
+PAGE_BYTES_MAX: Final = 16 << 20
+"""So much of what schedules submit is on one page: 1,000 of the longest would be more than a client reads."""
 
 PAST_SHOWN: Final = 20
 """So many of the times that were decided are shown of a schedule."""
@@ -97,8 +101,9 @@ class ScheduleOperations:
         found = list(
             await self._schedules.page(operation.teamspace, operation.name, operation.after, operation.limit + 1)
         )
-        page = found[: operation.limit]
-        following = (page[-1].teamspace, page[-1].name) if len(found) > operation.limit else None
+        ends = accumulate(len(each.submission) for each in found)
+        page = found[: min(operation.limit, max(1, sum(end <= PAGE_BYTES_MAX for end in ends)))]
+        following = (page[-1].teamspace, page[-1].name) if len(found) > len(page) else None
         views_of_page = []
         for each in page:
             views_of_page.append(self._view(each, operation.count))
