@@ -247,3 +247,12 @@ async def test_a_schedule_that_is_paused_while_it_makes_up_for_much_submits_no_m
         it.wake()
         await asyncio.sleep(0.01)
     assert len(stored.submitted) <= paused_at + 1, "the one that is on its way"
+
+
+async def test_what_was_refused_does_not_run_while_the_next_is_due(stored: Stored) -> None:
+    key = stored.keep(1, EVERY_MINUTE)
+    stored.refusal = Refused(ErrorCode.UNKNOWN_TABLE, "acme has no table people")
+    stored.wall = Instant(NOON + 2 * MINUTE)
+    async with firing(stored):
+        await stored.until(skipped=2)
+    assert stored.skipped == [(key, "refused", 1), (key, "refused", 2)]

@@ -152,6 +152,8 @@ class Recurrences:
                     return Instant(now + int(max(LOST_SECONDS, refused.retry_after) * SECOND))
                 log.warning("schedule_refused", teamspace=stored.teamspace, schedule=stored.name, why=refused.message)
                 skipped.append(StoredOccurrence(at, "refused", message=refused.message))
+                if not stored.overlap:  # what comes after it is decided as if this one ran
+                    break
             else:
                 each.stored = replace(each.stored, decided=at, job=job)
                 submitted += 1
