@@ -33,6 +33,7 @@ class Stored:
         """The schedule, and how many minutes after noon its time was."""
         self.live: set[JobId] = set()
         self.refusal: Refused | None = None
+        self.fault: Exception | None = None
         self.refused = 0
         self.lost = False
         self.wall = NOON
@@ -68,6 +69,8 @@ class Stored:
             self.refused += 1
             await self._tell()
             raise self.refusal
+        if self.fault is not None:
+            raise self.fault
         self.submitted.append((schedule.id, (at - NOON) // MINUTE))
         job = JobId(len(self.submitted))
         self.schedules[schedule.id] = replace(self.schedules[schedule.id], decided=Instant(at), job=job)
@@ -192,6 +195,18 @@ async def test_what_is_refused_for_good_is_noted_and_what_is_refused_for_now_is_
         stored.wall = Instant(NOON + 2 * MINUTE + 2 * SECOND)
         await stored.until(submitted=1)
     assert stored.submitted == [(key, 2)]
+
+
+async def test_a_kind_that_breaks_costs_its_own_time_and_nothing_else(stored: Stored) -> None:
+    key = stored.keep(1, EVERY_MINUTE)
+    stored.fault = RuntimeError("a bug")
+    async with firing(stored):
+        stored.wall = Instant(NOON + MINUTE)
+        await stored.until(skipped=1)
+        stored.fault = None
+        stored.wall = Instant(NOON + 2 * MINUTE)
+        await stored.until(submitted=1)
+    assert (stored.skipped, stored.submitted) == ([(key, "refused", 1)], [(key, 2)])
 
 
 async def test_a_schedule_that_is_added_or_paused_is_seen_to_at_once(stored: Stored) -> None:

@@ -9,6 +9,7 @@ come; without schedules nobody wakes.
 """
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
@@ -154,6 +155,12 @@ class Recurrences:
                 skipped.append(StoredOccurrence(at, "refused", message=refused.message))
                 if not stored.overlap:  # what comes after it is decided as if this one ran
                     break
+            except STORE_LOST:
+                raise
+            except Exception:  # noqa: BLE001  a bug in a kind costs this time, and neither the others nor the daemon
+                log.error("schedule_failed", schedule=stored.name, error=traceback.format_exc())
+                skipped.append(StoredOccurrence(at, "refused", message="the daemon failed: its log says how"))
+                break
             else:
                 each.stored = replace(each.stored, decided=at, job=job)
                 submitted += 1
