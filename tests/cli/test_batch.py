@@ -48,3 +48,13 @@ def test_what_is_too_large_for_the_plan_leaves_no_zip(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "the plan allows 4,194,304" in done.stderr
     assert sorted(each.name for each in tmp_path.iterdir()) == ["nightly"]
+
+
+def test_a_zip_is_not_packed_into_itself_nor_written_over_a_folder(tmp_path: Path) -> None:
+    folder = code(tmp_path)
+    within = pack(folder, "--output", folder / "code.zip", "--force")
+    assert "packed into itself" in within.stderr
+    over = pack(folder, "--output", tmp_path, "--force")
+    assert "is a folder" in over.stderr
+    assert (within.returncode, over.returncode) == (1, 1)
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["main.py", "nightly"]

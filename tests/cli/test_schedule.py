@@ -21,3 +21,9 @@ def test_who_names_a_schedule_that_is_not_there_is_not_sent_to_the_jobs(leadline
     daemon.on(Schedules, lambda _: refusal(ErrorCode.NOT_FOUND, "acme has no schedule nightly", at="name"))
     told = leadline("schedule", "pause", "nightly", "--teamspace", "acme")
     assert (told.status, told.err) == (1, "leadline: not_found: acme has no schedule nightly (at name)\n")
+
+
+def test_a_word_that_only_begins_like_a_day_is_no_day(leadline: Leadline) -> None:
+    told = leadline("schedule", "preview", "--zone", "UTC", "--weekly", "mon,monster", "--at", "02:30")
+    assert told.status == 2
+    assert "--weekly names days such as mon,thu, not mon,monster" in told.err

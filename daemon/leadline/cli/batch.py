@@ -31,7 +31,12 @@ def pack(
 
     if not folder.is_dir():
         raise Failed(f"{folder} is no folder")
-    target = folder.resolve().with_name(f"{folder.resolve().name}.zip") if output is None else output
+    whole = folder.resolve()
+    target = whole.parent / f"{whole.name or 'code'}.zip" if output is None else output
+    if target.is_dir():
+        raise Failed(f"{target} is a folder: name the zip with --output")
+    if target.resolve().is_relative_to(whole):
+        raise Failed(f"{target} lies in {folder}, and would be packed into itself: give another --output")
     if target.exists() and not force:
         raise Failed(f"{target} is there already: give another --output, or --force")
     with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as file:

@@ -197,7 +197,7 @@ def _timetable(
     assert at is not None
     if weekly is not None:
         try:
-            return Weekly(tuple(Weekday(day.strip().lower()[:3]) for day in weekly.split(",")), at, zone)
+            return Weekly(tuple(Weekday(day.strip().lower()) for day in weekly.split(",")), at, zone)
         except ValueError:
             raise Misused(f"--weekly names days such as mon,thu, not {weekly}") from None
     assert monthly is not None

@@ -14,8 +14,12 @@ the sandbox dies with it, and whoever finds the folder sees to that.
     run_folder    what is kept of a run
     processes     a process by number and birth
     supervisor    the program beside each run
-    confinement   what is put round it: a cgroup or a watch for its memory, and who it is
+    launch        how a run is begun, and ended with all that it has started
+    entrance      who a process becomes before its program begins, and what it may take
+    cgroups       a bound on the memory of all its processes together
     bubblewrap    the walls of a sandbox
     seccomp       the system calls that are refused in it
+    network       what is reached from inside
+    output        from what is printed to lines that can be kept
     bootstrap     the program inside, which loads the code
 """
