@@ -500,9 +500,9 @@ class Daemon:
         """The time on the wall."""
         return Instant(time.time_ns() // 1_000)
 
-    def schedules_changed(self) -> None:
-        """There is another schedule to see to, or one less."""
-        self.recurrences.wake()
+    def schedule_changed(self, teamspace: str, name: str) -> None:
+        """A schedule may not be as it was."""
+        self.recurrences.wake(teamspace, name)
 
     async def record(self, act: Act) -> None:
         """Write down what is about to be done."""

@@ -35,6 +35,8 @@ class Stored:
         self.refusal: Refused | None = None
         self.fault: Exception | None = None
         self.refused = 0
+        self.read = 0
+        """Schedules that were read, all in all."""
         self.lost = False
         self.wall = NOON
         self.gate: asyncio.Event | None = None
@@ -48,11 +50,15 @@ class Stored:
         self.schedules[key] = replace(stored, **how)
         return key
 
-    async def active(self) -> Sequence[StoredSchedule]:
+    async def active(self, name: tuple[str, str] | None = None) -> Sequence[StoredSchedule]:
         if self.lost:
             self.lost = False
             raise Unavailable("the test wants it so")
-        return [each for each in self.schedules.values() if not each.paused]
+        found = [
+            each for each in self.schedules.values() if not each.paused and name in {None, (each.teamspace, each.name)}
+        ]
+        self.read += len(found)
+        return found
 
     async def skip(self, schedule: ScheduleId, skipped: Sequence[StoredOccurrence]) -> None:
         self.skipped += [(schedule, each.verdict, (each.at - NOON) // MINUTE) for each in skipped]
@@ -214,14 +220,26 @@ async def test_a_schedule_that_is_added_or_paused_is_seen_to_at_once(stored: Sto
     async with firing(stored) as it:
         await asyncio.sleep(0.01)
         key = stored.keep(1, EVERY_MINUTE)
-        it.wake()
+        it.wake("acme", "s1")
         await stored.until(submitted=1)
         stored.schedules[key] = replace(stored.schedules[key], paused=True)
-        it.wake()
+        it.wake("acme", "s1")
         await asyncio.sleep(0.01)
         stored.wall = Instant(NOON + 2 * MINUTE)
         await asyncio.sleep(0.01)
     assert stored.submitted == [(key, 1)]
+
+
+async def test_a_change_of_one_schedule_reads_no_other(stored: Stored) -> None:
+    for number in range(1, 101):
+        stored.keep(number, EVERY_MINUTE)
+    async with firing(stored) as it:
+        while stored.read < 100:
+            await asyncio.sleep(0)
+        it.wake("acme", "s1")
+        stored.wall = Instant(NOON + MINUTE)
+        await stored.until(submitted=100)
+    assert stored.read == 101
 
 
 async def test_a_database_that_is_lost_and_a_schedule_that_cannot_be_read_keep_no_other_from_firing(
@@ -259,7 +277,7 @@ async def test_a_schedule_that_is_paused_while_it_makes_up_for_much_submits_no_m
         await stored.until(submitted=7)
         stored.schedules[key] = replace(stored.schedules[key], paused=True)
         paused_at = len(stored.submitted)
-        it.wake()
+        it.wake("acme", "s1")
         await asyncio.sleep(0.01)
     assert len(stored.submitted) <= paused_at + 1, "the one that is on its way"
 

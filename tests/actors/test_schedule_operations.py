@@ -52,7 +52,7 @@ def operations(stored: Stored, woken: list[bool]) -> ScheduleOperations:
         stored,  # type: ignore[arg-type]
         lambda: NOW,
         lambda _: wire.Noop(teamspace="acme"),
-        lambda: woken.append(True),
+        lambda _, __: woken.append(True),
     )
 
 

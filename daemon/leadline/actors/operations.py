@@ -49,7 +49,7 @@ class Operations:
         self.jobs: Final = JobOperations(supervisor, store, numbered, surroundings, submissions, self._losses, decode)
         self._of_tables: Final = TableOperations(supervisor, store, surroundings.tables, self.jobs.shown)
         self._of_schedules: Final = ScheduleOperations(
-            surroundings.schedules, surroundings.wall, decode, surroundings.schedules_changed
+            surroundings.schedules, surroundings.wall, decode, surroundings.schedule_changed
         )
         queue = QueueOperations(supervisor, surroundings)
         self._handlers: Final[dict[type[wire.Operation[wire.Reply]], Callable[..., Awaitable[wire.Reply]]]] = {

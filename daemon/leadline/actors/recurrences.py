@@ -11,8 +11,8 @@ come; without schedules nobody wakes.
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from heapq import heapify, heappop, heappush
-from itertools import islice
+from heapq import heappop, heappush
+from itertools import count, islice
 from typing import Final
 
 import anyio
@@ -25,7 +25,7 @@ from leadline.core.calendar.occurrences import occurrences
 from leadline.core.calendar.schedules import Timetable, read_schedule
 from leadline.core.events import Statement
 from leadline.core.model import SECOND
-from leadline.ports.schedules import FIRE, ScheduleId, ScheduleStore, StoredOccurrence, StoredSchedule
+from leadline.ports.schedules import FIRE, ScheduleStore, StoredOccurrence, StoredSchedule
 from leadline.ports.store import THIS_JOB
 from leadline_protocol.errors import Refused
 from leadline_protocol.ids import Instant, JobId
@@ -54,11 +54,16 @@ IsLive = Callable[[JobId], Awaitable[bool]]
 log = structlog.get_logger(__name__)
 
 
+Name = tuple[str, str]
+"""A schedule's teamspace, and its own name."""
+
+
 class _Waiting:
     """A schedule that waits for its next time."""
 
     def __init__(self, stored: StoredSchedule) -> None:
         self.stored = stored
+        self.name: Final[Name] = (stored.teamspace, stored.name)
         self.timetable: Final[Timetable] = read_schedule(stored.timetable)
         self.conduct: Final = Conduct(Missed(stored.missed), overlap=stored.overlap)
 
@@ -66,6 +71,42 @@ class _Waiting:
         """Its first time that is not decided; None: it never fires again."""
         found = next(occurrences(self.timetable, self.stored.decided), None)
         return None if found is None else found.instant
+
+
+class _Line:
+    """Schedules in the order of their next times."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[Instant, int, _Waiting]] = []
+        self._numbers = count()
+        """Which of two goes first that are due together."""
+        self._named: dict[Name, _Waiting] = {}
+        """What is in the line and is not here any more was replaced: it is passed over."""
+
+    def set(self, name: Name, each: _Waiting | None) -> None:
+        """Have the schedule of that name wait as it is now; None: not at all."""
+        self._named.pop(name, None)
+        if each is not None:
+            self._named[name] = each
+            self.put(each, each.next())
+
+    def put(self, each: _Waiting, at: Instant | None) -> None:
+        """Have one wait until then; None: never again."""
+        if at is not None:
+            heappush(self._heap, (at, next(self._numbers), each))
+
+    def first(self) -> Instant | None:
+        """When the next one is due; None: nobody waits."""
+        while self._heap and self._named.get(self._heap[0][2].name) is not self._heap[0][2]:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now: Instant) -> list[_Waiting]:
+        """All that are due by now, each once."""
+        taken: list[_Waiting] = []
+        while (first := self.first()) is not None and first <= now:
+            taken.append(heappop(self._heap)[2])
+        return taken
 
 
 class Recurrences:
@@ -85,53 +126,58 @@ class Recurrences:
         self._is_live = is_live
         self._wall = wall
         self._ready = ready
-        self._changed = anyio.Event()
+        self._changes: set[Name] = set()
+        """Schedules that are not in the line as they are stored."""
+        self._wanted = anyio.Event()
 
-    def wake(self) -> None:
-        """Schedules were changed."""
-        self._changed.set()
+    def wake(self, teamspace: str, name: str) -> None:
+        """A schedule was changed, or may have been."""
+        self._changes.add((teamspace, name))
+        self._wanted.set()
 
     async def run(self) -> None:
         """Submit what is due until cancelled."""
         while True:
             await self._ready()
-            self._changed = anyio.Event()
+            self._changes.clear()
             try:
-                await self._keep(_readable(await self._store.active()))
+                line = _Line()
+                for name, each in _readable(await self._store.active()).items():
+                    line.set(name, each)
+                await self._keep(line)
             except (*STORE_LOST, Refused) as lost:
                 log.warning("schedules_lost", error=str(lost))
                 await anyio.sleep(LOST_SECONDS)
 
-    async def _keep(self, schedules: dict[ScheduleId, _Waiting]) -> None:
-        """See to these schedules until they are changed."""
-        line = [(first, number) for number, each in schedules.items() if (first := each.next()) is not None]
-        heapify(line)
-        while not self._changed.is_set():
+    async def _keep(self, line: _Line) -> None:
+        """See to these schedules, and to their changes."""
+        while True:
+            self._wanted = anyio.Event()
+            await self._take_changes(line)
             now = self._wall()
-            come: list[_Waiting] = []
-            while line and line[0][0] <= now:
-                come.append(schedules[heappop(line)[1]])
-            for start in range(0, len(come), AT_ONCE):  # each once: none with much to decide keeps others from firing
-                for again in await self._decide_together(come[start : start + AT_ONCE], now):
-                    heappush(line, again)
-                if self._changed.is_set():
-                    return
-            with anyio.move_on_after(_pause(line, self._wall())):
-                await self._changed.wait()
+            come = line.take(now)
+            for start in range(0, len(come), AT_ONCE):
+                await self._decide_together(line, come[start : start + AT_ONCE], now)
+                await self._take_changes(line)
+            with anyio.move_on_after(_pause(line.first(), self._wall())):
+                await self._wanted.wait()
 
-    async def _decide_together(self, due: Sequence[_Waiting], now: Instant) -> list[tuple[Instant, ScheduleId]]:
-        """Decide what has come of several, so that their jobs share commits; when to look at which again."""
+    async def _take_changes(self, line: _Line) -> None:
+        """Have the schedules that were changed wait as they are now."""
+        while self._changes:
+            name = self._changes.pop()
+            line.set(name, _readable(await self._store.active(name)).get(name))
+
+    async def _decide_together(self, line: _Line, due: Sequence[_Waiting], now: Instant) -> None:
+        """Decide what has come of several, so that their jobs share commits; each waits for its next time then."""
         found = await asyncio.gather(*(self._decide(each, now) for each in due), return_exceptions=True)
-        again: list[tuple[Instant, ScheduleId]] = []
         for each, at in zip(due, found, strict=True):
             if isinstance(at, BaseException):
                 raise at
-            if at is not None:
-                again.append((at, each.stored.id))
-        return again
+            line.put(each, at)
 
     async def _decide(self, each: _Waiting, now: Instant) -> Instant | None:
-        """Decide what has come, and say when to look again; None: never, or not before the schedules are read again."""
+        """Decide what has come, and say when to look again; None: never, or not before it is read again."""
         stored = each.stored
         running = stored.job is not None and await self._is_live(stored.job)
         pending = Pending(each.timetable, stored.decided)
@@ -144,7 +190,7 @@ class Recurrences:
                 continue
             await self._skip(each, skipped)
             skipped = []
-            if self._changed.is_set():  # it may be this one that was paused or deleted
+            if each.name in self._changes:  # it may have been paused or deleted
                 return None
             try:
                 job = await self._submit(each.stored, Statement(FIRE, (stored.id, at, THIS_JOB)))
@@ -175,17 +221,17 @@ class Recurrences:
             each.stored = replace(each.stored, decided=skipped[-1].at)
 
 
-def _readable(stored: Sequence[StoredSchedule]) -> dict[ScheduleId, _Waiting]:
+def _readable(stored: Sequence[StoredSchedule]) -> dict[Name, _Waiting]:
     """Those that can be read; one whose zone is known no more, say, does not keep the others from firing."""
-    waiting: dict[ScheduleId, _Waiting] = {}
+    waiting: dict[Name, _Waiting] = {}
     for each in stored:
         try:
-            waiting[each.id] = _Waiting(each)
+            waiting[each.teamspace, each.name] = _Waiting(each)
         except Refused as fault:
             log.error("schedule_unreadable", teamspace=each.teamspace, schedule=each.name, why=fault.message)
     return waiting
 
 
-def _pause(line: Sequence[tuple[Instant, ScheduleId]], wall: Instant) -> float | None:
+def _pause(first: Instant | None, wall: Instant) -> float | None:
     """Seconds to wait; None: until something is changed."""
-    return min(LOOK_SECONDS_MAX, max(0.0, (line[0][0] - wall) / SECOND)) if line else None
+    return None if first is None else min(LOOK_SECONDS_MAX, max(0.0, (first - wall) / SECOND))

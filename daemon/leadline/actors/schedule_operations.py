@@ -39,9 +39,9 @@ class ScheduleOperations:
         schedules: ScheduleStore,
         wall: Callable[[], Instant],
         decode: Callable[[bytes], wire.Submission],
-        changed: Callable[[], None],
+        changed: Callable[[str, str], None],
     ) -> None:
-        """`decode` reads a submission; `changed` is called when there is another schedule to see to, or one less."""
+        """`decode` reads a submission; `changed` is told which schedule may not be as it was."""
         self._schedules = schedules
         self._wall = wall
         self._decode = decode
@@ -60,7 +60,9 @@ class ScheduleOperations:
             try:
                 view = await self._change(operation, peer, record, target)
             finally:  # also where nobody can say whether it is stored
-                self._changed()
+                assert operation.teamspace is not None
+                assert operation.name is not None
+                self._changed(operation.teamspace, operation.name)
             if view is not None:
                 return wire.SchedulesReply(line=line, schedules=[view], ref=operation.ref)
         return wire.SchedulesReply(line=line, schedules=[await self._described(operation)], ref=operation.ref)

@@ -91,8 +91,8 @@ class Surroundings(Protocol):
         """The time on the wall."""
         ...
 
-    def schedules_changed(self) -> None:
-        """There is another schedule to see to, or one less."""
+    def schedule_changed(self, teamspace: str, name: str) -> None:
+        """A schedule may not be as it was."""
         ...
 
     async def record(self, act: Act) -> None:

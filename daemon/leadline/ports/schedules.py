@@ -66,8 +66,8 @@ class NewSchedule(Struct, frozen=True):
 class ScheduleStore(Protocol):
     """Raises Unavailable, Fenced and OutcomeUnknown as the store does."""
 
-    async def active(self) -> Sequence[StoredSchedule]:
-        """Those that are not paused, each with the last job that it submitted."""
+    async def active(self, name: tuple[str, str] | None = None) -> Sequence[StoredSchedule]:
+        """Those that are not paused, or the one of that teamspace and name; with the last job that each submitted."""
         ...
 
     async def page(

@@ -26,10 +26,11 @@ class PostgresSchedules:
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
 
-    async def active(self) -> Sequence[StoredSchedule]:
-        """Those that are not paused, each with the last job that it submitted."""
+    async def active(self, name: tuple[str, str] | None = None) -> Sequence[StoredSchedule]:
+        """Those that are not paused, or the one of that teamspace and name; with the last job that each submitted."""
         async with self._store.read() as connection:
-            return [_schedule(row) for row in await connection.fetch(QUERIES["active_schedules"].sql)]
+            rows = await connection.fetch(QUERIES["active_schedules"].sql, *(name or (None, None)))
+        return [_schedule(row) for row in rows]
 
     async def page(
         self, teamspace: str | None, name: str | None, after: tuple[str, str] | None, limit: int

@@ -20,7 +20,7 @@ FROM decided CROSS JOIN unnest($2::bigint[], $3::text[], $4::text[]) AS given (a
 
 -- name: active_schedules
 SELECT *, (SELECT job FROM occurrence WHERE schedule = schedule.id AND job IS NOT NULL ORDER BY at DESC LIMIT 1) AS job
-FROM schedule WHERE NOT paused
+FROM schedule WHERE NOT paused AND ($1::text IS NULL OR (teamspace = $1 AND name = $2::text))
 
 -- name: page_of_schedules
 -- By teamspace and name, from behind ($3, $4) on: of all, of one teamspace, or one of them.
