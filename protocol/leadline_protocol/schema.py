@@ -32,9 +32,16 @@ from leadline_protocol.messages import (
     Receipt,
     Refusal,
     Started,
+    notices,
+    operations,
+    replies,
+    submissions,
+    words,
 )
 
 PATH: Final = Path(__file__).with_name("schema.json")
+
+_SOURCES: Final = (words, submissions, replies, operations, notices, schedules)
 
 _REPLIES: Final[tuple[type[msgspec.Struct], ...]] = (
     Receipt,
@@ -49,13 +56,13 @@ def build() -> dict[str, Any]:
     """The schema of every line, by who may send it."""
     types = [*SUBMISSION_TYPES, *CONTROL_OPERATIONS, *_REPLIES, *_NOTICES]
     _, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
-    words = _field_documentation()
+    said = _field_documentation()
     for name, definition in definitions.items():
         struct = getattr(messages, name, None) or getattr(schedules, name)
         if "description" in definition:  # Python 3.13 takes the indentation out of docstrings, 3.11 does not
             definition["description"] = inspect.cleandoc(definition["description"])
         if issubclass(struct, msgspec.Struct):
-            _describe(definition, struct, words)
+            _describe(definition, struct, said)
     for listed, meanings in ((ErrorCode, ERROR_CODES), (JobReason, JOB_REASONS), (LeadReason, LEAD_REASONS)):
         definition = definitions[listed.__name__]
         del definition["enum"]
@@ -84,13 +91,13 @@ def _any_of(description: str, types: Iterable[type]) -> dict[str, Any]:
     return {"description": description, "anyOf": [{"$ref": f"#/$defs/{each.__name__}"} for each in types]}
 
 
-def _describe(definition: dict[str, Any], struct: type[msgspec.Struct], words: dict[str, dict[str, str]]) -> None:
+def _describe(definition: dict[str, Any], struct: type[msgspec.Struct], texts: dict[str, dict[str, str]]) -> None:
     """Put the words under each field into the schema, and say of fields that a factory fills that they are there."""
     # A step's fields are explained where the submission of the same kind has them.
     sources = [base.__name__ for base in struct.__mro__] + [struct.__name__.removesuffix("Step")]
     for field in msgspec.structs.fields(struct):
         for source in sources:
-            if said := words.get(source, {}).get(field.name):
+            if said := texts.get(source, {}).get(field.name):
                 schema = definition["properties"][field.encode_name]
                 definition["properties"][field.encode_name] = {"description": said} | schema
                 break
@@ -102,13 +109,13 @@ def _describe(definition: dict[str, Any], struct: type[msgspec.Struct], words: d
 def _field_documentation() -> dict[str, dict[str, str]]:
     """Class → field → the text that stands under the field in the source."""
     found: dict[str, dict[str, str]] = {}
-    for node in (node for module in (messages, schedules) for node in ast.parse(inspect.getsource(module)).body):
+    for node in (node for module in _SOURCES for node in ast.parse(inspect.getsource(module)).body):
         if isinstance(node, ast.ClassDef):
-            words = found[node.name] = {}
+            texts = found[node.name] = {}
             for field, under in zip(node.body, node.body[1:], strict=False):
                 match field, under:
                     case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
-                        words[name] = inspect.cleandoc(said).replace("\n", " ")
+                        texts[name] = inspect.cleandoc(said).replace("\n", " ")
     return found
 
 

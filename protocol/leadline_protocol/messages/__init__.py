@@ -1,0 +1,28 @@
+"""Everything that may be said on a Leadline socket, as types: submissions, operations, replies and notices.
+
+A line is one JSON object and each shape here is one such object, with the same names in Python as on the wire (the one
+exception is `as`, a Python keyword, which is `as_` here). There are four families, told apart by one key each:
+
+    submission   `kind`    work for the queue; `op` may say "submit" and usually says nothing
+    operation    `op`      a question or an instruction about what is there
+    reply        `ok`      one per request, in the order of the requests: what was asked for, or a Refusal
+    notice       `event`   sent by the daemon between replies, because of `notify`, `follow` or `watch`
+
+Each family is a module of this package, and `words` what they share; whoever speaks the protocol imports the package.
+
+What a peer sends is read strictly: an unknown field is a mistake worth telling. What the daemon sends is read
+leniently, so that a client goes on working with a daemon that has learnt to say more. Optional fields at their default
+are left out of the line. All times are aware datetimes, RFC 3339 in UTC on the wire; a duration carries its unit in its
+name.
+
+Submissions and the steps of a chain carry the same work under the same names. msgspec cannot inherit from two structs,
+so the fields of the work are written twice: a step has nothing else, a submission adds the envelope (teamspace, key,
+times). A test holds the two equal, and `submission_of` turns one into the other, so that whoever does the work sees
+submissions only.
+"""
+
+from leadline_protocol.messages.notices import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.submissions import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.words import *  # noqa: F403  what is said on a socket, by one name

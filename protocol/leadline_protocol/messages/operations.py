@@ -1,0 +1,381 @@
+"""Operations: questions and instructions about what is there, each naming the reply that it is answered by."""
+
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, assert_never, get_args
+from uuid import UUID
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from leadline_protocol.ids import JobId
+from leadline_protocol.messages.replies import (
+    Changed,
+    Done,
+    HistoryReply,
+    JobList,
+    JobReply,
+    NoticesReply,
+    PlansReply,
+    Pong,
+    ProvidersReply,
+    Receipt,
+    Reply,
+    SchedulesReply,
+    StatusReply,
+    TablesReply,
+    TeamspacesReply,
+    UsageReply,
+    WhyReply,
+)
+from leadline_protocol.messages.submissions import (
+    Submission,
+)
+from leadline_protocol.messages.words import (
+    INT64_MAX,
+    ColumnSpec,
+    Family,
+    Id,
+    Name,
+    Ref,
+    State,
+)
+from leadline_protocol.schedules import Schedule
+
+R_co = TypeVar("R_co", bound=Reply, covariant=True)
+
+
+class Operation(
+    Struct,
+    Generic[R_co],
+    tag_field="op",
+    frozen=True,
+    gc=False,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+):
+    """A request that is no submission, answered by an `R_co` where it is not refused."""
+
+    ref: Ref = None
+
+
+class Ping(Operation[Pong], tag="ping", frozen=True, kw_only=True):
+    """Is the daemon there and ready? Refused as unavailable while it starts."""
+
+
+class Get(Operation[JobReply], tag="get", frozen=True, kw_only=True):
+    """One job; on the submit socket only of the peer's own."""
+
+    job: Id
+
+
+class Follow(Operation[Done], tag="follow", frozen=True, kw_only=True):
+    """Send an `ended` notice for jobs that this peer's uid submitted.
+
+    With `job`: that one, at once if it has ended. With `since`: every job with a greater id, those that have ended at
+    once and the others as they end; a service that keeps the lowest id it has no outcome of misses none across
+    restarts. With neither: every job that ends from now on.
+    """
+
+    job: Id | None = None
+    since: Annotated[JobId, Meta(ge=0, le=INT64_MAX)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.job is not None and self.since is not None:
+            raise ValueError("give job or since, not both")
+
+
+class Person(Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """On whose behalf a request is made; the peer vouches for it."""
+
+    person: Annotated[str, Meta(min_length=1, max_length=200)]
+    role: Literal["member", "admin", "super_admin"]
+
+
+class ControlOperation(Operation[R_co], frozen=True, kw_only=True):
+    """An operation of the control socket."""
+
+    as_: Person | None = field(default=None, name="as")
+    """Absent: the operator."""
+
+
+class Jobs(ControlOperation[JobList], tag="jobs", frozen=True, kw_only=True):
+    """A page of jobs, newest first."""
+
+    teamspace: Name | None = None
+    state: State | None = None
+    family: Family | None = None
+    table: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    before: Id | None = None
+    """The `next` of the page before."""
+
+
+class Job(ControlOperation[JobReply], tag="job", frozen=True, kw_only=True):
+    """One job with what was submitted."""
+
+    job: Id
+    refused_after: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+    """With the rows of an upload that were not taken, from behind this row number on: at most 1,000, fewer where they
+    are long."""
+
+
+class Why(ControlOperation[WhyReply], tag="why", frozen=True, kw_only=True):
+    """All that keeps a job from starting or going on, with numbers."""
+
+    job: Id
+
+
+class History(ControlOperation[HistoryReply], tag="history", frozen=True, kw_only=True):
+    """How a job came to where it is."""
+
+    job: Id
+
+
+class Cancel(ControlOperation[Changed], tag="cancel", frozen=True, kw_only=True):
+    """End a job: no new leads; calls in flight may finish unless `force`."""
+
+    job: Id
+    force: bool = False
+    """Close it at once; answers that come later are refused."""
+
+
+class Rerun(ControlOperation[Receipt], tag="rerun", frozen=True, kw_only=True):
+    """A new job over leads of an ended one; of a chain, a new chain."""
+
+    job: Id
+    leads: Literal["unfinished", "failed", "all"] = "unfinished"
+    """`unfinished`: all that are neither done nor skipped."""
+    from_step: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """Of a chain: the step to begin with, from 1; absent: the first that is not finished."""
+
+
+Scope = Literal["queue", "family", "teamspace", "provider", "job"]
+"""What can be paused."""
+
+
+class Pause(ControlOperation[Done], tag="pause", frozen=True, kw_only=True):
+    """Begin nothing new there; calls in flight finish."""
+
+    scope: Scope
+    name: Name | Id | None = None
+    """Of the family, teamspace or provider; the id of the job; nothing for the queue."""
+
+    def __post_init__(self) -> None:
+        _check_target(self.scope, self.name)
+
+
+class Resume(ControlOperation[Done], tag="resume", frozen=True, kw_only=True):
+    """Take a pause back; a job that a guard holds, or that is quarantined, is let go too."""
+
+    scope: Scope
+    name: Name | Id | None = None
+
+    def __post_init__(self) -> None:
+        _check_target(self.scope, self.name)
+
+
+def _check_target(scope: Scope, name: str | int | None) -> None:
+    match scope:
+        case "queue":
+            if name is not None:
+                raise ValueError("the queue has no name")
+        case "job":
+            if not isinstance(name, int):
+                raise ValueError("the name of a job is its number")  # noqa: TRY004  msgspec reports a ValueError
+        case "family" | "teamspace" | "provider":
+            if not isinstance(name, str):
+                raise ValueError(f"name the {scope}")  # noqa: TRY004  msgspec reports a ValueError
+        case _:
+            assert_never(scope)
+
+
+class Watch(ControlOperation[Done], tag="watch", frozen=True, kw_only=True):
+    """Send notices of what happens to one job until it has ended, or to all."""
+
+    job: Id | None = None
+
+
+class Status(ControlOperation[StatusReply], tag="status", frozen=True, kw_only=True):
+    """How the daemon is."""
+
+
+class Teamspaces(ControlOperation[TeamspacesReply], tag="teamspaces", frozen=True, kw_only=True):
+    """The teamspaces and what each has in the queue."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    after: Name | None = None
+    """The `next` of the page before."""
+
+
+class Providers(ControlOperation[ProvidersReply], tag="providers", frozen=True, kw_only=True):
+    """The provider accounts, their limits and who waits; with `action` try, first one real call to one of them.
+
+    The call waits for a permit and is charged like any other. The answer comes when there is one, or refused as busy
+    where there is no permit for ten seconds.
+    """
+
+    name: Name | None = None
+    action: Literal["list", "try"] = "list"
+    lead: dict[str, Any] | None = None
+    """To try: the module's inputs by name; an endpoint that is asked by prompts has the input `prompt`."""
+    teamspace: Name | None = None
+    """To try: as a call of this teamspace, with its own key where it has one; absent: `leadline`."""
+
+    def __post_init__(self) -> None:
+        if self.action == "try" and (self.name is None or self.lead is None):
+            raise ValueError("to try a provider give name and lead")
+        if self.action != "try" and (self.lead is not None or self.teamspace is not None):
+            raise ValueError("lead and teamspace go with action = try")
+
+
+class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=True):
+    """The tables of a teamspace, or of all; with another `action` than `list`, something about one of them."""
+
+    action: Literal["list", "describe", "create", "retain", "delete"] = "list"
+    teamspace: Name | None = None
+    table: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: tuple[Name, Name] | None = None
+    """The `next` of the page before."""
+    columns: dict[Name, ColumnSpec] = field(default_factory=dict)
+    """Of `create`: its columns, with their types."""
+    key: list[Name] = field(default_factory=list)
+    """Of `create`: the columns by which two rows are the same lead; absent: the first upload says."""
+    days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    """Of `retain`: leads go so many days after they were added; null: they stay."""
+    cancel: bool = False
+    """Of `delete`: cancel the jobs on it and wait for their end."""
+    dry_run: bool = False
+    """Of `delete`: only say what would go."""
+
+    def __post_init__(self) -> None:
+        if self.action != "list" and (self.teamspace is None or self.table is None):
+            raise ValueError("name the teamspace and the table")
+        for action, words in (("create", ("columns", "key")), ("retain", ("days",)), ("delete", ("cancel", "dry_run"))):
+            for word in words:
+                if self.action != action and getattr(self, word):
+                    raise ValueError(f"{word} goes with the action {action}")
+
+
+class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, kw_only=True):
+    """The schedules of a teamspace, or of all; with another `action` than `list`, something about one of them."""
+
+    action: Literal["list", "describe", "add", "preview", "pause", "resume", "delete"] = "list"
+    teamspace: Name | None = None
+    name: Name | None = None
+    timetable: Schedule | None = None
+    """Of `add` and `preview`: when it fires."""
+    submission: dict[str, Any] | None = None
+    """Of `add`: what is submitted each time, without what belongs to one time only."""
+    missed: Literal["skip", "once", "all"] = "skip"
+    """Of `add`: what becomes of times that nobody was there for, more than five minutes ago."""
+    overlap: bool = False
+    """Of `add`: whether it fires while the job of the time before still goes on."""
+    count: Annotated[int, Meta(ge=0, le=100)] = 5
+    """So many of the next times are shown."""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: tuple[Name, Name] | None = None
+    """The `next` of the page before."""
+
+    def __post_init__(self) -> None:
+        if self.action not in {"list", "preview"} and (self.teamspace is None or self.name is None):
+            raise ValueError("name the teamspace and the schedule")
+        if (self.timetable is not None) != (self.action in {"add", "preview"}):
+            raise ValueError("timetable goes with the actions add and preview, and they with it")
+        if (self.submission is not None) != (self.action == "add"):
+            raise ValueError("submission goes with the action add, and it with submission")
+        if self.action != "add" and (self.overlap or self.missed != "skip"):
+            raise ValueError("missed and overlap go with the action add")
+
+
+class Notices(ControlOperation[NoticesReply], tag="notices", frozen=True, kw_only=True):
+    """Mails and webhooks about jobs, newest first: those that are not delivered, or all."""
+
+    job: Id | None = None
+    teamspace: Name | None = None
+    all: bool = False
+    """Also those that were sent."""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    again: UUID | None = None
+    """First send this one once more, which was given up or is held."""
+
+
+class Plans(ControlOperation[PlansReply], tag="plans", frozen=True, kw_only=True):
+    """The limits in force; with `key` and `value`, first set an override.
+
+    The limits are those of `teamspace`, of the plan `plan`, or of the account `provider`. The value null takes an
+    override back.
+    """
+
+    plan: Name | None = None
+    teamspace: Name | None = None
+    provider: Name | None = None
+    key: Name | None = None
+    value: bool | int | float | str | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        named = [each for each in (self.plan, self.teamspace, self.provider) if each is not None]
+        if len(named) > 1:
+            raise ValueError("give one of plan, teamspace and provider")
+        if (self.key is None) != (self.value is UNSET):
+            raise ValueError("to set a limit give key and value")
+        if self.key is not None and not named:
+            raise ValueError("to set a limit name the plan, the teamspace or the provider")
+
+
+UsageBy = Literal["teamspace", "provider"]
+"""What usage may be told apart by."""
+
+
+class Usage(ControlOperation[UsageReply], tag="usage", frozen=True, kw_only=True):
+    """What a month has cost: the sums of the ledger."""
+
+    month: Annotated[str, Meta(pattern=r"^(19[7-9]\d|2\d\d\d)-(0[1-9]|1[0-2])$")]
+    """Such as `2026-11`; it begins and ends in UTC."""
+    by: Annotated[list[UsageBy], Meta(min_length=1, max_length=2)] = field(default_factory=lambda: [*get_args(UsageBy)])
+    teamspace: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: Annotated[str, Meta(max_length=1000)] | None = None
+    """The `next` of the page before."""
+
+
+class Reload(ControlOperation[Done], tag="reload", frozen=True, kw_only=True):
+    """Read the configuration file again. Refused with every fault it has."""
+
+
+class Drain(ControlOperation[Done], tag="drain", frozen=True, kw_only=True):
+    """Start nothing more, checkpoint what runs and end the daemon. The answer comes when it begins."""
+
+
+SUBMIT_OPERATIONS: Final[tuple[type[Operation[Reply]], ...]] = (Ping, Get, Follow)
+"""What the submit socket allows, besides submissions."""
+
+CONTROL_OPERATIONS: Final[tuple[type[Operation[Reply]], ...]] = (
+    *SUBMIT_OPERATIONS,
+    Status,
+    Jobs,
+    Job,
+    Why,
+    History,
+    Cancel,
+    Rerun,
+    Pause,
+    Resume,
+    Watch,
+    Teamspaces,
+    Providers,
+    Plans,
+    Notices,
+    Usage,
+    Tables,
+    Schedules,
+    Reload,
+    Drain,
+)
+"""What the control socket allows, besides submissions."""
+
+REPLY_TYPES: Final[dict[type[Operation[Reply]], type[Reply]]] = {
+    operation: get_args(operation.__dict__["__orig_bases__"][0])[0] for operation in CONTROL_OPERATIONS
+}
+"""What answers each operation where it is not refused; a submission is answered by Receipt."""
+
+Request = Submission | Operation[Reply]
