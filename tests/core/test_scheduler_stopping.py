@@ -212,11 +212,38 @@ def test_a_paused_job_stops_gives_its_slot_back_and_resumes_in_its_old_place(
     [(("family", "tables"), {3, 4}), (("teamspace", "a"), {2, 4}), (("queue", ""), set()), (("job", "1"), {2, 3, 4})],
 )
 def test_a_pause_holds_its_scope_and_nothing_else(queue: Harness, scope: tuple[str, str], goes_on: set[int]) -> None:
-    queue.submit("a"), queue.submit("b"), queue.submit("a", "batch"), queue.submit("b", "mail")
+    queue.submit("a"), queue.submit("b"), queue.submit("a", "mail"), queue.submit("b", "mail")
     queue.pause(*scope)
     assert queue.running == goes_on
     queue.resume(*scope)
     assert queue.running == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("scope", [("family", "batch"), ("teamspace", "a"), ("queue", ""), ("job", "1")])
+def test_a_pause_lets_code_that_runs_come_to_its_end_and_starts_none(queue: Harness, scope: tuple[str, str]) -> None:
+    """It cannot be gone on with where it was: whoever wants it to end cancels it."""
+    queue.limit("a", batch=1)
+    running, waiting = queue.submit("a", "batch"), queue.submit("a", "batch")
+    queue.pause(*scope)
+    if scope[0] == "job":
+        queue.pause("job", waiting)
+    queue.pass_seconds(3_600)
+    assert queue.running == {running}
+    assert not queue.stops
+    queue.finish(running)
+    assert queue.state(running) is JobState.COMPLETED
+    assert queue.running == set()
+    queue.resume(*scope)
+    queue.resume("job", waiting)
+    assert queue.running == {waiting}
+
+
+def test_a_daemon_that_drains_lets_go_of_code_that_runs(queue: Harness) -> None:
+    job = queue.submit("a", "batch")
+    queue.tell(ev.DrainBegan())
+    assert [(stop.job, stop.order.cause, stop.order.forced) for stop in queue.stops] == [(job, StopCause.PAUSED, False)]
+    queue.restart()
+    assert queue.running == {job}
 
 
 @pytest.mark.parametrize("scope", [("queue", ""), ("family", "tables"), ("teamspace", "a"), ("job", "1"), ("job", "2")])

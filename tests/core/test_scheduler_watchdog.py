@@ -35,6 +35,16 @@ def test_no_progress_for_300_seconds_is_a_stall(queue: Harness) -> None:
     assert [(stop.job, stop.order.cause, stop.order.forced) for stop in queue.stops] == [(job, StopCause.STALLED, True)]
 
 
+def test_code_that_bounds_its_own_time_never_stands_still_but_is_lost_like_others(queue: Harness) -> None:
+    job = queue.submit("a", "batch")
+    queue.pass_seconds(24 * HOUR)
+    assert queue.running == {job}
+    assert not queue.warnings
+    queue.actors[job].beats = False
+    queue.pass_seconds(30)
+    assert queue.last_cause(job) is StopCause.WORKER_LOST
+
+
 def test_one_lead_every_20_seconds_is_never_a_stall(queue: Harness) -> None:
     job = queue.submit("a")
     for _ in range(3 * HOUR // 20):

@@ -45,10 +45,10 @@ KINDS: Final = (
     Kind(0, "noop", Family.NOOP, instant=True),
     Kind(1, "chain", Family.TABLES, chain=True),
     Kind(2, "enrich", Family.TABLES),
-    Kind(3, "batch", Family.BATCH),
+    Kind(3, "mail", Family.OUTREACH),
 )
-SLOTS: Final = {Family.NOOP: 1, Family.TABLES: 1, Family.BATCH: 2, Family.OUTREACH: 1}
-RULES: Final = Rules({Family.TABLES: 4, Family.BATCH: 3}, Limits(SLOTS, max_queued=QUEUE_MAX))
+SLOTS: Final = {Family.NOOP: 1, Family.TABLES: 1, Family.BATCH: 1, Family.OUTREACH: 2}
+RULES: Final = Rules({Family.TABLES: 4, Family.OUTREACH: 3}, Limits(SLOTS, max_queued=QUEUE_MAX))
 DECIDED_AHEAD: Final = 0.2
 """Of what happens during a commit, so much is decided on before that has landed."""
 LEADS_PER_SECOND: Final = {"snov": 15 / 60, "ai": 60 / 60, "fast": 4.0}

@@ -10,6 +10,7 @@ import asyncio
 import math
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final, Never, Protocol
 
@@ -101,7 +102,7 @@ class RunningAttempt:
         self._permits = permits
         self._progress = progress
         self._approved: Final = approved
-        self._stopping = False
+        self._stop_cause: StopCause | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._waiting: dict[JobReason, list[Instant]] = {}
         self._out: list[_Out] = []
@@ -129,7 +130,17 @@ class RunningAttempt:
     @property
     def stopping(self) -> bool:
         """Whether it has been told to stop."""
-        return self._stopping
+        return self._stop_cause is not None
+
+    @property
+    def stop_cause(self) -> StopCause | None:
+        """Why it was told to stop."""
+        return self._stop_cause
+
+    async def until_stopping(self) -> None:
+        """Wait until it is told to stop."""
+        with suppress(Stopped):
+            await self._sleep(math.inf)
 
     def now(self) -> Instant:
         """The present instant."""
@@ -196,11 +207,11 @@ class RunningAttempt:
         patient: bool = True,
     ) -> Permit:
         """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed, Parked."""
-        if self._stopping:
+        if self.stopping:
             raise Stopped("told to stop")
         call = self._dispatcher.new_call()
         ask = CallAsked(call, self._job.id, self._number, account, lead, cost, interactive, credits_max, patient)
-        permit = await self._permits(ask, lambda: self._stopping)
+        permit = await self._permits(ask, lambda: self.stopping)
         if len(self._out) >= self._out_max:  # looked through seldom enough to cost a call next to nothing
             self._out = self._still_out()
             self._out_max = max(CALLS_KEPT, 2 * len(self._out))
@@ -227,15 +238,15 @@ class RunningAttempt:
     def _still_out(self) -> list[_Out]:
         return [call for call in self._out if not call.permit.ended]
 
-    def stop(self) -> None:
+    def stop(self, cause: StopCause) -> None:
         """Tell it to stop."""
-        self._stopping = True
+        self._stop_cause = cause
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(Stopped("told to stop"))
 
     async def _sleep(self, seconds: float) -> None:
-        if self._stopping:
+        if self.stopping:
             raise Stopped("told to stop")
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
@@ -297,7 +308,7 @@ class TeamspaceActor:
         self._told[order.job] = order
         attempt = self._attempts.get(order.job)
         if attempt is not None:
-            attempt.stop()
+            attempt.stop(order.order.cause)
         if order.order.forced:
             if attempt is not None:
                 self._evidence[order.job] = attempt.evidence()  # the calls are gone when the attempt is
@@ -380,7 +391,7 @@ class TeamspaceActor:
         self._attempts[order.job] = attempt
         told = self._told.get(order.job)
         if told is not None:
-            attempt.stop()
+            attempt.stop(told.order.cause)
         return await self._unwanted(job) or await self._kinds[order.kind].run(attempt)
 
     async def _unwanted(self, job: StoredJob) -> Finished | None:

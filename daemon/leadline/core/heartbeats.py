@@ -46,7 +46,7 @@ def judge(attempt: Attempt, rules: Rules, instant: Instant) -> Verdict:
     """What to make of an attempt at this instant: a bound is reached in the very microsecond, not before."""
     if instant - attempt.beaten >= rules.beat_seconds_max * SECOND:
         return Verdict.WORKER_LOST
-    if waiting(attempt):
+    if waiting(attempt) or not attempt.resumes:
         return Verdict.FINE
     still = instant - attempt.moved
     if still >= rules.stall_after_seconds * SECOND and (rules.auto_kill_stalled or not attempt.flagged):
@@ -59,7 +59,7 @@ def judge(attempt: Attempt, rules: Rules, instant: Instant) -> Verdict:
 def next_check(attempt: Attempt, rules: Rules) -> Instant:
     """The first instant at which `judge` could say something new, if nothing happens until then."""
     beat = attempt.beaten + rules.beat_seconds_max * SECOND
-    if waiting(attempt) or (attempt.flagged and not rules.auto_kill_stalled):
+    if waiting(attempt) or not attempt.resumes or (attempt.flagged and not rules.auto_kill_stalled):
         return Instant(beat)
     patience = rules.stall_after_seconds
     if not (attempt.warned or attempt.flagged):
@@ -77,4 +77,4 @@ def beat(attempt: Attempt, instant: Instant) -> None:
 
 def still_seconds(attempt: Attempt, instant: Instant) -> int:
     """For how many whole seconds the attempt has made no progress without a reason."""
-    return 0 if waiting(attempt) else (instant - attempt.moved) // SECOND
+    return 0 if waiting(attempt) or not attempt.resumes else (instant - attempt.moved) // SECOND

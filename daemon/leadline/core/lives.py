@@ -51,7 +51,8 @@ class Lives(Places):
             details.started = Instant(decision.now.wall)
         if details.suspicion is not None:
             details.suspicion = replace(details.suspicion, outside=False)
-        attempt = Attempt(details.attempts, slot, decision.now.instant, decision.now.instant)
+        instant = decision.now.instant
+        attempt = Attempt(details.attempts, slot, instant, instant, self.kinds[job.kind].family.resumes)
         details.attempt = attempt
         self.running[job.id] = job
         self._change(job)
@@ -140,7 +141,8 @@ class Lives(Places):
 
     def _stop_blocked(self) -> None:
         for job in list(self.running.values()):
-            if self._is_blocked(job.teamspace, self.kinds[job.kind].family):
+            resumes = attempt_of(job).resumes or self.draining
+            if resumes and self._is_blocked(job.teamspace, self.kinds[job.kind].family):
                 self._stop(job, Stopping(StopCause.PAUSED, forced=False))
 
     def _arm_force(self, job_id: JobId, attempt: Attempt) -> None:

@@ -45,6 +45,14 @@ class Family(IntEnum):
         """The family's name on the wire."""
         return self.name.lower()
 
+    @property
+    def resumes(self) -> bool:
+        """Whether an attempt that is interrupted is gone on with where it was.
+
+        Tenants' code cannot be: once it runs it is left alone until it ends, its own timeout ends it, or a person does.
+        """
+        return self is not Family.BATCH
+
 
 FAMILIES: Final = tuple(Family)
 """All of them, in order: every decision goes through them, and an enum is slow to be gone through."""
@@ -124,6 +132,8 @@ class Attempt(Struct, gc=False):
     """When its worker was last heard of."""
     moved: Instant
     """When it last made progress, let a call go, or had a wait open or close."""
+    resumes: bool = True
+    """As its family says: one that does not is never interrupted for a pause or a wait, and never stands still."""
     launched: bool = False
     """Whether it has been handed to an actor; until then it is only a slot held, and stopping it takes no time."""
     counts: Counts = Counts()

@@ -271,7 +271,7 @@ class Scheduler(Admission, Lives):
 
     def _yield_if_long(self, job: Job, attempt: Attempt) -> None:
         """Give the slot to the teamspace's next job where every wait is known to last long, or is for a person (Q7)."""
-        if attempt.busy or attempt.stopping is not None or not heartbeats.waiting(attempt):
+        if attempt.busy or attempt.stopping is not None or not heartbeats.waiting(attempt) or not attempt.resumes:
             return
         horizon = self._decision.now.instant + self.rules.yield_slot_after_seconds * SECOND
         waits = self.waits_of(job, self._decision.now.instant)
@@ -441,7 +441,7 @@ class Scheduler(Admission, Lives):
         if chain is not None:
             job = self.jobs[chain.left[0]]
         if job.id in self.running:
-            if paused:
+            if paused and attempt_of(job).resumes:
                 self._stop(job, Stopping(StopCause.PAUSED, forced=False))
         elif paused:
             if eligible(job):

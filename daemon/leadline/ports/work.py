@@ -16,7 +16,7 @@ from typing import Any, Final, Never, Protocol
 from msgspec import Struct
 
 from leadline.core.events import NOTHING, CallEnd, Statement
-from leadline.core.model import Counts, Family, JobState
+from leadline.core.model import Counts, Family, JobState, StopCause
 from leadline.core.rate_limit import Cost
 from leadline.ports.provider_client import Request, Response
 from leadline.ports.store import StoredJob
@@ -124,6 +124,15 @@ class Attempt(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether it has been told to stop: begin nothing new."""
+        ...
+
+    @property
+    def stop_cause(self) -> StopCause | None:
+        """Why it was told to stop; None: it was not."""
+        ...
+
+    async def until_stopping(self) -> None:
+        """Wait until it is told to stop."""
         ...
 
     def now(self) -> Instant:
