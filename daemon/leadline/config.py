@@ -113,6 +113,9 @@ Folder = NewType("Folder", Path)
 Uid = NewType("Uid", int)
 """A user's number; in the file a name may stand for it."""
 
+Zone = NewType("Zone", str)
+"""The IANA name of a time zone."""
+
 
 def _key(sentence: str, *, unit: str = "", allowed: str = "", default: str = "") -> Meta:
     """What people are told of a key, besides its type and its bounds.
@@ -224,6 +227,66 @@ class Slots(Struct, frozen=True, gc=False, kw_only=True):
     noop: Annotated[_Jobs, _key("Noop jobs that one teamspace runs at a time.")] = 1
 
 
+class BatchPlan(Struct, frozen=True, gc=False, kw_only=True):
+    """What a teamspace's batch jobs, its own Python, may take."""
+
+    enabled: Annotated[bool, _key("Whether it may have batch jobs at all.")] = False
+    super_admin_only: Annotated[bool, _key("Whether super-admins alone manage its batch jobs; else admins do.")] = False
+    jobs_max: Annotated[
+        int, Meta(ge=0, le=10_000), _key("Batch jobs that it may have, drafts included.", unit="batch jobs")
+    ] = 5
+    executions_per_day: Annotated[
+        int, Meta(ge=0, le=100_000), _key("Executions of all its batch jobs in a day; a retry is none.")
+    ] = 24
+    invocations_per_day: Annotated[
+        int,
+        Meta(ge=0, le=100_000),
+        _key("Executions of one batch job in a day, by its schedules and by API together."),
+    ] = 10
+    seconds_per_day: Annotated[
+        int,
+        Meta(ge=1, le=100_000_000),
+        _key("What all attempts of a day may take together, and the longest timeout of a batch job.", unit="s"),
+    ] = 14_400
+    reserve: Annotated[
+        bool, _key("Whether what runs counts with all that it may still take when another is to start.")
+    ] = False
+    retries_max: Annotated[int, Meta(ge=0, le=100), _key("Retries that a batch job may have.")] = 1
+    gap_minutes: Annotated[
+        int,
+        Meta(ge=0, le=10_080),
+        _key("From one start of a batch job by schedule to the next at least.", unit="min"),
+    ] = 60
+    archive_bytes_max: Annotated[
+        int, Meta(ge=1, le=64 * 1024 * 1024), _key("The size of a zip with code, packed.", unit="bytes")
+    ] = 4_194_304
+    own_database: Annotated[
+        Literal["none", "read", "write"], _key("What code may do with the teamspace's own leads.")
+    ] = "none"
+    etl_database: Annotated[
+        Literal["none", "read", "write"],
+        _key("What code may do with the database whose address the teamspace has set."),
+    ] = "none"
+    reaches: Annotated[
+        list[_Network],
+        _key("The networks that code may connect to, never but the public internet. Empty: it has no network."),
+    ] = field(default_factory=lambda: ["0.0.0.0/0"])
+    memory_bytes_max: Annotated[
+        int, Meta(ge=64 * 1024 * 1024), _key("What one run may take of the memory, with its files.", unit="bytes")
+    ] = 512 * 1024 * 1024
+    scratch_bytes_max: Annotated[
+        int, Meta(ge=1024 * 1024), _key("What one run may write into its scratch folder.", unit="bytes")
+    ] = 256 * 1024 * 1024
+    processes_max: Annotated[int, Meta(ge=4, le=4_096), _key("Processes and threads of one run.", unit="processes")] = (
+        64
+    )
+    log_bytes_max: Annotated[
+        int,
+        Meta(ge=1024, le=1024 * 1024 * 1024),
+        _key("What one run may print; who prints more is ended.", unit="bytes"),
+    ] = 1024 * 1024
+
+
 class Plan(Struct, frozen=True, gc=False, kw_only=True):
     """The limits of the teamspaces that have this plan; what it does not say it takes from the plan `default`."""
 
@@ -247,6 +310,8 @@ class Plan(Struct, frozen=True, gc=False, kw_only=True):
             unit="days",
         ),
     ] = None
+    zone: Annotated[Zone, _key("The time zone in which its days begin.")] = Zone("UTC")
+    batch: BatchPlan = BatchPlan()
 
     def limits(self) -> Limits:
         """The same as the core takes it."""
@@ -451,6 +516,21 @@ class Log(Struct, frozen=True, gc=False, kw_only=True):
     format: Annotated[Literal["text", "json"], _key("Lines for people, or JSON objects.")] = "text"
 
 
+class BatchRuns(Struct, frozen=True, gc=False, kw_only=True):
+    """How tenants' code is run on this machine."""
+
+    sandbox: Annotated[
+        bool,
+        _key("Whether it runs in a sandbox. Without one it can do all that the daemon's user can: trusted code only."),
+    ] = True
+    interpreters: Annotated[
+        dict[_Name, File],
+        _key(
+            "The Pythons that a batch job can choose from, by the names that it calls them. Absent: the machine's own."
+        ),
+    ] = {}
+
+
 class Service(Struct, frozen=True, gc=False, kw_only=True):
     """How the daemon gets on with its service manager."""
 
@@ -472,6 +552,7 @@ class _Sections(Struct, frozen=True, gc=False, kw_only=True):
     files: Files = Files()
     providers: dict[_ProviderName, Provider] = {}
     modules: dict[_ProviderName, PythonModule] = {}
+    batch: BatchRuns = BatchRuns()
     notices: Notices = field(default_factory=Notices)
     log: Log = Log()
     service: Service = Service()
@@ -675,6 +756,9 @@ class _Reading:
             return Secret(found) if isinstance(found, str) and found else self._refuse(path, "must be a text")
         if bare is Uid:
             return self._uid(found, path)
+        if bare is Zone:
+            known = isinstance(found, str) and _is_zone(found)
+            return found if known else self._refuse(path, f"must be a time zone such as Europe/Berlin{_but(found)}")
         if bare is File or bare is Folder:
             return self._place(bare, found, path)
         try:
@@ -1036,6 +1120,8 @@ def _allowed(bare: Any, metas: Sequence[Meta]) -> str:
         return "true or false"
     if bare is int or bare is float:
         return ("a whole number" if bare is int else "a number") + _range(metas)
+    if bare is Zone:
+        return "a time zone such as Europe/Berlin"
     if bare is File or bare is Folder:
         return "the path of a folder" if bare is Folder else "the path of a file"
     if get_origin(bare) is Literal:

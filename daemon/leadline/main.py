@@ -435,7 +435,7 @@ class Daemon:
     async def set_limit(self, wanted: wire.Plans, act: Act) -> None:
         """Set a limit live, or take back what was set; in force when this returns. Raises Refused."""
         assert wanted.key is not None
-        value: float | None
+        value: plans.Value | None
         scope: Scope
         if wanted.provider is not None:
             scope, name = "provider", wanted.provider

@@ -9,7 +9,7 @@ set live, one for each limit there is; such a change keeps every charge, so it i
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,7 +21,8 @@ from leadline.ports.control import Override, Scope
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.messages import PlanLimit, PlanView
 
-_SLOTS: Final = "slots."
+Value = bool | int | float | str | list[str]
+"""What a limit may be set to."""
 
 
 class Plans:
@@ -29,7 +30,7 @@ class Plans:
 
     def __init__(self, config: Config, overrides: Iterable[Override] = ()) -> None:
         self._config = config
-        self._set: dict[tuple[Scope, str], dict[str, int | float]] = {}
+        self._set: dict[tuple[Scope, str], dict[str, Value]] = {}
         for override in overrides:
             self._set.setdefault((override.scope, override.name), {})[override.key] = override.value
 
@@ -61,7 +62,9 @@ class Plans:
         """A provider account's limits in force, over those that are configured."""
         amounts = self._set.get(("provider", account), {})
         return [
-            msgspec.structs.replace(limit, amount=int(amounts[key])) if (key := limit_key(limit)) in amounts else limit
+            msgspec.structs.replace(limit, amount=amount)
+            if isinstance(amount := amounts.get(limit_key(limit)), int)
+            else limit
             for limit in limits
         ]
 
@@ -101,7 +104,7 @@ class Plans:
         return limits
 
 
-def checked(key: str, value: Any) -> int | float | None:
+def checked(key: str, value: Any) -> Value | None:
     """What a limit may be set to, and None to take that back.
 
     Raises Refused, at `key` where there is no limit of that name, else at `value`.
@@ -116,7 +119,8 @@ def checked(key: str, value: Any) -> int | float | None:
     except configuration.ConfigError as error:
         message = "; ".join(f"{fault.path} {fault.message}" for fault in error.faults)
         raise Refused(ErrorCode.BAD_REQUEST, message, at="value") from None
-    return _value(plan, key)
+    found: Value | None = _value(plan, key)
+    return found
 
 
 def checked_amount(limits: Sequence[Limit], key: str, value: Any) -> int | None:
@@ -147,16 +151,21 @@ def limit_key(limit: Limit) -> str:
 
 
 def _tree(key: str, value: Any) -> dict[str, Any]:
-    return {"slots": {key.removeprefix(_SLOTS): value}} if key.startswith(_SLOTS) else {key: value}
+    group, _, name = key.rpartition(".")
+    return {group: {name: value}} if group else {name: value}
 
 
-def _value(plan: Plan, key: str) -> int | float | None:
-    place, _, name = key.rpartition(".")
-    found: int | float | None = getattr(plan.slots if place else plan, name)
-    return found
+def _value(plan: Plan, key: str) -> Any:
+    group, _, name = key.rpartition(".")
+    return getattr(getattr(plan, group) if group else plan, name)
 
 
-def _overlaid(plan: Plan, limits: Mapping[str, int | float]) -> Plan:
-    slots = {key.removeprefix(_SLOTS): value for key, value in limits.items() if key.startswith(_SLOTS)}
-    others = {key: value for key, value in limits.items() if not key.startswith(_SLOTS)}
-    return msgspec.structs.replace(plan, slots=msgspec.structs.replace(plan.slots, **slots), **others)
+def _overlaid(plan: Plan, limits: Mapping[str, Value]) -> Plan:
+    fields: dict[str, Any] = {}
+    for key, value in limits.items():
+        group, _, name = key.rpartition(".")
+        if group:
+            fields[group] = msgspec.structs.replace(fields.get(group) or getattr(plan, group), **{name: value})
+        else:
+            fields[name] = value
+    return msgspec.structs.replace(plan, **fields)

@@ -234,7 +234,7 @@ def _limits(view: PlanView) -> Iterator[tuple[str, ...]]:
         yield *map(shown, whose), limit.key, value, limit.source
 
 
-def _shown_value(value: bool | float | str) -> str:
+def _shown_value(value: bool | float | str | list[str]) -> str:
     return shown(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 

@@ -20,7 +20,7 @@ class Override(Struct, frozen=True, gc=False):
     name: str
     key: str
     """As in the configuration, below the plan: `slots.tables`, `max_queued`; of a provider: see `plans.limit_key`."""
-    value: int | float
+    value: bool | int | float | str | list[str]
 
 
 class Act(Struct, frozen=True, gc=False):

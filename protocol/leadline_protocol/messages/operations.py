@@ -310,7 +310,7 @@ class Plans(ControlOperation[PlansReply], tag="plans", frozen=True, kw_only=True
     teamspace: Name | None = None
     provider: Name | None = None
     key: Name | None = None
-    value: bool | int | float | str | UnsetType | None = UNSET
+    value: bool | int | float | str | list[str] | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         named = [each for each in (self.plan, self.teamspace, self.provider) if each is not None]

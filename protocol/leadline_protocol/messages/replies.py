@@ -551,7 +551,7 @@ class PlanLimit(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True)
     """One limit in force and where its value comes from."""
 
     key: str
-    value: bool | int | float | str | None
+    value: bool | int | float | str | list[str] | None
     source: Literal["override", "plan", "toml", "built-in"]
 
 

@@ -31,7 +31,7 @@ class PostgresControl:
             rows = await connection.fetch(QUERIES["overrides"].sql)
         return [Override(row["scope"], row["name"], row["key"], msgspec.json.decode(row["value"])) for row in rows]
 
-    async def override(self, scope: Scope, name: str, key: str, value: float | None, act: Act) -> None:
+    async def override(self, scope: Scope, name: str, key: str, value: object, act: Act) -> None:
         """Set a limit, or take back what was set (None), and record who did, both or neither."""
         async with self._store.write() as connection:
             if value is None:
