@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -25,6 +25,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 import anyio
 import msgspec
@@ -33,14 +34,17 @@ import structlog
 from leadline import config as configuration
 from leadline import plans
 from leadline.actors import views
-from leadline.actors.announcer import Announcer
+from leadline.actors.announcer import Announcer, Listener
 from leadline.actors.notifier import Notifier
 from leadline.actors.operations import Operations
 from leadline.actors.pace import Progress
 from leadline.actors.recurrences import Recurrences
 from leadline.actors.supervisor import Account, Setting, Supervisor
+from leadline.actors.surroundings import Record
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, listening_socket, make_state, sole_owner
+from leadline.adapters.postgres.batch import STATEMENTS as BATCH_STATEMENTS
+from leadline.adapters.postgres.batch import PostgresBatch
 from leadline.adapters.postgres.control import PostgresControl
 from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads, PostgresTrial
 from leadline.adapters.postgres.migrate import migrate_database, migration_sql
@@ -53,6 +57,9 @@ from leadline.adapters.postgres.tables import PostgresTables
 from leadline.adapters.provider_http import provider_http
 from leadline.adapters.python_workers.discovery import discover
 from leadline.adapters.python_workers.pool import Allowed, Offer, PythonModules, python_modules
+from leadline.adapters.sandbox_runner.cgroups import find_ground
+from leadline.adapters.sandbox_runner.runner import sandbox_runner
+from leadline.adapters.seal import AesSeal, seal_key
 from leadline.adapters.smtp_mailer import Account as MailAccount
 from leadline.adapters.smtp_mailer import SmtpMailer
 from leadline.adapters.sockets import Connections, Face
@@ -63,10 +70,21 @@ from leadline.adapters.webhooks import webhooks
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
 from leadline.core.calendar.occurrences import occurrences
 from leadline.core.calendar.schedules import read_schedule
-from leadline.core.events import AccountLearned, CancelAsked, NewJob, Statement
+from leadline.core.events import AccountLearned, CancelAsked, Expired, NewJob, Statement
 from leadline.core.forecast import why
 from leadline.core.model import SECOND
+from leadline.core.quota.quotas import Access as DatabaseAccess
+from leadline.core.quota.quotas import Quotas
 from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit
+from leadline.features.batch import archive as archive_module
+from leadline.features.batch.archive import Code
+from leadline.features.batch.attempts import Attempts
+from leadline.features.batch.invocation import Batch
+from leadline.features.batch.life import BatchLife
+from leadline.features.batch.ports import BatchPlan
+from leadline.features.batch.punctuality import Punctuality
+from leadline.features.batch.schedules import BatchSchedules
+from leadline.features.batch.workshop import CodeWorkshop
 from leadline.features.tables.asking import AI_PROMPT, Endpoint
 from leadline.features.tables.credits import plain
 from leadline.features.tables.enrich import Enrich
@@ -98,7 +116,7 @@ from leadline.ports.store import THIS_JOB, Fenced, OutcomeUnknown, OwnedByAnothe
 from leadline.ports.work import JobKind
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineFault, RequestDecoder
-from leadline_protocol.errors import ErrorCode, LeadlineError, Refused
+from leadline_protocol.errors import ErrorCode, JobReason, LeadlineError, Refused
 from leadline_protocol.ids import AccountName, Instant, JobId
 from leadline_protocol.schedules import Daily
 
@@ -117,6 +135,7 @@ _AFTER: Final = msgspec.json.Decoder(tuple[str, str])
 DATABASE: Final = AccountName("database")
 PRICES: Final = ("credits_per_lead", "credits_per_1000_input_tokens", "credits_per_1000_output_tokens")
 """What a configuration may say in the place of a provider's module."""
+MILLISECONDS: Final = 1_000
 SECONDS_PER_HOUR: Final = 3_600
 SECONDS_PER_DAY: Final = 86_400
 HOUSEKEEPING_SECONDS: Final = SECONDS_PER_DAY
@@ -255,6 +274,10 @@ class Daemon:
         self.outbox: Final = PostgresNotices(store)
         self.schedules: Final = PostgresSchedules(store)
         self.recurrences: Recurrences
+        self.batch_store: Final = PostgresBatch(store)
+        self.batch_life: BatchLife
+        self.punctuality: Final = Punctuality(self.batch_store, self.wall, self._expire)
+        self.schedule_rules: Final = BatchSchedules(self.batch_store, self.schedules, self.batch_plan)
         self._plans = Plans(config)
         self._changing = anyio.Lock()
         self._stop = anyio.Event()
@@ -520,6 +543,10 @@ class Daemon:
         """How long the leads of a teamspace stay in tables that say nothing themselves; None: for ever."""
         return self._plans.retention_days(teamspace)
 
+    def interpreters(self) -> Mapping[str, Path]:
+        """The Pythons that batch jobs can choose from."""
+        return self.config.batch.interpreters or {"system": Path("/usr/bin/python3")}
+
     def history_days(self) -> int:
         """How long what ended jobs have left is kept."""
         return self.config.queue.history_days
@@ -572,6 +599,62 @@ class Daemon:
         """The worst delay of the event loop in the last minute."""
         return self._lag.worst
 
+    # -- batch jobs ---------------------------------------------------------------------------------------------------
+
+    def batch_plan(self, teamspace: str) -> BatchPlan:
+        """What a teamspace's plan says of batch jobs, now."""
+        plan = self._plans.of(teamspace)
+        batch = plan.batch
+        quotas = Quotas(
+            jobs_max=batch.jobs_max,
+            executions_per_day_max=batch.executions_per_day,
+            invocations_per_day_max=batch.invocations_per_day,
+            milliseconds_per_day_max=batch.seconds_per_day * MILLISECONDS,
+            reserve=batch.reserve,
+            retries_max=batch.retries_max,
+            schedule_gap_minutes_min=batch.gap_minutes,
+            archive_bytes_max=batch.archive_bytes_max,
+            own_database=DatabaseAccess(batch.own_database),
+            etl_database=DatabaseAccess(batch.etl_database),
+        )
+        return BatchPlan(
+            batch.enabled,
+            batch.super_admin_only,
+            quotas,
+            ZoneInfo(plan.zone),
+            tuple(batch.reaches),
+            batch.memory_bytes_max,
+            batch.scratch_bytes_max,
+            batch.processes_max,
+            batch.log_bytes_max,
+        )
+
+    async def batch(self, wanted: wire.BatchJobs, uid: int, record: Record, line: int) -> wire.BatchReply:
+        """See to batch jobs. Raises Refused."""
+        return await self.batch_life.perform(wanted, uid, record, line)
+
+    async def _expire(self, job: JobId, reason: JobReason, message: str) -> None:
+        await self.supervisor.dispatcher.tell(Expired(job, reason, message))
+
+    async def be_punctual(self) -> None:
+        """In each reign: let go of runs whose time is over."""
+        while True:
+            await self.supervisor.until_ready()
+            with suppress(Unavailable, OutcomeUnknown, Fenced, Refused):
+                await self.punctuality.keep()
+            await anyio.sleep(SWEEP_RETRY_SECONDS)
+
+    async def see_to_orphans(self, attempts: Attempts) -> None:
+        """In each reign: end what no batch job waits for any more."""
+        while True:
+            await self.supervisor.until_ready()
+            with suppress(Unavailable, OutcomeUnknown, Fenced):
+                await attempts.see_to_orphans(self._when_ended)
+            await anyio.sleep(SWEEP_RETRY_SECONDS)
+
+    def _when_ended(self, job: JobId, then: Callable[[], None]) -> None:
+        self.supervisor.announcer.listen(Listener(ended=lambda _: then()), job)
+
     # -- its own tasks ----------------------------------------------------------------------------------------------
 
     async def obey_signals(self) -> None:
@@ -604,6 +687,7 @@ class Daemon:
         await self.outbox.forget(datetime.fromtimestamp(kept_since / SECOND, UTC))
         await self.schedules.forget(kept_since)
         await self._table_store.forget(kept_since)
+        await self.batch_store.forget(kept_since)
         await self._leads.forget_orders(kept_since)
         copied_before = max(self.started.timestamp(), now - SUBMISSION_SECONDS_MAX)
         orphans = await self._uploads.keep_only(await self._leads.files_of_live_uploads(), copied_before)
@@ -703,6 +787,7 @@ async def daemon(
     """A daemon that runs as long as the context is open. The extra kinds are for tests."""
     async with AsyncExitStack() as stack:
         make_state(state_dir)
+        ground = find_ground()
         place = stack.enter_context(sole_owner(state_dir, takeover=takeover))
         announcer = Announcer()
         submissions = (*wire.SUBMISSION_TYPES, *extra_submissions)
@@ -722,7 +807,9 @@ async def daemon(
             url = postgres.url
         else:
             url = config.database.url.reveal()
-        store = PostgresStore(url, queries={**STATEMENTS, **NOTICE_STATEMENTS, **SCHEDULE_STATEMENTS})
+        store = PostgresStore(
+            url, queries={**STATEMENTS, **NOTICE_STATEMENTS, **SCHEDULE_STATEMENTS, **BATCH_STATEMENTS}
+        )
         stack.push_async_callback(store.close)
         leads = PostgresLeads(store)
         uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
@@ -731,9 +818,28 @@ async def daemon(
         await running.offer_modules()
         client = _Clients(await stack.enter_async_context(provider_http()), workers)
         database = Database(running.database_allowance)
+        runner = await stack.enter_async_context(
+            sandbox_runner(state_dir / "runs", ground=ground, protected=config.batch.sandbox)
+        )
+        attempts = Attempts(runner, running.batch_store, running.wall)
+        await attempts.adopt()
+        workshop = CodeWorkshop(state_dir / "code", _Archives(), _NoPackages(), running.interpreters)
+        running.batch_life = BatchLife(
+            running.batch_store,
+            workshop,
+            attempts,
+            running.batch_plan,
+            AesSeal(seal_key(state_dir)),
+            uploads,
+            state_dir / "exports",
+            store.jobs_by_id,
+            running.wall,
+            running.schedule_changed,
+        )
         kinds = [
             *table_kinds(database, leads, uploads, state_dir, running.endpoints, running.tokens),
             running.tries,
+            Batch(running.batch_store, workshop, attempts, running.batch_plan, running.wall, running.punctuality.wake),
             *extra_kinds(store),
         ]
         trial = PostgresTrial(store)
@@ -772,9 +878,9 @@ async def daemon(
         notifier = Notifier(running.outbox, couriers, operations.jobs.told_of, supervisor.until_ready)
         store.noticed = notifier.wake
 
-        async def submit_due(schedule: StoredSchedule, statement: Statement) -> JobId:
+        async def submit_due(schedule: StoredSchedule, due: Instant, statement: Statement) -> JobId:
             text = schedule.submission
-            return await operations.submit_due(text, decode(text), schedule.uid, statement)
+            return await operations.submit_due(text, decode(text), schedule.uid, due, statement)
 
         running.recurrences = Recurrences(
             running.schedules, submit_due, operations.jobs.is_live, running.wall, supervisor.until_ready
@@ -787,6 +893,8 @@ async def daemon(
             tasks.start_soon(notifier.run)
             tasks.start_soon(running.recurrences.run)
             tasks.start_soon(running.sweep)
+            tasks.start_soon(running.see_to_orphans, attempts)
+            tasks.start_soon(running.be_punctual)
             tasks.start_soon(running.obey_signals)
             try:
                 yield running
@@ -831,6 +939,21 @@ def table_kinds(
         Export(leads, database, state_dir / "exports"),
         Enrich(leads, database, endpoints, tokens),
     ]
+
+
+class _Archives:
+    async def judge(self, archive: Path) -> Code:
+        with archive.open("rb") as file:
+            return archive_module.judge(file)
+
+    async def unpack(self, archive: Path, folder: Path) -> None:
+        with archive.open("rb") as file:
+            archive_module.unpack(file, folder)
+
+
+class _NoPackages:
+    async def packages(self, requirements: bytes, interpreter: Path, reaches: tuple[str, ...]) -> Path:
+        raise Refused(ErrorCode.BAD_STATE, "packages cannot be installed yet")
 
 
 class _Clients:

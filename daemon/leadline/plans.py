@@ -47,6 +47,10 @@ class Plans:
         """How long the leads of a teamspace stay; None: for ever."""
         return self._of_teamspace(teamspace).retention_days
 
+    def of(self, teamspace: str) -> Plan:
+        """The plan of a teamspace, with all that was set live."""
+        return self._of_teamspace(teamspace)
+
     def view_of_plan(self, name: str) -> PlanView:
         """A plan, and where each of its limits comes from. Raises Refused with not_found."""
         self.check(name)

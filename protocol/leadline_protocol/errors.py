@@ -115,6 +115,8 @@ class JobReason(StrEnum):
     DAILY_EXECUTIONS = "daily_executions"
     INVOCATIONS = "invocations"
     LEFT_DURATION = "left_duration"
+    NO_SLOT = "no_slot"
+    UNPUBLISHED = "unpublished"
     TIMED_OUT = "timed_out"
     ERROR = "error"
 
@@ -152,6 +154,8 @@ JOB_REASONS: Final[dict[JobReason, str]] = {
     JobReason.DAILY_EXECUTIONS: "The teamspace had as many executions of batch jobs in the day as its plan allows.",
     JobReason.INVOCATIONS: "The batch job was invoked as often in the day as the plan allows.",
     JobReason.LEFT_DURATION: "The day had less time left for batch jobs than it needed.",
+    JobReason.NO_SLOT: "A schedule wanted it started, and no slot was free for it soon enough.",
+    JobReason.UNPUBLISHED: "The batch job was unpublished or deleted before it started.",
     JobReason.TIMED_OUT: "It ran as long as its timeout allows.",
     JobReason.ERROR: "The job itself failed; the message says how.",
 }

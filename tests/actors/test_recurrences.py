@@ -65,7 +65,7 @@ class Stored:
         self.schedules[schedule] = replace(self.schedules[schedule], decided=skipped[-1].at)
         await self._tell()
 
-    async def submit(self, schedule: StoredSchedule, statement: Statement) -> JobId:
+    async def submit(self, schedule: StoredSchedule, due: Instant, statement: Statement) -> JobId:
         assert statement.query == FIRE
         number, at, _ = statement.arguments
         assert isinstance(at, int)

@@ -43,6 +43,14 @@ class Stored:
         raise OutcomeUnknown("the connection was lost during a COMMIT")
 
 
+class NoRules:
+    async def check(self, *_: object) -> Sequence[wire.JobWarning]:
+        return []
+
+    async def marks(self, _submission: wire.Submission, coming: Sequence[Instant], _after: Instant) -> Sequence[None]:
+        return [None] * len(coming)
+
+
 async def _record(_target: str, _detail: str) -> None:
     return
 
@@ -52,6 +60,7 @@ def operations(stored: Stored, woken: list[bool]) -> ScheduleOperations:
         stored,  # type: ignore[arg-type]
         lambda: NOW,
         lambda _: wire.Noop(teamspace="acme"),
+        NoRules(),
         lambda _, __: woken.append(True),
     )
 

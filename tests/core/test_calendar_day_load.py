@@ -18,8 +18,8 @@ BERLIN = "Europe/Berlin"
 TODAY = date(2026, 11, 27)
 
 
-def scheduled(schedule: Schedule, minutes: int = 10) -> Scheduled:
-    return Scheduled(read_schedule(schedule), minutes)
+def scheduled(schedule: Schedule, milliseconds: int = 10) -> Scheduled:
+    return Scheduled(read_schedule(schedule), milliseconds)
 
 
 def loads(name: str, today: date, days: int, *schedules: Schedule) -> list[int]:
@@ -59,21 +59,21 @@ def test_what_moves_to_the_first_instant_of_a_day_belongs_to_it() -> None:
 
 def test_schedules_that_just_fill_the_day_do_not_overrun_it() -> None:
     plans = [scheduled(Daily("01:00", BERLIN), 60), scheduled(Cron("0 12,18,23 * * *", BERLIN), 60)]
-    assert overrun(plans, zone(BERLIN), DayLimits(executions=4, minutes=240), TODAY) is None
+    assert overrun(plans, zone(BERLIN), DayLimits(executions=4, milliseconds=240), TODAY) is None
 
 
 def test_a_minute_more_than_the_day_has_overruns_it() -> None:
     plans = [scheduled(Daily("01:00", BERLIN), 60), scheduled(Cron("0 12,18,23 * * *", BERLIN), 60)]
-    worst = DayLoad(TODAY, executions=4, minutes=240)
-    found = overrun(plans, zone(BERLIN), DayLimits(executions=4, minutes=239), TODAY, days=30)
-    assert found == Overrun(first=worst, most_executions=worst, most_minutes=worst, days=30)
+    worst = DayLoad(TODAY, executions=4, milliseconds=240)
+    found = overrun(plans, zone(BERLIN), DayLimits(executions=4, milliseconds=239), TODAY, days=30)
+    assert found == Overrun(first=worst, most_executions=worst, most_time=worst, days=30)
 
 
 def test_an_execution_more_than_the_day_has_overruns_it() -> None:
     hourly = [scheduled(Cron("0 * * * *", BERLIN), 1)] * 3
-    found = overrun(hourly, zone(BERLIN), DayLimits(executions=24, minutes=240), TODAY, days=1)
+    found = overrun(hourly, zone(BERLIN), DayLimits(executions=24, milliseconds=240), TODAY, days=1)
     assert found is not None
-    assert found.first == DayLoad(TODAY, executions=72, minutes=72)
+    assert found.first == DayLoad(TODAY, executions=72, milliseconds=72)
 
 
 def test_a_day_on_which_rare_schedules_meet_is_found() -> None:
@@ -82,14 +82,14 @@ def test_a_day_on_which_rare_schedules_meet_is_found() -> None:
         scheduled(Cron("0 5 * 2 *", BERLIN), 30),
         scheduled(Cron("0 5-7 1 1 *", BERLIN), 30),
     ]
-    found = overrun(plans, zone(BERLIN), DayLimits(executions=2, minutes=100), TODAY)
+    found = overrun(plans, zone(BERLIN), DayLimits(executions=2, milliseconds=100), TODAY)
     assert found is not None
     leap_day, new_year = DayLoad(date(2028, 2, 29), 2, 130), DayLoad(date(2027, 1, 1), 3, 90)
-    assert found == Overrun(first=new_year, most_executions=new_year, most_minutes=leap_day, days=5)
+    assert found == Overrun(first=new_year, most_executions=new_year, most_time=leap_day, days=5)
 
 
 def test_no_schedules_ask_for_nothing() -> None:
-    assert overrun([], zone(BERLIN), DayLimits(executions=0, minutes=0), TODAY) is None
+    assert overrun([], zone(BERLIN), DayLimits(executions=0, milliseconds=0), TODAY) is None
 
 
 @settings(max_examples=25)

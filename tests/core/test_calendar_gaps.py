@@ -90,24 +90,24 @@ def test_starts_that_are_too_close_are_found_with_the_next_of_their_dates(
 )
 def test_starts_that_are_far_enough_apart_are_fine(schedules: list[Schedule]) -> None:
     assert smallest(*schedules) is None
-    check_gap([read_schedule(each) for each in schedules], 60, TODAY)
+    check_gap([(f"s{number}", read_schedule(each)) for number, each in enumerate(schedules)], 60, TODAY, "timetable")
 
 
 def test_exactly_the_gap_is_allowed_and_a_minute_less_is_not() -> None:
-    timetables = [read_schedule(daily("23:30")), read_schedule(daily("00:15"))]
-    check_gap(timetables, 45, TODAY)
+    schedules = [("late", read_schedule(daily("23:30"))), ("early", read_schedule(daily("00:15")))]
+    check_gap(schedules, 45, TODAY, "timetable")
     with pytest.raises(Refused) as refused:
-        check_gap(timetables, 46, TODAY, "job.schedules")
+        check_gap(schedules, 46, TODAY, "timetable")
     told = refused.value
-    assert (told.code, told.at) == (ErrorCode.BAD_SCHEDULE, "job.schedules[1]")
+    assert (told.code, told.at) == (ErrorCode.BAD_SCHEDULE, "timetable")
     assert told.message == (
-        "job.schedules[0] at 2026-11-27 23:30 and job.schedules[1] at 2026-11-28 00:15 are 45 minutes apart; "
-        "the plan wants 46 at least"
+        "late at 2026-11-27 23:30 and early at 2026-11-28 00:15 are 45 minutes apart; the plan wants 46 at least"
     )
 
 
 def test_a_gap_of_nothing_allows_everything() -> None:
-    check_gap([read_schedule(each) for each in (daily("12:00"), daily("12:00"), Daily("12:00", "UTC"))], 0, TODAY)
+    schedules = [("s", read_schedule(each)) for each in (daily("12:00"), daily("12:00"), Daily("12:00", "UTC"))]
+    check_gap(schedules, 0, TODAY, "timetable")
 
 
 def test_a_gap_of_days_reaches_over_days() -> None:
@@ -117,9 +117,10 @@ def test_a_gap_of_days_reaches_over_days() -> None:
 
 
 def test_there_is_no_gap_between_the_walls_of_two_zones() -> None:
+    schedules = [("here", read_schedule(daily("01:00"))), ("there", read_schedule(Daily("12:00", "UTC")))]
     with pytest.raises(Refused) as refused:
-        check_gap([read_schedule(daily("01:00")), read_schedule(Daily("12:00", "UTC"))], 60, TODAY)
-    assert (refused.value.code, refused.value.at) == (ErrorCode.BAD_SCHEDULE, "schedules[1].zone")
+        check_gap(schedules, 60, TODAY, "timetable")
+    assert (refused.value.code, refused.value.at) == (ErrorCode.BAD_SCHEDULE, "timetable.zone")
 
 
 # --- against all starts of 28 years, in which every month has begun on every day of the week, leap years too

@@ -384,3 +384,29 @@ def test_a_daemon_that_drains_starts_nothing_more_and_lets_what_runs_stop(snov: 
     assert snov.running == {job, JobId(3)}
     assert snov.state(waiting) is JobState.QUEUED
     assert snov.state(JobId(4)) is JobState.COMPLETED
+
+
+# -- jobs whose moment has passed -------------------------------------------------------------------------------------
+
+
+def test_a_job_that_has_not_started_in_time_is_skipped_and_one_that_has_is_left_alone(queue: Harness) -> None:
+    queue.limit("a", batch=1)
+    running, waiting, last = (queue.submit("a", "batch") for _ in range(3))
+    for job in (running, waiting):
+        queue.tell(ev.Expired(job, JobReason.NO_SLOT, "too late"))
+    assert queue.state(running) is JobState.RUNNING
+    assert queue.state(waiting) is JobState.SKIPPED
+    assert queue.reason(waiting) is JobReason.NO_SLOT
+    queue.tell(ev.Expired(waiting, JobReason.NO_SLOT, "once more"))
+    queue.finish(running)
+    assert queue.running == {last}
+
+
+def test_a_job_that_has_started_once_is_not_skipped_when_it_goes_on(queue: Harness) -> None:
+    job = queue.submit("a", "batch")
+    queue.pause("queue")
+    queue.restart()
+    assert queue.running == set()
+    queue.tell(ev.Expired(job, JobReason.NO_SLOT, "too late"))
+    queue.resume("queue")
+    assert queue.running == {job}

@@ -49,7 +49,11 @@ class Operations:
         self.jobs: Final = JobOperations(supervisor, store, numbered, surroundings, submissions, self._losses, decode)
         self._of_tables: Final = TableOperations(supervisor, store, surroundings.tables, self.jobs.shown)
         self._of_schedules: Final = ScheduleOperations(
-            surroundings.schedules, surroundings.wall, decode, surroundings.schedule_changed
+            surroundings.schedules,
+            surroundings.wall,
+            decode,
+            surroundings.schedule_rules,
+            surroundings.schedule_changed,
         )
         queue = QueueOperations(supervisor, surroundings)
         self._handlers: Final[dict[type[wire.Operation[wire.Reply]], Callable[..., Awaitable[wire.Reply]]]] = {
@@ -68,6 +72,7 @@ class Operations:
             wire.Providers: queue.providers,
             wire.Tables: self._tables,
             wire.Schedules: self._schedules,
+            wire.BatchJobs: self._batch,
             wire.Plans: self._plans,
             wire.Notices: self._notices,
             wire.Usage: self._usage,
@@ -99,6 +104,12 @@ class Operations:
             await self._around.record(act(operation, peer, target, detail))
 
         return await self._of_schedules.perform(operation, peer, record, line)
+
+    async def _batch(self, operation: wire.BatchJobs, peer: Peer, line: int) -> wire.Reply:
+        async def record(target: str, detail: str) -> None:
+            await self._around.record(act(operation, peer, target, detail))
+
+        return await self._around.batch(operation, peer.uid, record, line)
 
     async def _plans(self, operation: wire.Plans, peer: Peer, line: int) -> wire.Reply:
         if operation.key is not None:

@@ -45,8 +45,8 @@ SUBMITTED_AT_ONCE: Final = 10
 AT_ONCE: Final = 100
 """Schedules that are seen to at the same time: at midnight everybody's are due."""
 
-Submit = Callable[[StoredSchedule, Statement], Awaitable[JobId]]
-"""Submits what a schedule wants submitted, with a statement of its admission. Raises Refused."""
+Submit = Callable[[StoredSchedule, Instant, Statement], Awaitable[JobId]]
+"""Submits what a schedule wants submitted at a time, with a statement of its admission. Raises Refused."""
 
 IsLive = Callable[[JobId], Awaitable[bool]]
 """Whether a job has not ended."""
@@ -193,7 +193,7 @@ class Recurrences:
             if each.name in self._changes:  # it may have been paused or deleted
                 return None
             try:
-                job = await self._submit(each.stored, Statement(FIRE, (stored.id, at, THIS_JOB)))
+                job = await self._submit(each.stored, at, Statement(FIRE, (stored.id, at, THIS_JOB)))
             except Refused as refused:
                 if refused.retry_after is not None:
                     return Instant(now + int(max(LOST_SECONDS, refused.retry_after) * SECOND))

@@ -10,11 +10,11 @@ import msgspec
 
 from leadline.actors import views
 from leadline.actors.peers import Peer
-from leadline.core.calendar.occurrences import preview
+from leadline.core.calendar.occurrences import Shown, preview
 from leadline.core.calendar.schedules import read_schedule
-from leadline.ports.schedules import NewSchedule, ScheduleStore, StoredOccurrence, StoredSchedule
+from leadline.ports.schedules import NewSchedule, ScheduleRules, ScheduleStore, StoredOccurrence, StoredSchedule
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import Instant
 from leadline_protocol.schedules import Schedule
 
@@ -39,9 +39,11 @@ class ScheduleOperations:
         schedules: ScheduleStore,
         wall: Callable[[], Instant],
         decode: Callable[[bytes], wire.Submission],
+        rules: ScheduleRules,
         changed: Callable[[str, str], None],
     ) -> None:
         """`decode` reads a submission; `changed` is told which schedule may not be as it was."""
+        self._rules = rules
         self._schedules = schedules
         self._wall = wall
         self._decode = decode
@@ -56,19 +58,21 @@ class ScheduleOperations:
             coming = self._coming(operation.timetable, operation.count)
             return wire.SchedulesReply(line=line, schedules=[], coming=coming, ref=operation.ref)
         target = f"schedule {operation.teamspace}/{operation.name}"
+        warnings: list[wire.JobWarning] = []
         if operation.action != "describe":
             try:
-                view = await self._change(operation, peer, record, target)
+                view = await self._change(operation, peer, record, target, warnings)
             finally:  # also where nobody can say whether it is stored
                 assert operation.teamspace is not None
                 assert operation.name is not None
                 self._changed(operation.teamspace, operation.name)
             if view is not None:
                 return wire.SchedulesReply(line=line, schedules=[view], ref=operation.ref)
-        return wire.SchedulesReply(line=line, schedules=[await self._described(operation)], ref=operation.ref)
+        described = await self._described(operation)
+        return wire.SchedulesReply(line=line, schedules=[described], warnings=warnings, ref=operation.ref)
 
     async def _change(
-        self, operation: wire.Schedules, peer: Peer, record: Record, target: str
+        self, operation: wire.Schedules, peer: Peer, record: Record, target: str, warnings: list[wire.JobWarning]
     ) -> wire.ScheduleView | None:
         """Store a change; what was deleted is answered, as it was. Raises Refused."""
         assert operation.teamspace is not None
@@ -78,7 +82,9 @@ class ScheduleOperations:
         view = None
         match operation.action:
             case "add":
-                new = self._new(operation, peer)
+                new, submission = self._new(operation, peer)
+                timetable = read_schedule(new.timetable, "timetable")
+                warnings += await self._rules.check(name, timetable, submission, now)
                 await record(target, "add")
                 if not await self._schedules.add(new, now):
                     message = f"{teamspace} has a schedule {name} already: delete it first, or take another name"
@@ -108,7 +114,7 @@ class ScheduleOperations:
         following = (page[-1].teamspace, page[-1].name) if len(found) > len(page) else None
         views_of_page = []
         for each in page:
-            views_of_page.append(self._view(each, operation.count))
+            views_of_page.append(await self._view(each, operation.count))
             await asyncio.sleep(0)  # a page with all that was asked for takes seconds, in which others are served
         return wire.SchedulesReply(line=line, schedules=views_of_page, next=following, ref=operation.ref)
 
@@ -116,20 +122,19 @@ class ScheduleOperations:
         found = await self._schedules.page(operation.teamspace, operation.name, None, 1)
         self._check_found(operation, found=bool(found))
         past = [_past(each) for each in await self._schedules.occurrences(found[0].id, PAST_SHOWN)]
-        return msgspec.structs.replace(self._view(found[0], operation.count), past=past)
+        return msgspec.structs.replace(await self._view(found[0], operation.count), past=past)
 
     def _check_found(self, operation: wire.Schedules, *, found: bool) -> None:
         if not found:
             message = f"{operation.teamspace} has no schedule {operation.name}"
             raise Refused(ErrorCode.NOT_FOUND, message, at="name")
 
-    def _new(self, operation: wire.Schedules, peer: Peer) -> NewSchedule:
-        """A schedule that can be stored. Raises Refused."""
+    def _new(self, operation: wire.Schedules, peer: Peer) -> tuple[NewSchedule, wire.Submission]:
+        """A schedule that can be stored, and what it submits. Raises Refused."""
         assert operation.timetable is not None
         assert operation.submission is not None
         assert operation.teamspace is not None
         assert operation.name is not None
-        read_schedule(operation.timetable, "timetable")
         submission: dict[str, Any] = {"teamspace": operation.teamspace, **operation.submission}
         if submission["teamspace"] != operation.teamspace:
             message = f"the schedule is of {operation.teamspace}, and so must be what it submits"
@@ -139,11 +144,11 @@ class ScheduleOperations:
                 raise Refused(ErrorCode.BAD_REQUEST, f"{word} is of one time only", at=f"submission.{word}")
         text = msgspec.json.encode(submission)
         try:
-            self._decode(text)
+            decoded = self._decode(text)
         except Refused as refused:
             at = "submission" if refused.at is None else f"submission.{refused.at}"
             raise Refused(refused.code, refused.message, at=at) from refused
-        return NewSchedule(
+        new = NewSchedule(
             operation.teamspace,
             operation.name,
             operation.timetable,
@@ -152,8 +157,9 @@ class ScheduleOperations:
             operation.overlap,
             peer.uid,
         )
+        return new, decoded
 
-    def _view(self, stored: StoredSchedule, count: int) -> wire.ScheduleView:
+    async def _view(self, stored: StoredSchedule, count: int) -> wire.ScheduleView:
         return wire.ScheduleView(
             teamspace=stored.teamspace,
             schedule=stored.name,
@@ -163,22 +169,28 @@ class ScheduleOperations:
             overlap=stored.overlap,
             paused=stored.paused,
             created_at=stored.created,
-            coming=[] if stored.paused else self._coming_of(stored, count),
+            coming=[] if stored.paused else await self._coming_of(stored, count),
         )
 
-    def _coming_of(self, stored: StoredSchedule, count: int) -> list[wire.ComingOccurrence]:
+    async def _coming_of(self, stored: StoredSchedule, count: int) -> list[wire.ComingOccurrence]:
         """None of one that can be read no more: it is not fired, and must not keep the others from being listed."""
         with suppress(Refused):
-            return self._coming(stored.timetable, count)
+            now = self._wall()
+            shown = preview(read_schedule(stored.timetable, "timetable"), now, count)
+            submission = self._decode(stored.submission)
+            marks = await self._rules.marks(submission, [each.instant for each in shown], now)
+            return [_coming(each, mark) for each, mark in zip(shown, marks, strict=True)]
         return []
 
     def _coming(self, timetable: Schedule, count: int) -> list[wire.ComingOccurrence]:
         """The next times. Raises Refused."""
         shown = preview(read_schedule(timetable, "timetable"), self._wall(), count)
-        return [
-            wire.ComingOccurrence(at=views.certain_moment(each.instant), local=each.local, mark=each.mark.value)
-            for each in shown
-        ]
+        return [_coming(each, None) for each in shown]
+
+
+def _coming(occurrence: Shown, quota: JobReason | None) -> wire.ComingOccurrence:
+    at = views.certain_moment(occurrence.instant)
+    return wire.ComingOccurrence(at=at, local=occurrence.local, mark=occurrence.mark.value, quota=quota)
 
 
 def _past(occurrence: StoredOccurrence) -> wire.PastOccurrence:

@@ -21,6 +21,7 @@ from leadline.actors.surroundings import Surroundings
 from leadline.core.effects import Receipt
 from leadline.core.events import Key, NewJob, Statement
 from leadline.core.model import SECOND
+from leadline.ports.store import DUE
 from leadline.ports.work import ChainNotes, JobKind, Prepared, Previews, Rerun
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import body_of
@@ -79,6 +80,7 @@ class Submissions:
         replies: list[Answer | None] = [None] * len(lines)
         places: list[int] = []
         jobs: list[NewJob] = []
+        settled: dict[int, Callable[[bool], None]] = {}
         warnings: dict[int, list[wire.JobWarning]] = {}
         for place, (number, submission, line) in enumerate(lines):
             try:
@@ -91,8 +93,11 @@ class Submissions:
                     if submission.notices is not None:
                         new = self.with_wishes(new, submission)
                 else:
-                    new, warnings[place] = await self._prepare(submission, line, peer)
+                    new, prepared = await self._prepare(submission, line, peer)
                     new = self.with_wishes(new, submission)
+                    warnings[place] = list(prepared.warnings)
+                    if prepared.settled is not None:
+                        settled[len(jobs)] = prepared.settled
                 places.append(place)
                 jobs.append(new)
             except Refused as refused:
@@ -100,6 +105,8 @@ class Submissions:
             except STORE_LOST as error:
                 replies[place] = refusal(self._losses.refused(error), number, submission.ref)
         deciding = self._hand_in(jobs, source) if jobs else None
+        if settled and deciding is not None:
+            deciding.add_done_callback(partial(_settle, settled))
 
         async def answered() -> list[Answer]:
             try:
@@ -116,12 +123,20 @@ class Submissions:
 
         return answered
 
-    async def submit_due(self, line: bytes, submission: wire.Submission, uid: int, statement: Statement) -> JobId:
-        """Submit what a schedule of that user wants submitted, with a statement of its admission. Raises Refused."""
-        new, _ = await self._prepare(submission, line, Peer(uid, os.getpid(), operator=True))
+    async def submit_due(
+        self, line: bytes, submission: wire.Submission, uid: int, due: Instant, statement: Statement
+    ) -> JobId:
+        """Submit what a schedule of that user wants submitted at a time, with a statement of its admission.
+
+        Raises Refused.
+        """
+        new, prepared = await self._prepare(submission, line, Peer(uid, os.getpid(), operator=True), due)
         new = self.with_wishes(new, submission)
-        new = msgspec.structs.replace(new, statements=(*new.statements, statement))
-        (answer,) = await self._supervisor.dispatcher.submit([new], _SCHEDULES)
+        new = msgspec.structs.replace(new, statements=(*new.statements, statement), refused=None)
+        deciding = self._supervisor.dispatcher.submit([new], _SCHEDULES)
+        if prepared.settled is not None:
+            deciding.add_done_callback(partial(_settle, {0: prepared.settled}))
+        (answer,) = await deciding
         if isinstance(answer, Refused):
             raise answer
         return answer.job
@@ -135,13 +150,15 @@ class Submissions:
             return at_once
 
     async def _prepare(
-        self, submission: wire.Submission, line: bytes, peer: Peer
-    ) -> tuple[NewJob, list[wire.JobWarning]]:
+        self, submission: wire.Submission, line: bytes, peer: Peer, due: Instant | None = None
+    ) -> tuple[NewJob, Prepared]:
         self._check_allowed(peer, submission.teamspace)
         if not isinstance(submission, wire.Chain):
             number, prepared = await self.prepared(submission, None)
-            return new_job(submission, line, number, prepared, peer), list(prepared.warnings)
-        return await self.prepare_chain(submission, line, peer, [chain_reruns.FRESH] * len(submission.steps))
+            return new_job(submission, line, number, prepared, peer, due), prepared
+        fresh = [chain_reruns.FRESH] * len(submission.steps)
+        new, warned = await self.prepare_chain(submission, line, peer, fresh)
+        return new, Prepared(warnings=warned)
 
     async def prepare_chain(
         self, submission: wire.Chain, line: bytes, peer: Peer, again: Sequence[chain_reruns.Again]
@@ -210,8 +227,28 @@ def _in_step(index: int) -> Iterator[None]:
         raise Refused(refused.code, refused.message, at=at, retry_after=refused.retry_after) from refused
 
 
-def new_job(submission: wire.Submission, line: bytes, kind: int, prepared: Prepared, peer: Peer) -> NewJob:
-    """A submission as the scheduler takes it."""
+def _settle(
+    settled: Mapping[int, Callable[[bool], None]], deciding: "asyncio.Future[Sequence[Receipt | Refused]]"
+) -> None:
+    """Tell those who want to know which submissions have become jobs."""
+    lost = deciding.cancelled() or deciding.exception() is not None
+    for place, tell in settled.items():
+        answer = None if lost else deciding.result()[place]
+        tell(isinstance(answer, Receipt) and not answer.duplicate)
+
+
+def _filled(statements: Sequence[Statement], due: Instant | None) -> tuple[Statement, ...]:
+    """Statements that say for which time of a schedule they are."""
+    return tuple(
+        Statement(each.query, tuple(due if argument is DUE else argument for argument in each.arguments))
+        for each in statements
+    )
+
+
+def new_job(
+    submission: wire.Submission, line: bytes, kind: int, prepared: Prepared, peer: Peer, due: Instant | None = None
+) -> NewJob:
+    """A submission as the scheduler takes it; `due`: the time of a schedule that it is for."""
     key = None
     if submission.idempotency_key is not None:
         key = Key(
@@ -231,7 +268,8 @@ def new_job(submission: wire.Submission, line: bytes, kind: int, prepared: Prepa
         warnings=msgspec.json.encode(list(prepared.warnings)) if prepared.warnings else b"",
         uid=peer.uid,
         notify=submission.notify,
-        statements=tuple(prepared.statements),
+        statements=_filled(prepared.statements, due) if prepared.statements else (),
+        refused=prepared.refused,
     )
 
 

@@ -1,15 +1,18 @@
 """What the composition root knows and the queue does not, for whoever carries out requests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from leadline.core.events import Statement
 from leadline.ports.control import Act
-from leadline.ports.schedules import ScheduleStore
+from leadline.ports.schedules import ScheduleRules, ScheduleStore
 from leadline.ports.tables import Tables
 from leadline_protocol import messages as wire
 from leadline_protocol.ids import Instant, JobId
+
+Record = Callable[[str, str], Awaitable[None]]
+"""Writes down what is about to be done: to what, and what exactly."""
 
 
 class Surroundings(Protocol):
@@ -83,8 +86,17 @@ class Surroundings(Protocol):
         ...
 
     @property
+    def schedule_rules(self) -> ScheduleRules:
+        """What kinds of job say to schedules."""
+        ...
+
+    @property
     def schedules(self) -> ScheduleStore:
         """The schedules of all teamspaces."""
+        ...
+
+    async def batch(self, wanted: wire.BatchJobs, uid: int, record: Record, line: int) -> wire.BatchReply:
+        """See to batch jobs, for a user. Raises Refused."""
         ...
 
     def wall(self) -> Instant:

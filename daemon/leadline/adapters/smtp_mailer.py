@@ -26,6 +26,12 @@ _POLICY: Final = SMTP_POLICY.clone(max_line_length=998)
 _JOB_NOTICE: Final = msgspec.json.Decoder(JobNotice)
 
 
+_SUBJECTS: Final = {"stalled": "stands still", "failing": "is the fifth run in a row that failed"}
+"""Of events that are no state."""
+
+_STATES: Final = {"stalled": "standing still", "failing": "failed, as the four runs before it"}
+
+
 class Account(msgspec.Struct, frozen=True):
     """The mail server, and who sends."""
 
@@ -90,7 +96,7 @@ def message_of(notice: Notice, told: JobNotice, sender: str) -> bytes:
     message = EmailMessage(policy=_POLICY)
     message["From"] = sender
     message["To"] = notice.target
-    message["Subject"] = f"Job {notice.job} {'stands still' if notice.event == 'stalled' else f'is {notice.event}'}"
+    message["Subject"] = f"Job {notice.job} {_SUBJECTS.get(notice.event, f'is {notice.event}')}"
     message["Date"] = notice.made
     message["Message-ID"] = f"<{notice.id}@{sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
@@ -105,7 +111,7 @@ def _lines(job: JobView, notice: Notice) -> list[str]:
     lines = [
         f"Job:       {job.job}, {job.kind}" + (f" over the table {job.table}" if job.table else ""),
         f"Teamspace: {job.teamspace}",
-        f"It is:     {'standing still' if notice.event == 'stalled' else job.state}",
+        f"It is:     {_STATES.get(notice.event, job.state)}",
         f"Leads:     {counts.total:,}, of which {ended}",
     ]
     if job.reason is not None:

@@ -61,11 +61,11 @@ def pack(
                 "files": code.files,
                 "unpacked_bytes": code.unpacked_bytes,
                 "takes_event": code.takes_event,
-                "requirements": code.requirements,
+                "requirements": code.requirements is not None,
             }
         )
         return
     terminal.say(f"{shown(str(target))}: {counted(code.files, 'file')}, {size(bytes_packed)}.")
     terminal.say(f"  It is called as main({'event' if code.takes_event else ''}).")
-    if code.requirements:
+    if code.requirements is not None:
         terminal.say("  The packages in requirements.txt are installed before it runs.")

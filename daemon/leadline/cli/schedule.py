@@ -247,15 +247,22 @@ def _show(reply: SchedulesReply, *, json: bool) -> None:
     if view.past:
         terminal.say()
         _show_past(view.past)
+    for warning in reply.warnings:
+        terminal.say()
+        terminal.say(f"Warning: {shown(warning.message)}.")
 
 
 def _show_coming(coming: list[ComingOccurrence]) -> None:
     if not coming:
         terminal.say("It never fires.")
         return
-    terminal.columns(
-        ("NEXT", "UTC", ""), [(each.local, f"{each.at:%Y-%m-%d %H:%M}", _MARKS[each.mark]) for each in coming]
-    )
+    terminal.columns(("NEXT", "UTC", ""), [(each.local, f"{each.at:%Y-%m-%d %H:%M}", _remark(each)) for each in coming])
+
+
+def _remark(coming: ComingOccurrence) -> str:
+    """What is to be known of a time: what the clocks do then, and that the quota may not allow it."""
+    quota = "" if coming.quota is None else f"may be skipped: {coming.quota}"
+    return "; ".join(each for each in (_MARKS[coming.mark], quota) if each)
 
 
 def _show_past(past: list[PastOccurrence]) -> None:

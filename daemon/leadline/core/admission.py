@@ -38,6 +38,8 @@ class Admission(Places):
         key = new.key
         if key is not None and (first := self._first_under(new.teamspace, key)) is not None:
             return first
+        if new.refused is not None:
+            return new.refused
         decision = self._decision
         now = decision.now
         teamspaces = self.teamspaces

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from leadline.core.model import Counts, JobState, Limits, Rules, Wait
 from leadline.core.rate_limit import FLIGHT_SECONDS, Cost, Limit
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import JobReason, Refused
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 
 NOTHING: Final = Decimal(0)
@@ -67,6 +67,8 @@ class NewJob(Struct, frozen=True, gc=False):
     """For a chain: its steps in order."""
     stop_on_failure: bool = True
     statements: tuple[Statement, ...] = ()
+    refused: Refused | None = None
+    """Why it is not taken, unless its key stands for a job already."""
 
 
 class Submitted(Struct, frozen=True):
@@ -203,6 +205,14 @@ class CancelAsked(Struct, frozen=True, gc=False):
     force: bool = False
 
 
+class Expired(Struct, frozen=True, gc=False):
+    """The moment has passed by which a job must have started; one that has is left alone."""
+
+    job: JobId
+    reason: JobReason
+    message: str
+
+
 class PauseSet(Struct, frozen=True, gc=False):
     """Somebody paused or resumed: scope is queue, family, teamspace, provider or job; name is empty for the queue."""
 
@@ -264,6 +274,7 @@ Event = (
     | ResponseBegan
     | CallEnded
     | CancelAsked
+    | Expired
     | PauseSet
     | LimitsSet
     | RulesSet

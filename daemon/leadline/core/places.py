@@ -218,7 +218,7 @@ class Places:
 
     # -- leaving a place ----------------------------------------------------------------------------------------------
 
-    def _strike(self, job: Job, trigger: Trigger, reason: JobReason) -> None:
+    def _strike(self, job: Job, trigger: Trigger, reason: JobReason, message: str = "") -> None:
         """End a job that has no attempt; what it means for its chain is the caller's business."""
         assert job.id not in self.running, f"job {job.id} runs and must be stopped first"
         if eligible(job) and not self.kinds[job.kind].chain:
@@ -226,7 +226,7 @@ class Places:
         if job.details is None or job.details.chain is None:
             self.teamspaces.count(job.teamspace, -1)
         move(job, trigger)
-        self._leave(job, reason, "")
+        self._leave(job, reason, message)
 
     def _release(self, job: Job, attempt: Attempt) -> None:
         """Return what an attempt held: its slot, its share of the capacity, its calls that are not out."""

@@ -151,6 +151,8 @@ class Scheduler(Admission, Lives):
                 self._call_ended(event)
             case ev.CancelAsked():
                 return self._cancel(event)
+            case ev.Expired():
+                self._expire(event)
             case ev.PauseSet():
                 return self._pause(event)
             case ev.LimitsSet():
@@ -379,6 +381,14 @@ class Scheduler(Admission, Lives):
             self._strike(job, Trigger.CANCEL, JobReason.CANCELLED)
             self._step_ended(job, JobState.CANCELLED)
         return None
+
+    def _expire(self, event: ev.Expired) -> None:
+        job = self.jobs.get(event.job)
+        if job is None or job.id in self.running or job.state is not JobState.QUEUED:
+            return
+        if job.details is None or not job.details.attempts:
+            self._strike(job, Trigger.SKIP, event.reason, event.message)
+            self._step_ended(job, JobState.SKIPPED)
 
     def _cancel_chain(self, job: Job, chain: Chain, event: ev.CancelAsked) -> Refused | None:
         if job.state in {JobState.DELAYED, JobState.QUEUED}:

@@ -10,7 +10,10 @@ from typing import Final, Literal, NewType, Protocol
 
 from msgspec import Struct
 
+from leadline.core.calendar.schedules import Timetable
+from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import Instant, JobId
+from leadline_protocol.messages import JobWarning, Submission
 from leadline_protocol.schedules import Schedule
 
 FIRE: Final = "fire_occurrence"
@@ -98,4 +101,20 @@ class ScheduleStore(Protocol):
 
     async def occurrences(self, schedule: ScheduleId, limit: int) -> Sequence[StoredOccurrence]:
         """The newest times that were decided, newest first."""
+        ...
+
+
+class ScheduleRules(Protocol):
+    """What kinds of job say to schedules that submit them."""
+
+    async def check(
+        self, name: str, timetable: Timetable, submission: Submission, after: Instant
+    ) -> Sequence[JobWarning]:
+        """Whether there may be a schedule of that name from then on; what people should know of it. Raises Refused."""
+        ...
+
+    async def marks(
+        self, submission: Submission, coming: Sequence[Instant], after: Instant
+    ) -> Sequence[JobReason | None]:
+        """For each time from then on at which it would be submitted, why it may be skipped."""
         ...

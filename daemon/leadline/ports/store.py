@@ -64,10 +64,14 @@ class Placeholder(Enum):
     """Stands in the arguments of an admission's `Statement` for what is not known before it is decided."""
 
     THIS_JOB = "this job"
+    DUE = "due"
 
 
 THIS_JOB: Final = Placeholder.THIS_JOB
 """The id of the job that the statement comes with."""
+
+DUE: Final = Placeholder.DUE
+"""The time of a schedule that the job is submitted for; null where somebody has submitted it."""
 
 LOOK_BACK_JOBS: Final = 10_000
 """How far a listing looks back for what no index leads to: see `JobFilter`."""

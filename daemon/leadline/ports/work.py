@@ -9,7 +9,7 @@ raises `Stopped`; `run` lets calls in flight finish, stores what they brought, a
 that does not come to an end, or is told to stop at once, is cancelled like any task.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Never, Protocol
 
@@ -20,7 +20,7 @@ from leadline.core.model import Counts, Family, JobState, StopCause
 from leadline.core.rate_limit import Cost
 from leadline.ports.provider_client import Request, Response
 from leadline.ports.store import StoredJob
-from leadline_protocol.errors import JOB_REASONS, JobReason, LeadlineError
+from leadline_protocol.errors import JOB_REASONS, JobReason, LeadlineError, Refused
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 from leadline_protocol.messages import JobWarning, StepPreview, Submission
 
@@ -62,6 +62,10 @@ class Prepared(Struct, frozen=True):
     warnings: Sequence[JobWarning] = ()
     statements: Sequence[Statement] = ()
     """Run in the transaction that admits the job."""
+    refused: Refused | None = None
+    """Why nobody may submit it now, but for schedules; who has a key of a job that there is, gets that job."""
+    settled: Callable[[bool], None] | None = None
+    """Is told whether it has become a job of its own, where that is known."""
 
 
 ChainNotes = dict[str, Any]

@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages.replies import (
+    BatchReply,
     Changed,
     Done,
     HistoryReply,
@@ -34,6 +35,7 @@ from leadline_protocol.messages.words import (
     Family,
     Id,
     Name,
+    Path,
     Ref,
     State,
 )
@@ -287,6 +289,56 @@ class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, 
             raise ValueError("missed and overlap go with the action add")
 
 
+SettingName = Annotated[str, Meta(min_length=1, max_length=100)]
+
+SettingValue = Annotated[str, Meta(max_length=65_536)]
+
+
+class BatchJobs(ControlOperation[BatchReply], tag="batch", frozen=True, kw_only=True):
+    """The batch jobs of a teamspace, or of all; with another `action` than `list`, something about one of them."""
+
+    action: Literal[
+        "list", "describe", "create", "upload", "set", "publish", "unpublish", "delete", "download", "runs", "logs"
+    ] = "list"
+    teamspace: Name | None = None
+    name: Name | None = None
+    path: Path | None = None
+    """Of `upload`: the zip, as a file that the daemon may read."""
+    version: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
+    """Of `download`: which; absent: the newest."""
+    api: bool | None = None
+    """Of `create` and `set`, as what follows: whether it may be run by submission."""
+    timeout_seconds: Annotated[int, Meta(ge=1, le=100_000_000)] | None = None
+    retries: Annotated[int, Meta(ge=0, le=100)] | None = None
+    retry_timeouts: bool | None = None
+    stall_after_seconds: Annotated[int, Meta(ge=0, le=604_800)] | None = None
+    """0: it may be silent as long as it likes."""
+    interpreter: Annotated[str, Meta(max_length=100)] | None = None
+    """Empty: the machine's own."""
+    settings: dict[SettingName, SettingValue | None] = field(default_factory=dict)
+    """Values to be set; null takes a setting away."""
+    secrets: dict[SettingName, SettingValue] = field(default_factory=dict)
+    """Settings that are never shown again."""
+    instance: Id | None = None
+    """Of `runs` and `logs`: which run; `logs` needs it."""
+    retry_attempt: Annotated[int, Meta(ge=0, le=100)] = 0
+    """Of `logs`: whose lines."""
+    wait_seconds: Annotated[float, Meta(ge=0, le=30)] = 0.0
+    """Of `logs`: so long to wait for a line where there is none yet."""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: Annotated[int, Meta(ge=0, le=INT64_MAX)] = 0
+    """The `next` of the page before; of `logs`, the number of the last line that is known."""
+
+    def __post_init__(self) -> None:
+        by_instance = self.action in {"runs", "logs"} and self.instance is not None
+        if self.action not in {"list", "runs"} and not by_instance and (self.teamspace is None or self.name is None):
+            raise ValueError("name the teamspace and the batch job")
+        if self.action == "logs" and self.instance is None:
+            raise ValueError("logs are those of one run: give instance")
+        if (self.path is not None) != (self.action == "upload"):
+            raise ValueError("path goes with the action upload, and it with path")
+
+
 class Notices(ControlOperation[NoticesReply], tag="notices", frozen=True, kw_only=True):
     """Mails and webhooks about jobs, newest first: those that are not delivered, or all."""
 
@@ -368,6 +420,7 @@ CONTROL_OPERATIONS: Final[tuple[type[Operation[Reply]], ...]] = (
     Usage,
     Tables,
     Schedules,
+    BatchJobs,
     Reload,
     Drain,
 )

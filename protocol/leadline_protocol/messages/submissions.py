@@ -25,8 +25,9 @@ from leadline_protocol.messages.words import (
     WhenEmpty,
 )
 
-NoticeEvent = Literal["completed", "partial", "failed", "cancelled", "skipped", "stalled"]
-"""What somebody may be told of a job: its end, or that it stands still."""
+NoticeEvent = Literal["completed", "partial", "failed", "cancelled", "skipped", "stalled", "failing"]
+"""What somebody may be told of a job: its end, that it stands still, or that it is the fifth run of its batch job in a
+row that failed."""
 
 Address = Annotated[
     str, Meta(max_length=254, pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$")
@@ -164,6 +165,16 @@ class Export(Submission, tag="export", frozen=True, kw_only=True):
     more_than: MoreThan | None = None
 
 
+class Batch(Submission, tag="batch", frozen=True, kw_only=True):
+    """Run a batch job once: Python of the teamspace's own. It is no step of a chain."""
+
+    batch_job: Name
+    body: Any = None
+    """Any JSON: the event's `body`."""
+    query_string_parameters: dict[str, str] = field(default_factory=dict)
+    """The event's `query_string_parameters`."""
+
+
 # Steps and chains -----------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +279,7 @@ class Chain(Submission, tag="chain", frozen=True, kw_only=True):
             raise ValueError("the first step has none before it that its when could speak of")
 
 
-SUBMISSION_TYPES: Final[tuple[type[Submission], ...]] = (Noop, Upload, Formula, Enrich, Export, Chain)
+SUBMISSION_TYPES: Final[tuple[type[Submission], ...]] = (Noop, Upload, Formula, Enrich, Export, Chain, Batch)
 """The kinds of job there are."""
 
 

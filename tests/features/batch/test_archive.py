@@ -44,7 +44,8 @@ def refusal(file: io.BytesIO) -> str:
 
 def test_good_code_is_taken_and_unpacks_to_what_it_was(tmp_path: Path) -> None:
     file = zipped({MAIN: GOOD, "lib/helpers.py": "x = 1\n", "requirements.txt": "requests\n", "data/ü.csv": b"\xff\0"})
-    assert judge(file) == Code(files=4, unpacked_bytes=len(GOOD) + 6 + 9 + 2, takes_event=False, requirements=True)
+    size = len(GOOD) + 6 + 9 + 2
+    assert judge(file) == Code(files=4, unpacked_bytes=size, takes_event=False, requirements=b"requests\n")
     unpack(file, tmp_path)
     assert (tmp_path / "lib/helpers.py").read_text() == "x = 1\n"
     assert (tmp_path / "data/ü.csv").read_bytes() == b"\xff\0"

@@ -41,25 +41,26 @@ class Gap(Struct, frozen=True, gc=False):
     later: Start
 
 
-def check_gap(timetables: Sequence[Timetable], minutes_min: int, today: date, field: str = "schedules") -> None:
-    """Refuse the schedules of one job, which stand in this list, if two starts can be less than these minutes apart.
+def check_gap(schedules: Sequence[tuple[str, Timetable]], minutes_min: int, today: date, at: str) -> None:
+    """Refuse the schedules of one job, each with its name, if two starts can be less than these minutes apart.
 
     Raises:
-        Refused: `bad_schedule`, at the schedule of the later start, with the closest two starts there are, the next of
-            their kind from `today` on. Also where the schedules are of several zones: there is no one wall then.
+        Refused: `bad_schedule`, `at` this field, with the closest two starts there are, the next of their kind from
+            `today` on. Also where the schedules are of several zones: there is no one wall then.
 
     """
-    for number, timetable in enumerate(timetables):
+    timetables = [timetable for _, timetable in schedules]
+    for timetable in timetables:
         if minutes_min and timetable.zone is not timetables[0].zone:
             message = f"all schedules of a job need the same zone, for the gap between its starts: {timetables[0].zone}"
-            raise Refused(ErrorCode.BAD_SCHEDULE, message, at=f"{field}[{number}].zone")
+            raise Refused(ErrorCode.BAD_SCHEDULE, message, at=f"{at}.zone")
     gap = closest(timetables, minutes_min, today)
     if gap is not None:
         earlier, later = (
-            f"{field}[{each.schedule}] at {each.wall:%Y-%m-%d %H:%M}" for each in (gap.earlier, gap.later)
+            f"{schedules[each.schedule][0]} at {each.wall:%Y-%m-%d %H:%M}" for each in (gap.earlier, gap.later)
         )
         message = f"{earlier} and {later} are {gap.minutes} minutes apart; the plan wants {minutes_min} at least"
-        raise Refused(ErrorCode.BAD_SCHEDULE, message, at=f"{field}[{gap.later.schedule}]")
+        raise Refused(ErrorCode.BAD_SCHEDULE, message, at=at)
 
 
 def closest(timetables: Sequence[Timetable], minutes: int, today: date) -> Gap | None:

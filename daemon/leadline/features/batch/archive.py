@@ -35,6 +35,8 @@ NAME_BYTES_MAX: Final = 255
 PATH_BYTES_MAX: Final = 1_024
 DEPTH_MAX: Final = 32
 
+REQUIREMENTS_BYTES_MAX: Final = 65_536
+
 METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """What every zip program writes; the others are rare, and their libraries are more to trust."""
 
@@ -54,8 +56,8 @@ class Code(Struct, frozen=True):
     unpacked_bytes: int
     takes_event: bool
     """Whether `main` is called with the event."""
-    requirements: bool
-    """Whether it names packages that it needs."""
+    requirements: bytes | None
+    """Its requirements.txt: the packages that it needs."""
 
 
 def judge(file: IO[bytes]) -> Code:
@@ -71,9 +73,15 @@ def judge(file: IO[bytes]) -> Code:
                     unpacked += len(piece)
             with archive.open(members[MAIN]) as member:
                 source = member.read(MAIN_BYTES_MAX + 1)
+            requirements = None
+            if REQUIREMENTS in members:
+                with archive.open(members[REQUIREMENTS]) as member:
+                    requirements = member.read(REQUIREMENTS_BYTES_MAX + 1)
+                if len(requirements) > REQUIREMENTS_BYTES_MAX:
+                    raise _bad(f"{REQUIREMENTS} may have {REQUIREMENTS_BYTES_MAX:,} bytes and has more")
     except _BROKEN as error:
         raise _bad(f"it is no zip that can be read: {error}") from None
-    return Code(len(members), unpacked, takes_event(source), REQUIREMENTS in members)
+    return Code(len(members), unpacked, takes_event(source), requirements)
 
 
 def unpack(file: IO[bytes], folder: Path) -> None:

@@ -1,0 +1,214 @@
+"""Tenants' own Python, run by a real daemon in a real sandbox."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import ErrorCode, JobReason, Refused
+from tests.acceptance.batch_jobs import (
+    ENABLED,
+    invoke,
+    lines_of,
+    published,
+    run_of,
+    until_printed,
+    upload,
+)
+from tests.acceptance.stage import Stage, stage
+
+ROOMY = f"""{ENABLED}
+executions_per_day = 1000
+invocations_per_day = 1000
+jobs_max = 100
+retries_max = 3
+reaches = []
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Stage]:
+    with stage(ROOMY) as running:
+        yield running
+
+
+def test_a_run_is_given_its_event_and_its_lines_and_result_are_kept(daemon: Stage) -> None:
+    published(
+        daemon,
+        "greeting",
+        """
+        def main(event):
+            print("hello", event["body"]["name"])
+            print(event["job_name"], event["source"], event["retry_attempt"])
+            return {"instance": event["job_instance_id"], "query": event["query_string_parameters"]}
+        """,
+    )
+    job = invoke(daemon, "greeting", body={"name": "Ada"}, query_string_parameters={"dry": "1"})
+    assert daemon.ended(job).state == "completed"
+    assert lines_of(daemon, job) == ["hello Ada", "greeting api 0"]
+    run = run_of(daemon, job)
+    assert (run.state, run.version, run.result) == ("completed", 1, {"instance": job, "query": {"dry": "1"}})
+    (attempt,) = run.attempts
+    assert attempt.seconds is not None
+    assert attempt.cap_seconds == 600
+
+
+def test_a_failed_attempt_is_tried_again_from_the_beginning(daemon: Stage) -> None:
+    published(
+        daemon,
+        "second-time",
+        """
+        def main(event):
+            print("attempt", event["retry_attempt"])
+            if event["retry_attempt"] == 0:
+                raise ValueError("not yet")
+        """,
+        retries=1,
+    )
+    job = invoke(daemon, "second-time")
+    assert daemon.ended(job).state == "completed"
+    assert [lines_of(daemon, job, retry) for retry in (0, 1)] == [["attempt 0"], ["attempt 1"]]
+    first, second = run_of(daemon, job).attempts
+    assert first.end == "ValueError: not yet"
+    assert second.end == "it returned"
+
+
+def test_without_a_retry_left_the_run_fails_and_says_what_the_code_raised(daemon: Stage) -> None:
+    published(daemon, "hopeless", "def main():\n    raise KeyError('no such lead')\n", retries=2)
+    view = daemon.ended(invoke(daemon, "hopeless"))
+    assert (view.state, view.reason, view.message) == ("failed", JobReason.ERROR, "KeyError: 'no such lead'")
+    assert len(run_of(daemon, view.job).attempts) == 3
+
+
+def test_what_takes_longer_than_its_timeout_is_ended_and_not_tried_again(daemon: Stage) -> None:
+    published(daemon, "endless", "import time\ndef main():\n    time.sleep(600)\n", timeout_seconds=1, retries=3)
+    view = daemon.ended(invoke(daemon, "endless"))
+    assert (view.state, view.reason) == ("failed", JobReason.TIMED_OUT)
+    (attempt,) = run_of(daemon, view.job).attempts
+    assert attempt.seconds == attempt.cap_seconds == 1
+
+
+def test_a_cancel_ends_the_code_within_a_second(daemon: Stage) -> None:
+    published(daemon, "patient", "import time\ndef main():\n    print('here', flush=True)\n    time.sleep(600)\n")
+    job = invoke(daemon, "patient")
+    until_printed(daemon, job, "here")
+    daemon.ask(wire.Cancel(job=job))
+    assert daemon.ended(job, seconds=2).state == "cancelled"
+    (attempt,) = run_of(daemon, job).attempts
+    assert attempt.end == "it was cancelled"
+    assert attempt.seconds is not None
+
+
+def test_a_run_outlives_the_daemon_and_is_booked_once(daemon: Stage) -> None:
+    published(
+        daemon,
+        "survivor",
+        """
+        import time
+        def main():
+            print("begun", flush=True)
+            time.sleep(3)
+            print("done", flush=True)
+            return "whole"
+        """,
+    )
+    job = invoke(daemon, "survivor")
+    until_printed(daemon, job, "begun")
+    daemon.kill()
+    daemon.start()
+    view = daemon.ended(job)
+    assert (view.state, view.attempt) == ("completed", 2)
+    run = run_of(daemon, job)
+    assert run.result == "whole"
+    (attempt,) = run.attempts
+    assert attempt.seconds is not None
+    assert 3 <= attempt.seconds < 10
+    assert lines_of(daemon, job) == ["begun", "done"]
+
+
+def test_a_drain_lets_the_code_run_on(daemon: Stage) -> None:
+    published(
+        daemon,
+        "unbothered",
+        "import time\ndef main():\n    print('begun', flush=True)\n    time.sleep(4)\n    return 'whole'\n",
+    )
+    job = invoke(daemon, "unbothered")
+    until_printed(daemon, job, "begun")
+    daemon.restart()
+    assert daemon.ended(job).state == "completed"
+    assert len(run_of(daemon, job).attempts) == 1
+
+
+def test_only_what_is_published_can_be_run(daemon: Stage) -> None:
+    daemon.ask(wire.BatchJobs(action="create", teamspace="acme", name="draft", api=True))
+    for act, code in (("draft", ErrorCode.BAD_STATE), ("nothing", ErrorCode.NOT_FOUND)):
+        with pytest.raises(Refused) as refused:
+            invoke(daemon, act)
+        assert refused.value.code is code
+    with pytest.raises(Refused, match="has no code"):
+        daemon.ask(wire.BatchJobs(action="publish", teamspace="acme", name="draft"))
+    upload(daemon, "draft", "def main(): pass")
+    daemon.ask(wire.BatchJobs(action="publish", teamspace="acme", name="draft"))
+    assert daemon.ended(invoke(daemon, "draft")).state == "completed"
+    daemon.ask(wire.BatchJobs(action="unpublish", teamspace="acme", name="draft"))
+    with pytest.raises(Refused, match="publish it first"):
+        invoke(daemon, "draft")
+
+
+def test_what_no_job_will_come_for_any_more_is_ended_and_booked(daemon: Stage) -> None:
+    published(daemon, "orphan", "import time\ndef main():\n    print('here', flush=True)\n    time.sleep(600)\n")
+    job = invoke(daemon, "orphan")
+    until_printed(daemon, job, "here")
+    daemon.ask(wire.Pause(scope="family", name="batch"))
+    daemon.kill()
+    daemon.start()
+    assert daemon.view(job).state == "queued"
+    daemon.ask(wire.Cancel(job=job))
+    assert daemon.view(job).state == "cancelled"
+    deadline = time.monotonic() + 30
+    while (attempt := run_of(daemon, job).attempts[0]).seconds is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert attempt.end == "it was cancelled"
+    assert not list((daemon.state_dir / "runs").iterdir())
+    daemon.ask(wire.Resume(scope="family", name="batch"))
+
+
+def test_a_pause_lets_the_code_end_and_starts_none(daemon: Stage) -> None:
+    published(
+        daemon,
+        "paused",
+        "import time\ndef main():\n    print('here', flush=True)\n    time.sleep(1.5)\n    return 1\n",
+    )
+    job = invoke(daemon, "paused")
+    until_printed(daemon, job, "here")
+    daemon.ask(wire.Pause(scope="family", name="batch"))
+    later = invoke(daemon, "paused")
+    assert daemon.ended(job).state == "completed"
+    assert daemon.view(later).state == "queued"
+    daemon.ask(wire.Resume(scope="family", name="batch"))
+    assert daemon.ended(later).state == "completed"
+
+
+def test_what_falls_silent_is_ended_where_that_is_asked_for(daemon: Stage) -> None:
+    published(
+        daemon,
+        "silent",
+        "import time\ndef main():\n    for n in range(3):\n        print(n, flush=True)\n        time.sleep(0.7)\n"
+        "    time.sleep(600)\n",
+        stall_after_seconds=2,
+    )
+    view = daemon.ended(invoke(daemon, "silent"))
+    assert (view.state, view.reason) == ("failed", JobReason.STALLED)
+    assert lines_of(daemon, view.job) == ["0", "1", "2"]
+
+
+def test_slots_of_a_teamspace_hold_and_each_is_given_back_once(daemon: Stage) -> None:
+    published(daemon, "short", "import time\ndef main():\n    time.sleep(0.5)\n")
+    jobs = [invoke(daemon, "short") for _ in range(12)]
+    most = 0
+    while any(daemon.view(job).state not in wire.ENDED_STATES for job in jobs):
+        most = max(most, len(daemon.query("SELECT 1 FROM running_slot WHERE family = 2")))
+    assert 1 <= most <= 5
+    assert daemon.query("SELECT 1 FROM running_slot") == []
