@@ -3,24 +3,34 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
 from leadline.ports.runner import (
+    ANSWER_BYTES_MAX,
     LINE_BYTES_MAX,
+    QUESTION_BYTES_MAX,
+    QUESTIONS_MAX,
     RESULT_BYTES_MAX,
     TRACEBACK_CHARACTERS_MAX,
     CannotRun,
     End,
     Exited,
+    Failure,
     How,
     Killed,
     KilledFor,
+    Question,
     Raised,
+    Result,
     Returned,
+    Run,
     RunExists,
     Runner,
 )
@@ -345,6 +355,261 @@ async def test_an_interpreter_that_is_none_starts_nothing(runner: Runner, code: 
     with pytest.raises(CannotRun, match="/nowhere/python"):
         await runner.start(code.order(FOREVER, interpreter=Path("/nowhere/python")))
     assert await runner.adopt() == []
+
+
+# -- questions --------------------------------------------------------------------------------------------------------
+
+ASKING = """
+    import json
+    from leadline_run import questions
+    answers = questions.makefile("rb")
+    def ask(number, method="echo", params=None):
+        questions.sendall(json.dumps({"ask": number, "method": method, "params": params}).encode() + b"\\n")
+    def answered():
+        return json.loads(answers.readline())
+"""
+
+
+def asking(main: str) -> str:
+    return dedent(ASKING) + dedent(main)
+
+
+def result(value: object) -> Result:
+    return Result(msgspec.Raw(msgspec.json.encode(value)))
+
+
+async def echo(run: Run) -> None:
+    """Answer each question with what it holds."""
+    async for asked in run.questions():
+        await run.answer(asked.number, Result(asked.params))
+
+
+async def heard(run: Run, count: int) -> list[Question]:
+    """The first questions that there are."""
+    questions = []
+    async with aclosing(run.questions()) as asked:
+        async for each in asked:
+            questions.append(each)
+            if len(questions) == count:
+                break
+    return questions
+
+
+async def test_a_question_is_answered(runner: Runner, code: Code) -> None:
+    run = await runner.start(
+        code.order(asking("def main():\n    ask(7, 'query', {'sql': 'é\\n'})\n    return answered()"))
+    )
+    questions = run.questions()
+    asked = await anext(questions)
+    assert (asked.number, asked.method) == (7, "query")
+    assert msgspec.json.decode(asked.params) == {"sql": "é\n"}
+    await run.answer(7, result(["é", {"a": None}]))
+    assert returned((await run.ended()).how) == {"answer": 7, "result": ["é", {"a": None}]}
+    assert [each async for each in questions] == []
+
+
+async def test_a_question_that_is_refused_is_told_why(runner: Runner, code: Code) -> None:
+    run = await runner.start(code.order(asking("def main():\n    ask(1)\n    return answered()")))
+    async for asked in run.questions():
+        await run.answer(asked.number, Failure("NotAllowed", "not \ud800 here\n"))
+    error = {"type": "NotAllowed", "message": "not ? here\n"}
+    assert returned((await run.ended()).how) == {"answer": 1, "error": error}
+
+
+async def test_answers_come_in_the_order_in_which_they_are_given(runner: Runner, code: Code) -> None:
+    run = await runner.start(
+        code.order(asking("def main():\n    ask(1)\n    ask(2)\n    return [answered(), answered()]"))
+    )
+    questions = run.questions()
+    for asked in reversed([await anext(questions), await anext(questions)]):
+        await run.answer(asked.number, result(asked.number))
+    assert returned((await run.ended()).how) == [{"answer": 2, "result": 2}, {"answer": 1, "result": 1}]
+
+
+async def test_the_largest_question_and_answer_pass(runner: Runner, code: Code) -> None:
+    filler = QUESTION_BYTES_MAX - len('{"ask": 1, "method": "echo", "params": ""}')
+    run = await runner.start(
+        code.order(asking(f"def main():\n    ask(1, params='x' * {filler})\n    return len(answered()['result'])"))
+    )
+    (asked,) = await heard(run, 1)
+    assert len(asked.params) == filler + 2
+    questions = run.questions()
+    await anext(questions)
+    await run.answer(1, result("y" * (ANSWER_BYTES_MAX - 2)))
+    assert returned((await run.ended()).how) == ANSWER_BYTES_MAX - 2
+    await questions.aclose()
+
+
+async def test_who_asks_more_than_may_wait_is_heard_when_there_is_room(runner: Runner, code: Code) -> None:
+    asks = QUESTIONS_MAX + 4
+    run = await runner.start(
+        code.order(
+            asking(
+                f"""
+                def main():
+                    for number in range(1, {asks + 1}):
+                        ask(number, params=number)
+                    return sorted(answered()["result"] for _ in range({asks}))
+                """
+            )
+        )
+    )
+    assert [each.number for each in await heard(run, QUESTIONS_MAX)] == [*range(1, QUESTIONS_MAX + 1)]
+    questions = run.questions()
+    with anyio.move_on_after(0.3):
+        waiting = [await anext(questions) for _ in range(QUESTIONS_MAX)]
+        await anext(questions)
+        raise AssertionError("one more than may wait")
+    for asked in waiting:
+        await run.answer(asked.number, Result(asked.params))
+    await questions.aclose()
+    await echo(run)
+    assert returned((await run.ended()).how) == [*range(1, asks + 1)]
+
+
+async def test_a_question_is_put_to_the_daemon_that_adopts_the_run(place: Place, code: Code) -> None:
+    async with place.daemon() as before:
+        run = await before.start(
+            code.order(asking("def main():\n    ask(1)\n    ask(2)\n    return [answered(), answered()]"))
+        )
+        questions = run.questions()
+        assert [(await anext(questions)).number for _ in range(2)] == [1, 2]
+        await run.answer(1, result("of the first"))
+        await questions.aclose()
+    async with place.daemon() as after:
+        (adopted,) = await after.adopt()
+        async for asked in adopted.questions():
+            assert asked.number == 2
+            await adopted.answer(2, result("of the second"))
+        answers = [{"answer": 1, "result": "of the first"}, {"answer": 2, "result": "of the second"}]
+        assert returned((await adopted.ended()).how) == answers
+
+
+async def test_a_question_that_no_daemon_has_listened_to_waits_for_one_that_does(place: Place, code: Code) -> None:
+    async with place.daemon() as before:
+        run = await before.start(code.order(asking("def main():\n    ask(1)\n    print()\n    return answered()")))
+        await first_line(run)
+    async with place.daemon() as after:
+        (adopted,) = await after.adopt()
+        await echo(adopted)
+        assert returned((await adopted.ended()).how) == {"answer": 1, "result": None}
+
+
+async def test_who_listens_later_takes_the_place_of_who_did_so_before(runner: Runner, code: Code) -> None:
+    run = await runner.start(code.order(asking("def main():\n    ask(1)\n    return answered()")))
+    first = run.questions()
+    assert (await anext(first)).number == 1
+    second = run.questions()
+    assert (await anext(second)).number == 1
+    assert [each async for each in first] == []
+    await run.answer(1, result("late"))
+    assert returned((await run.ended()).how)["result"] == "late"
+    await second.aclose()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_question_does_not_outlive_its_run(runner: Runner, code: Code, answered: bool) -> None:
+    run = await runner.start(code.order(asking("def main():\n    ask(1)\n    return answered()")))
+    questions = run.questions()
+    assert (await anext(questions)).number == 1
+    assert (await run.kill()).how == Killed(KilledFor.TOLD)
+    if answered:
+        await run.answer(1, result(None))
+    assert [each async for each in questions] == []
+    assert [each async for each in run.questions()] == []
+
+
+async def test_an_answer_that_nobody_waits_for_is_none(runner: Runner, code: Code) -> None:
+    run = await runner.start(code.order(asking("def main():\n    ask(3)\n    return answered()")))
+    questions = run.questions()
+    await anext(questions)
+    for number in (4, 3, 3):
+        await run.answer(number, result(number))
+    assert returned((await run.ended()).how) == {"answer": 3, "result": 3}
+    await questions.aclose()
+
+
+NONSENSE = {
+    "no JSON": b"{]",
+    "an empty line": b"",
+    "no object": b"[]",
+    "no number": b'{"method": "echo"}',
+    "a fraction": b'{"ask": 1.5, "method": "echo"}',
+    "a number without end": b'{"ask": ' + b"9" * 5000 + b', "method": "echo"}',
+    "no method": b'{"ask": 2}',
+    "a method without end": b'{"ask": 2, "method": "' + b"x" * 101 + b'"}',
+    "brackets without end": b'{"ask": 2, "method": "echo", "params": ' + b"[" * 100_000,
+    "a number that is taken": b'{"ask": 1, "method": "echo"}',
+    "a line without end": b'"' + b"x" * (QUESTION_BYTES_MAX + 100_000),
+}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_nonsense_ends_the_codes_own_channel_and_nothing_else(
+    runner: Runner, code: Code, tmp_path: Path, nonsense: str
+) -> None:
+    order = code.order(
+        asking(
+            """
+            import pathlib
+            def main():
+                ask(1)
+                try:
+                    questions.sendall(pathlib.Path(__file__).with_name("nonsense").read_bytes() + b"\\n")
+                except OSError:
+                    pass
+                return answers.read().decode()
+            """
+        )
+    )
+    (order.code / "nonsense").write_bytes(NONSENSE[nonsense])
+    run = await runner.start(order)
+    asked = [each.number async for each in run.questions()]
+    assert asked in ([], [1])
+    assert returned((await run.ended()).how) == "", "though nobody has answered"
+
+
+async def test_two_who_ask_at_once_are_both_answered(runner: Runner, code: Code) -> None:
+    program = asking(
+        """
+        import threading
+        def main():
+            threads = [threading.Thread(target=ask, args=(number, "echo", number)) for number in (1, 2)]
+            for thread in threads:
+                thread.start()
+            found = sorted(answered()["result"] for _ in threads)
+            for thread in threads:
+                thread.join()
+            return found
+        """
+    )
+    run = await runner.start(code.order(program))
+    await echo(run)
+    assert returned((await run.ended()).how) == [1, 2]
+
+
+async def test_who_asks_without_end_keeps_nobody_from_ending_it(runner: Runner, code: Code) -> None:
+    program = asking(
+        """
+        import itertools
+        def main():
+            print("here")
+            for number in itertools.count(1):
+                ask(number)
+        """
+    )
+    run = await runner.start(code.order(program))
+    await first_line(run)
+    began = time.monotonic()
+    answered = 0
+    with anyio.move_on_after(1.0):
+        async for asked in run.questions():
+            await run.answer(asked.number, result(None))
+            answered += 1
+    assert 16 < answered < 1500, "it is listened to, but not as often as it wants"
+    began = time.monotonic()
+    assert (await run.kill()).how == Killed(KilledFor.TOLD)
+    assert time.monotonic() - began < 1
 
 
 # -- after a restart --------------------------------------------------------------------------------------------------

@@ -5,9 +5,13 @@ has the name that it was started under for as long as the runner keeps it, and l
 that dies: its deadline is the runner's too. The next daemon adopts all runs that are kept, looks at each, and ends
 those that it does not want. So whoever starts a run has stored its name before, and forgets it only once its end is
 stored.
+
+What a run cannot do by itself it asks the daemon for, and waits for the answer. A question is kept until it has one:
+should the daemon die over it, it is put to the next. So what a question leads to has to bear being done twice, or has
+to be stored under the names of run and question.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
@@ -25,6 +29,15 @@ RESULT_BYTES_MAX: Final = 256 * 1024
 
 TRACEBACK_CHARACTERS_MAX: Final = 32 * 1024
 """Of a longer traceback the end is kept."""
+
+QUESTION_BYTES_MAX: Final = 1 << 20
+"""Who asks more at once is not listened to any longer."""
+
+ANSWER_BYTES_MAX: Final = 16 << 20
+"""The largest result of a question."""
+
+QUESTIONS_MAX: Final = 16
+"""So many may wait for their answers; what is asked beyond is listened to when one has come."""
 
 INTERNET: Final = ("0.0.0.0/0",)
 
@@ -154,6 +167,35 @@ class LogLine(Struct, frozen=True, gc=False):
     """Valid text whatever it printed, at most LINE_BYTES_MAX bytes of it, without the end of the line."""
 
 
+class Question(Struct, frozen=True):
+    """What a run asks. It comes from its code: none of it is to be believed."""
+
+    number: int
+    """Names it among all that this run asks, before and after a restart of the daemon."""
+    method: str
+    """1 to 100 characters."""
+    params: msgspec.Raw
+    """JSON, by its outer form."""
+
+
+class Result(Struct, frozen=True):
+    """What was asked for. The runner writes it down nowhere."""
+
+    value: msgspec.Raw
+    """JSON, at most ANSWER_BYTES_MAX bytes of it."""
+
+
+class Failure(Struct, frozen=True):
+    """Why it cannot be had."""
+
+    type: str
+    """Which exception the code is to see."""
+    message: str
+
+
+Answer = Result | Failure
+
+
 class Run(Protocol):
     """A run that is kept."""
 
@@ -164,6 +206,17 @@ class Run(Protocol):
 
     def log(self, after: int = 0) -> AsyncIterator[LogLine]:
         """What it prints, behind the line of that number: what there is, then each line as it comes, until its end."""
+        ...
+
+    def questions(self) -> AsyncGenerator[Question]:
+        """What it asks: first what has no answer yet, oldest first, then each as it comes, until its end.
+
+        One at a time listens: who comes later takes the place of who did so before.
+        """
+        ...
+
+    async def answer(self, number: int, answer: Answer) -> None:
+        """Answer a question, as long as somebody listens to them. Nothing comes of it where nobody waits for it."""
         ...
 
     async def ended(self) -> End:

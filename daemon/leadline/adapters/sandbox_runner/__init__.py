@@ -20,6 +20,7 @@ the sandbox dies with it, and whoever finds the folder sees to that.
     bubblewrap    the walls of a sandbox
     seccomp       the system calls that are refused in it
     network       what is reached from inside
+    questions     what the code asks the daemon, and what it is answered
     output        from what is printed to lines that can be kept
     bootstrap     the program inside, which loads the code
 """

@@ -4,6 +4,9 @@ It runs on whatever interpreter the code asked for, so it uses the standard libr
 Leadline. All that it says and is told are lines of JSON over one socket, which it is born with. First it is told what
 to do: until then nothing of the code has been loaded. From then on the process is the code's, and what it says over
 the socket is worth no more than the code itself.
+
+A second socket is the code's own, to ask the daemon by. Whoever knows how finds it in the module `leadline_run`, which
+is made here and in no file.
 """
 
 import inspect
@@ -19,9 +22,8 @@ from typing import Any
 
 
 def main() -> None:
-    """Do what is said over the socket whose number is the first argument."""
-    os.set_inheritable(int(sys.argv[1]), False)
-    channel = socket.socket(fileno=int(sys.argv[1]))
+    """Do what is said over a socket; its number is the last argument, and the one before that of the code's own."""
+    questions, channel = (_socket(number) for number in sys.argv[1:])
     channel.sendall(b"{}\n")
     with channel.makefile("rb") as lines:
         text = lines.readline()
@@ -37,6 +39,9 @@ def main() -> None:
         site.addsitedir(told["packages"])
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    run = ModuleType("leadline_run", "How a run reaches whoever runs it.")
+    run.questions, run.event = questions, told["event"]  # type: ignore[attr-defined]
+    sys.modules[run.__name__] = run
     said: dict[str, Any]
     try:
         said = {"returned": _kept(_call(told["event"]), told["result_bytes_max"])}
@@ -50,6 +55,11 @@ def main() -> None:
     channel.sendall(json.dumps(said).encode() + b"\n")
     if "raised" in said:
         sys.exit(1)
+
+
+def _socket(number: str) -> socket.socket:
+    os.set_inheritable(int(number), False)
+    return socket.socket(fileno=int(number))
 
 
 def _call(event: Any) -> Any:

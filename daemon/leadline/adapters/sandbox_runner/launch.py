@@ -32,7 +32,14 @@ class Life:
     """A run that has been started."""
 
     def __init__(
-        self, popen: "subprocess.Popen[bytes]", first: int, output: int, channel: socket.socket, *, protected: bool
+        self,
+        popen: "subprocess.Popen[bytes]",
+        first: int,
+        output: int,
+        channel: socket.socket,
+        questions: socket.socket,
+        *,
+        protected: bool,
     ) -> None:
         self._popen = popen
         self._protected = protected
@@ -43,6 +50,9 @@ class Life:
         """Readable when the code's own process has ended."""
         self.output: Final = output
         self.channel: Final = channel
+        """What the bootstrap says and is told."""
+        self.questions: Final = questions
+        """What the code asks and is answered."""
         self._network: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,6 +85,7 @@ class Life:
         for descriptor in (self.first_gone, self.ended, self.output):
             os.close(descriptor)
         self.channel.close()
+        self.questions.close()
         return code if code >= 0 else 128 - code
 
 
@@ -86,20 +97,21 @@ def launch(task: Task, cgroup: Cgroup | None) -> Life:
     """Start a run as far as its bootstrap, which waits to be told. Raises NotLaunched, OSError."""
     first: int | None
     with ExitStack() as opened:
-        ours, its = socket.socketpair()
+        (ours, its), (answers, asks) = socket.socketpair(), socket.socketpair()
         opened.enter_context(its)
+        opened.enter_context(asks)
         output, printed = os.pipe()
         opened.callback(os.close, printed)
         for descriptor in (output, ours.fileno()):
             os.set_blocking(descriptor, False)
         if task.bubblewrap is None:
-            popen = _unprotected(task, its, printed)
+            popen = _unprotected(task, (asks, its), printed)
             first = popen.pid
         else:
-            popen, first = _sandboxed(task, task.bubblewrap, cgroup, its, printed, opened)
+            popen, first = _sandboxed(task, task.bubblewrap, cgroup, (asks, its), printed, opened)
     try:
         if first is not None:
-            return Life(popen, first, output, ours, protected=task.bubblewrap is not None)
+            return Life(popen, first, output, ours, answers, protected=task.bubblewrap is not None)
     except (FileNotFoundError, ProcessLookupError):
         pass  # it was gone before it had a name
     popen.kill()
@@ -111,7 +123,7 @@ def _sandboxed(
     task: Task,
     program: str,
     cgroup: Cgroup | None,
-    its: socket.socket,
+    sockets: Sequence[socket.socket],
     printed: int,
     opened: ExitStack,
 ) -> tuple["subprocess.Popen[bytes]", int | None]:
@@ -140,8 +152,9 @@ def _sandboxed(
     )
     words = bubblewrap.arguments(openings, task.order.limits.disk_bytes, _root_links())
     arguments = file("\0".join([*words, ""]).encode())
-    command = [program, "--args", str(arguments), "--", *_bootstrap(task, bubblewrap.BOOTSTRAP, its)]
-    inherited = [arguments, *openings.files.values(), openings.filter, told, its.fileno()]
+    command = [program, "--args", str(arguments), "--", *_bootstrap(task, bubblewrap.BOOTSTRAP, sockets)]
+    numbers = [each.fileno() for each in sockets]
+    inherited = [arguments, *openings.files.values(), openings.filter, told, *numbers]
     try:
         popen = _popen(command, {}, "/", printed, inherited, entrance(cgroup=cgroup, stage=stage))
     finally:
@@ -149,14 +162,15 @@ def _sandboxed(
     return popen, _first_process(info)
 
 
-def _unprotected(task: Task, its: socket.socket, printed: int) -> "subprocess.Popen[bytes]":
+def _unprotected(task: Task, sockets: Sequence[socket.socket], printed: int) -> "subprocess.Popen[bytes]":
     environment = {name: value for name, value in bubblewrap.ENVIRONMENT.items() if name not in {"HOME", "TMPDIR"}}
-    command = _bootstrap(task, bootstrap.__file__, its)
-    return _popen(command, environment, task.order.code, printed, [its.fileno()], entrance(user_of_its_own=False))
+    command = _bootstrap(task, bootstrap.__file__, sockets)
+    numbers = [each.fileno() for each in sockets]
+    return _popen(command, environment, task.order.code, printed, numbers, entrance(user_of_its_own=False))
 
 
-def _bootstrap(task: Task, program: str, its: socket.socket) -> Sequence[str]:
-    return [str(task.order.interpreter), "-s", program, str(its.fileno())]
+def _bootstrap(task: Task, program: str, sockets: Sequence[socket.socket]) -> Sequence[str]:
+    return [str(task.order.interpreter), "-s", program, *(str(each.fileno()) for each in sockets)]
 
 
 def _popen(

@@ -5,6 +5,7 @@
     log           a line for each line that was printed, behind the moment at which it was
     end           how it ended; written once nothing of it runs any more, by the supervisor or whoever finds it dead
     trouble       what the supervisor complains of, should it die
+    questions     a socket at which the daemon is told what the code asks, and answers; the supervisor listens
     news          a FIFO: a byte in it says that there is more to read, its end that the supervisor is gone
 
 Only the daemon's user may enter. Files that are written as a whole appear as a whole, and each file has one writer at
@@ -74,6 +75,11 @@ class RunFolder:
     def news(self) -> Path:
         """Where the FIFO is."""
         return self.path / "news"
+
+    @property
+    def questions(self) -> Path:
+        """Where the socket is, as soon as there was a supervisor."""
+        return self.path / "questions"
 
     @property
     def trouble(self) -> Path:

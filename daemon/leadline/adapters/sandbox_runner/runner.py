@@ -4,6 +4,7 @@ Nothing here is needed for a run to go on. A daemon that comes later finds the f
 before did: a run that has ended in between is read like any other, and one whose supervisor was killed is buried here.
 """
 
+import asyncio
 import os
 import re
 import select
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -25,8 +26,11 @@ from anyio.abc import TaskGroup
 from leadline.adapters.sandbox_runner import network, seccomp
 from leadline.adapters.sandbox_runner.cgroups import Cgroup, Ground
 from leadline.adapters.sandbox_runner.processes import SEARCH_PATH, descriptor, send
+from leadline.adapters.sandbox_runner.questions import answer_line, connect, listen, question
 from leadline.adapters.sandbox_runner.run_folder import LogReader, RunFolder, Task
 from leadline.ports.runner import (
+    QUESTION_BYTES_MAX,
+    Answer,
     CannotRun,
     End,
     How,
@@ -36,6 +40,7 @@ from leadline.ports.runner import (
     Lost,
     NotBegun,
     Order,
+    Question,
     Run,
     SandboxMissing,
 )
@@ -66,6 +71,9 @@ class LocalRun:
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._changed = anyio.Event()
         self._end: End | None = None
+        self._listened: asyncio.StreamWriter | None = None
+        """To whom answers go, as long as somebody takes in questions."""
+        self._answering = anyio.Lock()
         self._told = False
 
     @property
@@ -85,6 +93,31 @@ class LocalRun:
             if over:
                 return
             await changed.wait()
+
+    async def questions(self) -> AsyncGenerator[Question]:
+        """What it asks."""
+        try:
+            connection = await anyio.to_thread.run_sync(connect, self._folder.questions)
+        except OSError:
+            return  # its supervisor is gone, or there never was one
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=QUESTION_BYTES_MAX + 1)
+        self._listened = writer
+        try:
+            with suppress(ConnectionError):
+                while (line := await reader.readline()).endswith(b"\n"):
+                    yield question(line)
+        finally:
+            if self._listened is writer:
+                self._listened = None
+            writer.transport.abort()
+
+    async def answer(self, number: int, answer: Answer) -> None:
+        """Answer a question."""
+        async with self._answering:
+            if self._listened is not None:
+                with suppress(ConnectionError):
+                    self._listened.write(answer_line(number, answer))
+                    await self._listened.drain()
 
     async def ended(self) -> End:
         """How it ended, as soon as it has."""
@@ -115,15 +148,16 @@ class LocalRun:
         """Start its supervisor, which lives on without us."""
         writer = os.open(self._folder.news, os.O_WRONLY)
         try:
-            with self._folder.trouble.open("wb") as trouble:
+            with listen(self._folder.questions) as listener, self._folder.trouble.open("wb") as trouble:
+                inherited = [writer, listener.fileno()]
                 self._supervisor = subprocess.Popen(  # noqa: S603  our own program
-                    [sys.executable, "-P", "-s", "-m", PROGRAM, str(self._folder.path), str(writer)],
+                    [sys.executable, "-P", "-s", "-m", PROGRAM, str(self._folder.path), *map(str, inherited)],
                     stdin=subprocess.DEVNULL,
                     stdout=trouble,
                     stderr=trouble,
                     cwd="/",
                     env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-                    pass_fds=[writer],
+                    pass_fds=inherited,
                     start_new_session=True,
                 )
         finally:

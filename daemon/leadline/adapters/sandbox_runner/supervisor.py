@@ -1,14 +1,15 @@
 """The program beside each run: start it, hold it to its limits, write down what it says and how it ends.
 
-One thread, one loop over descriptors: what the run prints, what its bootstrap says, its death, and the signal that asks
-for it. Nothing that the run does can keep the loop waiting. The end is written down only when the kernel says that
-nothing of it is left.
+One thread, one loop over descriptors: what the run prints, what its bootstrap says, what its code asks, its death, and
+the signal that asks for it. Nothing that the run does can keep the loop waiting. The end is written down only when the
+kernel says that nothing of it is left.
 
 Where there is no sandbox, because the daemon was told to do without, the same program runs the code as the daemon's own
 user, bound by nothing but its time and what it prints; and what such a run detaches from itself is not found again.
 """
 
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -28,6 +29,7 @@ from leadline.adapters.sandbox_runner.launch import START_SECONDS_MAX, Life, Not
 from leadline.adapters.sandbox_runner.network import NoNetwork
 from leadline.adapters.sandbox_runner.output import LineCutter
 from leadline.adapters.sandbox_runner.processes import named, resident_bytes
+from leadline.adapters.sandbox_runner.questions import Switchboard
 from leadline.adapters.sandbox_runner.run_folder import Processes, RunFolder, Task, log_line
 from leadline.ports.runner import (
     LINE_BYTES_MAX,
@@ -73,12 +75,13 @@ _SAID: Final = msgspec.json.Decoder(_Said)
 class Supervisor:
     """Supervises one run."""
 
-    def __init__(self, folder: RunFolder, task: Task, news: int, stop: socket.socket) -> None:
-        """`news` is the FIFO; something to read at `stop` asks for the end."""
+    def __init__(self, folder: RunFolder, task: Task, news: int, stop: socket.socket, listener: socket.socket) -> None:
+        """`news` is the FIFO; something to read at `stop` asks for the end; at `listener` a daemon may come."""
         self._folder = folder
         self._task = task
         self._news = news
         self._stop = stop
+        self._listener = listener
         self._limits = task.order.limits
         self._cgroup: Cgroup | None = None
         self._log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -128,10 +131,12 @@ class Supervisor:
 
     def _live(self, life: Life) -> How:
         """Until nothing of it is left."""
+        board = Switchboard(life.questions, self._listener)
         sources: Mapping[int, Callable[[], bool]] = {
             life.output: lambda: self._print(life),
             life.channel.fileno(): lambda: self._hear(life),
             self._stop.fileno(): lambda: self._kill(life, KilledFor.TOLD),
+            board.fileno(): lambda: True,  # which is seen to whatever has happened
             life.ended: lambda: self._end(life),
             life.first_gone: lambda: False,
         }
@@ -142,7 +147,9 @@ class Supervisor:
                 for key, _ in selector.select(max(0.0, min(WATCH_SECONDS, self._deadline - _clock()))):
                     if not sources[key.fd]():
                         selector.unregister(key.fd)
+                board.go()
                 self._watch(life)
+        board.close()
         while self._print(life) or self._hear(life):
             pass
         self._keep(self._lines.end())
@@ -262,10 +269,15 @@ class Supervisor:
 
 
 def main() -> None:
-    """Supervise the run in the folder that is the first argument; the second is the number of its FIFO."""
-    news = int(sys.argv[2])
+    """Supervise the run in the folder that is the first argument.
+
+    The others are the numbers of its FIFO and of the socket for questions.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # answers pass through here
+    news, listener = int(sys.argv[2]), socket.socket(fileno=int(sys.argv[3]))
     os.set_inheritable(news, False)
     os.set_blocking(news, False)
+    listener.set_inheritable(False)
     stop, stopped = socket.socketpair()
     stopped.setblocking(False)
     signal.set_wakeup_fd(stopped.fileno(), warn_on_full_buffer=False)
@@ -274,7 +286,7 @@ def main() -> None:
     folder = RunFolder(Path(sys.argv[1]))
     task = folder.task()
     assert task is not None, "the daemon has written it"
-    Supervisor(folder, task, news, stop).supervise()
+    Supervisor(folder, task, news, stop, listener).supervise()
 
 
 def _outcome(said: _Said) -> How | None:
