@@ -186,6 +186,18 @@ async def test_questions_are_asked_without_a_sandbox_as_well(tmp_path: Path, cod
         assert msgspec.json.decode(how.value) == [{"source": "api"}, '{"answer":1,"result":{}}\n']
 
 
+@pytest.mark.needs("bwrap")
+async def test_a_sandbox_that_is_not_complete_is_not_taken_for_what_the_code_has_used(
+    tmp_path: Path, code: Code
+) -> None:
+    async with running(tmp_path, protected=True) as runner:
+        for _ in range(5):
+            run = await runner.start(code.order("def main(): return 1"))
+            async for _ in run.questions():  # whose coming makes the supervisor look at everything
+                pass
+            assert isinstance((await run.ended()).how, Returned)
+
+
 @pytest.fixture
 def code(tmp_path: Path) -> Code:
     return Code(tmp_path)

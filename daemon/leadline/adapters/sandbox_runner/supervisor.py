@@ -209,8 +209,8 @@ class Supervisor:
         elif self._cgroup is not None:
             if self._cgroup.overrun:
                 self._kill(life, KilledFor.MEMORY)
-        elif self._task.bubblewrap is not None:
-            with suppress(OSError):  # it has just ended, or has no scratch folder yet
+        elif self._task.bubblewrap is not None and self._began is not None:  # or /tmp might still be the machine's
+            with suppress(OSError):  # it has just ended
                 scratch = os.statvfs(life.scratch)
                 written = (scratch.f_blocks - scratch.f_bfree) * scratch.f_frsize
                 if written + resident_bytes(life.first.pid) > self._limits.memory_bytes:
