@@ -37,6 +37,7 @@ def main() -> None:
     if told["packages"]:
         sys.path.insert(1, told["packages"])
         site.addsitedir(told["packages"])
+    sys.path.insert(1, told["modules"])
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     run = ModuleType("leadline_run", "How a run reaches whoever runs it.")

@@ -18,6 +18,7 @@ from msgspec import Struct
 CODE: Final = "/code"
 PACKAGES: Final = "/packages"
 BOOTSTRAP: Final = "/leadline/bootstrap.py"
+MODULES: Final = "/leadline/modules"
 SCRATCH: Final = "/tmp"  # noqa: S108  the sandbox's own
 
 USER: Final = 1000

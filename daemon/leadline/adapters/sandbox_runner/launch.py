@@ -21,6 +21,7 @@ from typing import Final
 from leadline.adapters.sandbox_runner import bootstrap, bubblewrap, network, seccomp
 from leadline.adapters.sandbox_runner.cgroups import Cgroup
 from leadline.adapters.sandbox_runner.entrance import Stage, entrance
+from leadline.adapters.sandbox_runner.modules import helper
 from leadline.adapters.sandbox_runner.processes import Named, named, send
 from leadline.adapters.sandbox_runner.run_folder import Task
 
@@ -141,7 +142,11 @@ def _sandboxed(
     if task.order.packages is not None:
         trees[bubblewrap.PACKAGES] = str(task.order.packages)
     stage = Stage(trees)
-    contents = {**bubblewrap.contents(nameserver), bubblewrap.BOOTSTRAP: Path(bootstrap.__file__).read_text("utf-8")}
+    contents = {
+        **bubblewrap.contents(nameserver),
+        bubblewrap.BOOTSTRAP: Path(bootstrap.__file__).read_text("utf-8"),
+        f"{bubblewrap.MODULES}/helper.py": Path(helper.__file__).read_text("utf-8"),
+    }
     info, told = os.pipe()
     opened.callback(os.close, info)
     openings = bubblewrap.Openings(

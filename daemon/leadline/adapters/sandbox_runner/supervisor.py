@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from leadline.adapters.sandbox_runner import bubblewrap
+from leadline.adapters.sandbox_runner import bubblewrap, modules
 from leadline.adapters.sandbox_runner.cgroups import Cgroup
 from leadline.adapters.sandbox_runner.entrance import adopt_orphans
 from leadline.adapters.sandbox_runner.launch import START_SECONDS_MAX, Life, NotLaunched, launch
@@ -225,6 +225,7 @@ class Supervisor:
         told = {
             "code": bubblewrap.CODE if protected else str(order.code),
             "packages": packages and (bubblewrap.PACKAGES if protected else packages),
+            "modules": bubblewrap.MODULES if protected else str(Path(modules.__file__).parent),
             "event": order.event,
             "limits": self._kernel_limits() if protected else {},
             "result_bytes_max": RESULT_BYTES_MAX,

@@ -1,0 +1,1 @@
+"""What tenants' code finds beside the standard library: modules for whatever interpreter it runs on."""
