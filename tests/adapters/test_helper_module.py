@@ -16,7 +16,7 @@ from leadline.features.batch.request_ports import Mail, Rows, World, Written
 from leadline.features.batch.requests import Requests, attend
 from leadline.ports.runner import Returned, Run
 from tests.contracts.runners import Code, first_line, texts_of
-from tests.features.batch.worlds import Recorder
+from tests.features.batch.worlds import Recorder, rows
 
 pytestmark = [pytest.mark.needs("bwrap"), pytest.mark.timeout(60)]
 
@@ -184,10 +184,7 @@ async def test_nothing_that_is_logged_is_an_exception(tmp_path: Path, code: Code
 
 ROWS = Rows(
     [("id", "other"), ("at", "timestamp"), ("day", "date"), ("price", "decimal"), ("raw", "bytes"), ("data", "other")],
-    [
-        [1, "2026-03-01T00:00:00.500000+00:00", "2026-03-01", "1.10", "AP8=", {"a": [None]}],
-        [None] * 6,
-    ],
+    rows([1, "2026-03-01T00:00:00.500000+00:00", "2026-03-01", "1.10", "AP8=", {"a": [None]}], [None] * 6),
 )
 
 
@@ -219,7 +216,7 @@ async def test_rows_are_a_data_frame_where_there_is_pandas(tmp_path: Path, code:
     packages.mkdir()
     (packages / "pandas.py").write_text("def DataFrame(rows, columns): return ['frame', rows, columns]")
     program = "from helper import LS\ndef main(): return LS.db.execute_DB_query('select')"
-    recorder.result = Rows([("id", "other")], [[1], [2]])
+    recorder.result = Rows([("id", "other")], rows([1], [2]))
     found = await result_of(program, code, tmp_path, recorder.world(), packages=packages)
     assert found == ["frame", [[1], [2]], ["id"]]
 

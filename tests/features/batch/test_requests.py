@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from leadline.features.batch.request_ports import Mail, NotAllowed, Query, Rows, Written
 from leadline.features.batch.requests import Requests
 from leadline.ports.runner import ANSWER_BYTES_MAX, Answer, Failure, Question, Result
-from tests.features.batch.worlds import Recorder
+from tests.features.batch.worlds import Recorder, rows
 
 
 async def answer(recorder: Recorder, method: str, params: object = {}, number: int = 1) -> Answer:
@@ -116,7 +116,7 @@ async def test_a_subject_is_one_line_of_what_can_be_seen(subject: str, line: str
 
 async def test_a_query_goes_to_its_database_with_its_parameters() -> None:
     recorder = Recorder()
-    recorder.result = Rows([("id", "other"), ("at", "timestamp")], [[1, "2026-03-01T00:00:00+00:00"]])
+    recorder.result = Rows([("id", "other"), ("at", "timestamp")], rows([1, "2026-03-01T00:00:00+00:00"]))
     params = {"database": "etl", "sql": "select $1", "multi": True, "parameters": [1, "a", None, 2.5, True]}
     assert value(await answer(recorder, "query", params)) == {
         "columns": [["id", "other"], ["at", "timestamp"]],
@@ -134,7 +134,7 @@ async def test_what_a_database_says_against_a_statement_is_told() -> None:
 
 async def test_a_result_that_is_too_large_is_said_to_be() -> None:
     recorder = Recorder()
-    recorder.result = Rows([("a", "other")], [["x" * ANSWER_BYTES_MAX]])
+    recorder.result = Rows([("a", "other")], rows(["x" * ANSWER_BYTES_MAX]))
     assert kind(await answer(recorder, "query", {"database": "own", "sql": "select"})) == "QueryFailed"
 
 

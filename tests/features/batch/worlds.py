@@ -18,6 +18,11 @@ from leadline.features.batch.request_ports import (
 )
 
 
+def rows(*values: object) -> list[msgspec.Raw]:
+    """Rows as a database gives them."""
+    return [msgspec.Raw(msgspec.json.encode(each)) for each in values]
+
+
 class Recorder:
     """Plays every role, and remembers."""
 

@@ -70,8 +70,8 @@ class Rows(Struct, frozen=True):
     """What a statement has returned."""
 
     columns: Sequence[tuple[str, ColumnKind]]
-    rows: Sequence[Sequence[object]]
-    """Values as JSON has them, by the kinds of their columns."""
+    rows: Sequence[msgspec.Raw]
+    """Each a JSON list of its values, by the kinds of their columns."""
 
 
 class Written(Struct, frozen=True):
