@@ -38,12 +38,12 @@ async def etl(empty_database: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 def reading(etl: str) -> BatchDatabase:
-    return BatchDatabase(etl, write=False, own=False)
+    return BatchDatabase(etl, write=False)
 
 
 @pytest.fixture
 def writing(etl: str) -> BatchDatabase:
-    return BatchDatabase(etl, write=True, own=False)
+    return BatchDatabase(etl, write=True)
 
 
 async def test_rows_come_with_their_columns(reading: BatchDatabase) -> None:
@@ -239,7 +239,7 @@ async def test_nothing_is_left_of_one_query_for_the_next(writing: BatchDatabase)
 
 
 async def test_a_database_that_is_not_there_is_told_without_its_address(tmp_path: Path) -> None:
-    database = BatchDatabase(f"postgresql://me:secret@/x?host={tmp_path}", write=False, own=False)
+    database = BatchDatabase(f"postgresql://me:secret@/x?host={tmp_path}", write=False)
     with pytest.raises(QueryFailed, match=r"^the database cannot be reached$"):
         await database.run(query("SELECT 1"))
 

@@ -53,9 +53,11 @@ WRITING: Final = frozenset(
 )
 """First words of statements."""
 
-OF_THE_QUEUE: Final = re.compile(r"(pg_(?:try_)?advisory_|pg_notify|query_to_|ts_stat|ts_rewrite|u&\")", re.IGNORECASE)
-"""What may not be named where the database is Leadline's own: its locks and signals, and what would carry out a text or
-hide a name. To a role nothing of it can be forbidden."""
+OF_THE_QUEUE: Final = re.compile(
+    r"(pg_(?:try_)?advisory_|pg_notify|set_config|query_to_|ts_stat|ts_rewrite|u&\")", re.IGNORECASE
+)
+"""What may not be named where the database is Leadline's own: its locks and signals, the memory and time of a session,
+and what would carry out a text or hide a name. A role cannot be forbidden any of it."""
 
 _PREFETCH: Final = 100
 _CONNECT_SECONDS: Final = 10.0
@@ -86,9 +88,13 @@ _COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
 class BatchDatabase:
     """One database as one teamspace may use it; one query at a time."""
 
-    def __init__(self, dsn: str, *, write: bool, own: bool) -> None:
-        """`own`: it is Leadline's. Whoever sets the DSN answers for where it leads, and as whom."""
+    def __init__(
+        self, dsn: str, *, write: bool, own: bool = False, user: str | None = None, password: str | None = None
+    ) -> None:
+        """`own`: it is Leadline's. Whoever sets the DSN answers for where it leads; `user` logs in instead of its."""
         self._dsn = dsn
+        self._user = user
+        self._password = password
         self._write = write
         self._own = own
         self._turn = asyncio.Lock()
@@ -108,6 +114,8 @@ class BatchDatabase:
                 raise QueryFailed("the connection to the database was lost") from error
             except asyncpg.PostgresError as error:
                 raise QueryFailed(str(error)) from error
+            except asyncpg.InternalClientError as error:
+                raise QueryFailed("the driver does not know a type of the result: cast it to text") from error
 
     def _allowed(self, query: Query) -> Sequence[str]:
         """The statements of a query. Raises BadRequest, NotAllowed."""
@@ -132,7 +140,12 @@ class BatchDatabase:
     async def _connected(self) -> AsyncIterator[tuple[Connection, "_Meter"]]:
         try:
             connection = await asyncpg.connect(
-                self._dsn, timeout=_CONNECT_SECONDS, server_settings=SETTINGS, statement_cache_size=0
+                self._dsn,
+                user=self._user,
+                password=self._password,
+                timeout=_CONNECT_SECONDS,
+                server_settings=SETTINGS,
+                statement_cache_size=0,
             )
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
             raise QueryFailed("the database cannot be reached") from error
