@@ -260,9 +260,7 @@ class BatchPlan(Struct, frozen=True, gc=False, kw_only=True):
     archive_bytes_max: Annotated[
         int, Meta(ge=1, le=64 * 1024 * 1024), _key("The size of a zip with code, packed.", unit="bytes")
     ] = 4_194_304
-    own_database: Annotated[
-        Literal["none", "read", "write"], _key("What code may do with the teamspace's own leads.")
-    ] = "none"
+    own_database: Annotated[Literal["none", "read"], _key("Whether code may query the teamspace's own leads.")] = "none"
     etl_database: Annotated[
         Literal["none", "read", "write"],
         _key("What code may do with the database whose address the teamspace has set."),
@@ -318,10 +316,22 @@ class Plan(Struct, frozen=True, gc=False, kw_only=True):
         return Limits(slots=_by_family(self.slots), max_queued=self.max_queued, weight=self.weight)
 
 
+class EtlDatabase(Struct, frozen=True, gc=False, kw_only=True):
+    """A Postgres of a teamspace's own that its batch jobs may query."""
+
+    secret: Annotated[
+        Secret | None, _key("Its address, with user and password; better kept in a file, see `secret_file`.")
+    ] = None
+    secret_file: Annotated[
+        File | None, _key("The file that holds that address. A plain name may be a systemd credential of the service.")
+    ] = None
+
+
 class Teamspace(Struct, frozen=True, gc=False, kw_only=True):
     """What is said of one teamspace."""
 
     plan: Annotated[_Name, _key("Its plan, one of [plans].")]
+    etl: EtlDatabase = EtlDatabase()
 
 
 class Submit(Struct, frozen=True, gc=False, kw_only=True):
@@ -642,6 +652,10 @@ def parse(text: str, path: Path) -> Config:
     values["modules"] = {
         name: _with_secret(reading, each, _join("modules", name)) for name, each in sections.modules.items()
     }
+    values["teamspaces"] = {
+        name: msgspec.structs.replace(each, etl=_with_secret(reading, each.etl, _join(f"teamspaces.{name}", "etl")))
+        for name, each in sections.teamspaces.items()
+    }
     values["notices"] = _notices_revealed(reading, sections.notices)
     config = Config(**values, path=path, given=given)
     at_fault = {fault.path for fault in reading.faults}
@@ -797,7 +811,7 @@ class _Reading:
         return NODEFAULT
 
 
-_Keyed = TypeVar("_Keyed", Provider, OwnKey, PythonModule, Smtp, TeamspaceNotices)
+_Keyed = TypeVar("_Keyed", EtlDatabase, Provider, OwnKey, PythonModule, Smtp, TeamspaceNotices)
 
 
 def _revealed(reading: _Reading, name: str, provider: Provider) -> Provider:

@@ -45,6 +45,8 @@ from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_
 from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, listening_socket, make_state, sole_owner
 from leadline.adapters.postgres.batch import STATEMENTS as BATCH_STATEMENTS
 from leadline.adapters.postgres.batch import PostgresBatch
+from leadline.adapters.postgres.batch_access import BatchAccess
+from leadline.adapters.postgres.batch_database import BatchDatabase
 from leadline.adapters.postgres.control import PostgresControl
 from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads, PostgresTrial
 from leadline.adapters.postgres.migrate import migrate_database, migration_sql
@@ -83,8 +85,11 @@ from leadline.features.batch.invocation import Batch
 from leadline.features.batch.life import BatchLife
 from leadline.features.batch.ports import BatchPlan
 from leadline.features.batch.punctuality import Punctuality
+from leadline.features.batch.request_ports import Database as CodeDatabase
+from leadline.features.batch.request_ports import DatabaseName
 from leadline.features.batch.schedules import BatchSchedules
 from leadline.features.batch.workshop import CodeWorkshop
+from leadline.features.batch.world import House
 from leadline.features.tables.asking import AI_PROMPT, Endpoint
 from leadline.features.tables.credits import plain
 from leadline.features.tables.enrich import Enrich
@@ -276,6 +281,7 @@ class Daemon:
         self.recurrences: Recurrences
         self.batch_store: Final = PostgresBatch(store)
         self.batch_life: BatchLife
+        self.batch_access: BatchAccess
         self.punctuality: Final = Punctuality(self.batch_store, self.wall, self._expire)
         self.schedule_rules: Final = BatchSchedules(self.batch_store, self.schedules, self.batch_plan)
         self._plans = Plans(config)
@@ -629,6 +635,19 @@ class Daemon:
             batch.log_bytes_max,
         )
 
+    async def database_of(self, teamspace: str, name: DatabaseName, access: DatabaseAccess) -> CodeDatabase | None:
+        """What a teamspace's code may query."""
+        if name == "own":
+            return await self.batch_access.open(teamspace)
+        known = self.config.teamspaces.get(teamspace)
+        if known is None or known.etl.secret is None:
+            return None
+        return BatchDatabase(known.etl.secret.reveal(), write=access is DatabaseAccess.WRITE)
+
+    def sends_mail(self) -> bool:
+        """Whether there is a mail server."""
+        return self.mail_account() is not None
+
     async def batch(self, wanted: wire.BatchJobs, uid: int, record: Record, line: int) -> wire.BatchReply:
         """See to batch jobs. Raises Refused."""
         return await self.batch_life.perform(wanted, uid, record, line)
@@ -823,23 +842,35 @@ async def daemon(
         )
         attempts = Attempts(runner, running.batch_store, running.wall)
         await attempts.adopt()
+        running.batch_access = BatchAccess(store, url)
+        seal = AesSeal(seal_key(state_dir))
+        house = House(running.batch_store, seal, running.database_of, running.sends_mail)
         workshop = CodeWorkshop(state_dir / "code", _Archives(), _NoPackages(), running.interpreters)
         running.batch_life = BatchLife(
             running.batch_store,
             workshop,
             attempts,
             running.batch_plan,
-            AesSeal(seal_key(state_dir)),
+            seal,
             uploads,
             state_dir / "exports",
             store.jobs_by_id,
             running.wall,
             running.schedule_changed,
+            running.sends_mail,
         )
         kinds = [
             *table_kinds(database, leads, uploads, state_dir, running.endpoints, running.tokens),
             running.tries,
-            Batch(running.batch_store, workshop, attempts, running.batch_plan, running.wall, running.punctuality.wake),
+            Batch(
+                running.batch_store,
+                workshop,
+                attempts,
+                running.batch_plan,
+                running.wall,
+                house,
+                running.punctuality.wake,
+            ),
             *extra_kinds(store),
         ]
         trial = PostgresTrial(store)

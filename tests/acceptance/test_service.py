@@ -67,7 +67,7 @@ ELSE_IN_SAMPLE = ("queue.capacity.batch", "plans.NAME.weight", "notices.teamspac
 
 
 def test_the_sample_configuration_holds_every_key_with_its_default(tmp_path: Path) -> None:
-    for name in ("snov", "snov-acme", "phone", "smtp", "webhook-acme"):
+    for name in ("snov", "snov-acme", "phone", "smtp", "webhook-acme", "acme-etl"):
         (tmp_path / name).write_text("key")
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules/scorer.toml").touch()

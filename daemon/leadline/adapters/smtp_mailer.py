@@ -96,11 +96,16 @@ def message_of(notice: Notice, told: JobNotice, sender: str) -> bytes:
     message = EmailMessage(policy=_POLICY)
     message["From"] = sender
     message["To"] = notice.target
-    message["Subject"] = f"Job {notice.job} {_SUBJECTS.get(notice.event, f'is {notice.event}')}"
+    letter = notice.letter
+    subject = f"Job {notice.job} {_SUBJECTS.get(notice.event, f'is {notice.event}')}"
+    message["Subject"] = subject if letter is None else letter.subject
     message["Date"] = notice.made
     message["Message-ID"] = f"<{notice.id}@{sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content("\n".join(_lines(told.job, notice)) + "\n")
+    if letter is None:
+        message.set_content("\n".join(_lines(told.job, notice)) + "\n")
+    else:
+        message.set_content(letter.body, subtype="html" if letter.html else "plain")
     return message.as_bytes()
 
 

@@ -21,6 +21,14 @@ Medium = Literal["webhook", "mail"]
 NoticeState = Literal["due", "sending", "sent", "failed", "unknown"]
 
 
+class Letter(Struct, frozen=True):
+    """What tenants' code has written."""
+
+    subject: str
+    body: str
+    html: bool
+
+
 class Notice(Struct, frozen=True):
     """One notice to one place."""
 
@@ -33,6 +41,8 @@ class Notice(Struct, frozen=True):
     target: str
     tries: int
     made: datetime
+    letter: Letter | None = None
+    """Of a mail that tenants' code has sent: what it says, in the place of how the job is."""
 
 
 class StoredNotice(Struct, frozen=True):

@@ -27,6 +27,7 @@ from leadline_protocol.messages.replies import (
     WhyReply,
 )
 from leadline_protocol.messages.submissions import (
+    Address,
     Submission,
 )
 from leadline_protocol.messages.words import (
@@ -315,6 +316,9 @@ class BatchJobs(ControlOperation[BatchReply], tag="batch", frozen=True, kw_only=
     """0: it may be silent as long as it likes."""
     interpreter: Annotated[str, Meta(max_length=100)] | None = None
     """Empty: the machine's own."""
+    mail_success: Annotated[list[Address], Meta(max_length=10)] | None = None
+    """Who has the mails of success that the code sends."""
+    mail_failure: Annotated[list[Address], Meta(max_length=10)] | None = None
     settings: dict[SettingName, SettingValue | None] = field(default_factory=dict)
     """Values to be set; null takes a setting away."""
     secrets: dict[SettingName, SettingValue] = field(default_factory=dict)

@@ -687,6 +687,9 @@ class BatchView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True)
     """It is ended when it has printed nothing, and reported no progress, for so long; absent: it may be silent."""
     interpreter: str | None = None
     """The Python that runs it; absent: the machine's own."""
+    mail_success: list[str] = field(default_factory=list)
+    """Who has the mails of success that the code sends."""
+    mail_failure: list[str] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     """Names of settings whose values are never shown."""

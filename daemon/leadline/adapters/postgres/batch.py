@@ -21,6 +21,7 @@ from leadline.features.batch.ports import (
     Conduct,
     Ending,
     Line,
+    Recipients,
     Rows,
     StoredCode,
     StoredRun,
@@ -29,6 +30,7 @@ from leadline.features.batch.ports import (
     Version,
     Waiting,
 )
+from leadline.features.batch.request_ports import Mail
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import Instant, JobId
 
@@ -169,6 +171,20 @@ class PostgresBatch:
         async with self._store.write() as connection:
             await connection.execute(QUERIES["add_batch_lines"].sql, job, retry, numbers, times, texts)
 
+    async def keep_mail(
+        self, run: StoredRun, number: int, retry: int, question: int, mail: Mail, to: Sequence[str]
+    ) -> None:
+        """Put a mail of an attempt into the outbox, for each of these, once for each question; see the port."""
+        said = (_text(mail.subject), _text(mail.body), mail.html)
+        async with self._store.work(run.job, number) as connection:
+            sql = QUERIES["keep_batch_mail"].sql
+            await connection.execute(sql, run.job, retry, question, *said, run.teamspace, list(to))
+        self._store.noticed()
+
+    async def mailed(self, job: JobId, retry: int) -> Sequence[int]:
+        """The questions that have led to a mail."""
+        return [row["question"] for row in await self._fetch("batch_mailed", job, retry)]
+
     async def last_line(self, job: JobId, retry: int) -> int:
         """The number of the last line that is stored."""
         last: int = (await self._fetch("last_batch_line", job, retry))[0][0]
@@ -279,6 +295,7 @@ def _batch_job(row: Any) -> BatchJob:
         retry_timeouts=row["retry_timeouts"],
         stall_after_seconds=row["stall_after_seconds"],
         interpreter=row["interpreter"],
+        recipients=Recipients(tuple(row["mail_success"]), tuple(row["mail_failure"])),
     )
     return BatchJob(
         BatchJobId(row["id"]),
@@ -300,6 +317,8 @@ def _values(conduct: Conduct) -> tuple[object, ...]:
         conduct.retry_timeouts,
         conduct.stall_after_seconds,
         conduct.interpreter,
+        list(conduct.recipients.success),
+        list(conduct.recipients.failure),
     )
 
 

@@ -24,12 +24,15 @@ SELECT pg_advisory_xact_lock(1818583394, hashtext($1))
 SELECT count(*) FROM batch_job WHERE teamspace = $1
 
 -- name: add_batch_job
-INSERT INTO batch_job (teamspace, name, api, timeout_ms, retries, retry_timeouts, stall_after_seconds, interpreter)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (teamspace, name) DO NOTHING RETURNING id
+INSERT INTO batch_job (
+    teamspace, name, api, timeout_ms, retries, retry_timeouts, stall_after_seconds, interpreter, mail_success, mail_failure
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (teamspace, name) DO NOTHING RETURNING id
 
 -- name: change_batch_job
 UPDATE batch_job
-SET api = $2, timeout_ms = $3, retries = $4, retry_timeouts = $5, stall_after_seconds = $6, interpreter = $7
+SET api = $2, timeout_ms = $3, retries = $4, retry_timeouts = $5, stall_after_seconds = $6, interpreter = $7,
+    mail_success = $8, mail_failure = $9
 WHERE id = $1 RETURNING id
 
 -- name: move_batch_job
@@ -150,6 +153,18 @@ WHERE wish.job = $1 AND 'failing' = ANY (wish.events)
 -- name: bury_batch_run
 UPDATE batch_run SET ended = $2 WHERE job = $1 AND ended IS NULL
 
+-- name: keep_batch_mail
+-- What attempt $2 of the run of job $1 has written by question $3, for each of the recipients $8.
+WITH mail AS (
+    INSERT INTO batch_mail (job, retry, question, subject, body, html) VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT DO NOTHING RETURNING id
+)
+INSERT INTO notice (job, teamspace, event, medium, target, batch_mail)
+SELECT $1, $7, 'mail', 'mail', target, mail.id FROM mail CROSS JOIN unnest($8::text[]) AS given (target)
+
+-- name: batch_mailed
+SELECT question FROM batch_mail WHERE job = $1 AND retry = $2
+
 -- name: add_batch_lines
 INSERT INTO batch_line (job, retry, n, at, text)
 SELECT $1, $2, n, at, text FROM unnest($3::integer[], $4::bigint[], $5::text[]) AS given (n, at, text)
@@ -170,5 +185,7 @@ WITH gone AS (
     RETURNING job
 ), attempts AS (
     DELETE FROM batch_attempt USING gone WHERE batch_attempt.job = gone.job
+), mails AS (
+    DELETE FROM batch_mail USING gone WHERE batch_mail.job = gone.job
 )
 DELETE FROM batch_line USING gone WHERE batch_line.job = gone.job

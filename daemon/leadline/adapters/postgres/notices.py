@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from leadline.adapters.postgres.queries import NOTICES
 from leadline.adapters.postgres.store import PostgresStore
-from leadline.ports.notices import WISH_NOTICE, Notice, NoticeState, StoredNotice
+from leadline.ports.notices import WISH_NOTICE, Letter, Notice, NoticeState, StoredNotice
 from leadline_protocol.ids import JobId
 
 STATEMENTS: Final = {WISH_NOTICE: NOTICES[WISH_NOTICE].sql}
@@ -30,7 +30,7 @@ class PostgresNotices:
         """What is to be sent now."""
         async with self._store.read() as connection:
             rows = await connection.fetch(NOTICES["due_notices"].sql, limit, list(in_hand))
-        return [Notice(**{**row, "id": UUID(bytes=row["id"].bytes)}) for row in rows]
+        return [_notice(row) for row in rows]
 
     async def next_due(self, in_hand: Collection[UUID]) -> float | None:
         """Seconds until something is to be sent."""
@@ -72,3 +72,18 @@ class PostgresNotices:
         """Drop notices that are older."""
         async with self._store.write() as connection:
             await connection.execute(NOTICES["drop_old_notices"].sql, before)
+
+
+def _notice(row: Any) -> Notice:
+    letter = None if row["subject"] is None else Letter(row["subject"], row["body"], row["html"])
+    return Notice(
+        UUID(bytes=row["id"].bytes),
+        JobId(row["job"]),
+        row["teamspace"],
+        row["event"],
+        row["medium"],
+        row["target"],
+        row["tries"],
+        row["made"],
+        letter,
+    )

@@ -39,8 +39,9 @@ WHERE state = 'sending' AND medium = 'mail' AND id <> ALL ($1::uuid[])
 
 -- name: due_notices
 -- What is to be sent now, oldest first, but for those that are in hand already.
-SELECT id, job, teamspace, event, medium, target, tries, made FROM notice
-WHERE state = 'due' AND due <= now() AND id <> ALL ($2::uuid[]) ORDER BY due LIMIT $1
+SELECT notice.id, notice.job, teamspace, event, medium, target, tries, made, subject, body, html
+FROM notice LEFT JOIN batch_mail ON batch_mail.id = notice.batch_mail
+WHERE state = 'due' AND due <= now() AND notice.id <> ALL ($2::uuid[]) ORDER BY due LIMIT $1
 
 -- name: next_due
 -- Seconds until something is to be sent.

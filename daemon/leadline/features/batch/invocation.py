@@ -38,6 +38,8 @@ from leadline.features.batch.ports import (
     Tried,
     Workshop,
 )
+from leadline.features.batch.requests import Requests, attend
+from leadline.features.batch.world import House
 from leadline.ports.runner import CannotRun, End, Limits, NotBegun, Order, Run
 from leadline.ports.store import DUE, THIS_JOB
 from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun, Stopped
@@ -83,9 +85,11 @@ class Batch:
         attempts: Attempts,
         plan_of: PlanOf,
         wall: Callable[[], Instant],
+        house: House,
         admitted: Callable[[], None],
     ) -> None:
-        """`admitted` is called when there is a run more."""
+        """`house`: where what code asks for comes from; `admitted` is called when there is a run more."""
+        self._house = house
         self._admitted = admitted
         self._store = store
         self._workshop = workshop
@@ -201,8 +205,11 @@ class Batch:
                 return await self._record(attempt, tried, End(NotBegun(str(error)), None, 0.0), stalled=False)
         attempt.doing("it runs")
         watch = _Watch(self._store, self._attempts, attempt, tried, kept, batch_job)
+        plan = self._plan_of(run.teamspace)
+        world = self._house.world(attempt, run, tried, batch_job, plan, watch.moved)
+        requests = Requests(world, await self._store.mailed(run.job, tried.retry))
         try:
-            end = await watch.run()
+            end = await watch.run(requests)
             ending = await self._record(attempt, tried, end, stalled=watch.stalled)
         except anyio.get_cancelled_exc_class():
             if attempt.stop_cause is StopCause.CANCELLED:
@@ -281,10 +288,14 @@ class _Watch:
         self._lines: list[Line] = []
         self._printed = anyio.Event()
         self._active = anyio.current_time()
-        """When it last printed something."""
+        """When it last printed something, or said how far it is."""
 
-    async def run(self) -> End:
-        """Wait for its end. Raises Stopped where the job is told to let go of it."""
+    def moved(self) -> None:
+        """It has shown that it is alive."""
+        self._active = anyio.current_time()
+
+    async def run(self, requests: Requests) -> End:
+        """Answer what it asks, and wait for its end. Raises Stopped where the job is told to let go of it."""
         job, let_go = self._attempt.job.id, False
         last = await self._store.last_line(job, self._retry)
         async with anyio.create_task_group() as tasks:
@@ -299,13 +310,14 @@ class _Watch:
                     tasks.cancel_scope.cancel()
 
             tasks.start_soon(obey)
+            tasks.start_soon(attend, self._kept, requests)
             if self._patience:
                 tasks.start_soon(self._lose_patience, float(self._patience))
             async with anyio.create_task_group() as reading:
                 reading.start_soon(self._keep_lines)
                 async for line in self._kept.log(last):
                     self._lines.append(Line(line.number, Instant(line.at), line.text))
-                    self._active = anyio.current_time()
+                    self.moved()
                     self._printed.set()
                 end = await self._kept.ended()
                 reading.cancel_scope.cancel()

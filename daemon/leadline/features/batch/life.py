@@ -35,12 +35,14 @@ from leadline.features.batch.ports import (
     BatchStore,
     Conduct,
     PlanOf,
+    Recipients,
     Seal,
     StoredRun,
     StoredSetting,
     Tried,
     Version,
     Workshop,
+    sealed_for,
 )
 from leadline.ports.store import StoredJob
 from leadline_protocol import messages as wire
@@ -112,8 +114,10 @@ class BatchLife:
         jobs_by_id: JobsById,
         wall: Callable[[], Instant],
         schedule_changed: Callable[[str, str], None],
+        sends_mail: Callable[[], bool],
     ) -> None:
-        """`exports` is the folder that downloads are written to."""
+        """`exports` is the folder that downloads are written to; `sends_mail`: whether there is a mail server."""
+        self._sends_mail = sends_mail
         self._store = store
         self._workshop = workshop
         self._attempts = attempts
@@ -211,6 +215,8 @@ class BatchLife:
             retry_timeouts=conduct.retry_timeouts,
             stall_after_seconds=conduct.stall_after_seconds,
             interpreter=conduct.interpreter,
+            mail_success=list(conduct.recipients.success),
+            mail_failure=list(conduct.recipients.failure),
             settings={each.name: self._open(batch_job, each) for each in settings if not each.secret},
             secrets=[each.name for each in settings if each.secret],
             schedules=list(batch_job.schedules),
@@ -335,6 +341,8 @@ class BatchLife:
             conduct = msgspec.structs.replace(conduct, retry_timeouts=operation.retry_timeouts)
         if operation.stall_after_seconds is not None:
             conduct = msgspec.structs.replace(conduct, stall_after_seconds=operation.stall_after_seconds or None)
+        if operation.mail_success is not None or operation.mail_failure is not None:
+            conduct = msgspec.structs.replace(conduct, recipients=self._recipients(operation, conduct.recipients))
         if operation.interpreter is not None:
             if operation.interpreter and operation.interpreter not in self._workshop.interpreters():
                 there = ", ".join(self._workshop.interpreters()) or "none"
@@ -342,6 +350,15 @@ class BatchLife:
                 raise Refused(ErrorCode.BAD_REQUEST, message, at="interpreter")
             conduct = msgspec.structs.replace(conduct, interpreter=operation.interpreter or None)
         return conduct
+
+    def _recipients(self, operation: wire.BatchJobs, present: Recipients) -> Recipients:
+        if not self._sends_mail() and (operation.mail_success or operation.mail_failure):
+            at = "mail_success" if operation.mail_success else "mail_failure"
+            raise Refused(ErrorCode.BAD_REQUEST, "no mail server is configured", at=at)
+        return Recipients(
+            present.success if operation.mail_success is None else tuple(operation.mail_success),
+            present.failure if operation.mail_failure is None else tuple(operation.mail_failure),
+        )
 
     async def _change_settings(self, operation: wire.BatchJobs, batch_job: BatchJob) -> None:
         if not operation.settings and not operation.secrets:
@@ -408,11 +425,6 @@ class BatchLife:
         return wire.BatchReply(line=line, path=str(path), ref=operation.ref)
 
 
-def sealed_for(batch_job: BatchJob, name: str) -> str:
-    """What a value is sealed for: moved to another place in the database it cannot be opened."""
-    return f"{batch_job.teamspace}\0{batch_job.id}\0{name}"
-
-
 def _check_may_manage(operation: wire.BatchJobs, plan: BatchPlan, teamspace: str) -> None:
     someone = operation.as_
     if someone is not None:
@@ -427,7 +439,8 @@ def _check_may_manage(operation: wire.BatchJobs, plan: BatchPlan, teamspace: str
 
 def _what_is_set(operation: wire.BatchJobs) -> str:
     """Without any value that might be a secret."""
-    words = ("api", "timeout_seconds", "retries", "retry_timeouts", "stall_after_seconds", "interpreter")
+    conduct = ("api", "timeout_seconds", "retries", "retry_timeouts", "stall_after_seconds", "interpreter")
+    words = (*conduct, "mail_success", "mail_failure")
     said = [f"{word} = {value}" for word in words if (value := getattr(operation, word)) is not None]
     return ", ".join([*said, *operation.settings, *operation.secrets])
 

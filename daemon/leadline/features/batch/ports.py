@@ -14,6 +14,7 @@ from leadline.core.model import JobState
 from leadline.core.quota.ledger import AttemptRow, BatchJobId, ExecutionRow
 from leadline.core.quota.quotas import Quotas
 from leadline.features.batch.archive import Code
+from leadline.features.batch.request_ports import Mail
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import Instant, JobId
 
@@ -29,6 +30,13 @@ class BatchState(StrEnum):
     UNPUBLISHED = "unpublished"
 
 
+class Recipients(Struct, frozen=True):
+    """Who has the mails that the code sends."""
+
+    success: tuple[str, ...] = ()
+    failure: tuple[str, ...] = ()
+
+
 class Conduct(Struct, frozen=True, kw_only=True):
     """How a batch job is to run."""
 
@@ -39,6 +47,7 @@ class Conduct(Struct, frozen=True, kw_only=True):
     retry_timeouts: bool
     stall_after_seconds: int | None
     interpreter: str | None
+    recipients: Recipients = Recipients()
 
 
 class BatchJob(Struct, frozen=True):
@@ -54,6 +63,11 @@ class BatchJob(Struct, frozen=True):
     schedules: Sequence[str]
     """Names of the schedules that run it, where that was asked for."""
     created: datetime
+
+
+def sealed_for(batch_job: BatchJob, name: str) -> str:
+    """What a setting's value is sealed for: moved to another place in the database it cannot be opened."""
+    return f"{batch_job.teamspace}\0{batch_job.id}\0{name}"
 
 
 class Version(Struct, frozen=True):
@@ -265,6 +279,19 @@ class BatchStore(Protocol):
 
     async def keep_lines(self, job: JobId, retry: int, lines: Sequence[Line]) -> None:
         """Store what an attempt has printed; what is stored already stays as it is."""
+        ...
+
+    async def keep_mail(
+        self, run: StoredRun, number: int, retry: int, question: int, mail: Mail, to: Sequence[str]
+    ) -> None:
+        """Put a mail of an attempt into the outbox, for each of these, once for each question. Raises AttemptRetired.
+
+        `number` is that of the attempt of the queue's job.
+        """
+        ...
+
+    async def mailed(self, job: JobId, retry: int) -> Sequence[int]:
+        """The questions that have led to a mail."""
         ...
 
     async def last_line(self, job: JobId, retry: int) -> int:

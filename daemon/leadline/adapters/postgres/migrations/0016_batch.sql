@@ -12,6 +12,8 @@ CREATE TABLE batch_job (
     retry_timeouts boolean NOT NULL,
     stall_after_seconds integer,
     interpreter text,
+    mail_success text[] NOT NULL DEFAULT '{}',
+    mail_failure text[] NOT NULL DEFAULT '{}',
     created timestamptz NOT NULL DEFAULT now(),
     UNIQUE (teamspace, name)
 );
@@ -78,6 +80,20 @@ CREATE TABLE batch_attempt (
     PRIMARY KEY (job, retry)
 );
 COMMENT ON COLUMN batch_attempt.real_ms IS 'what it took; null: it has not ended';
+
+-- Mails that code has sent, each once for its question; the outbox sends one to each recipient.
+CREATE TABLE batch_mail (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job bigint NOT NULL,
+    retry integer NOT NULL,
+    question bigint NOT NULL,
+    subject text NOT NULL,
+    body text NOT NULL,
+    html boolean NOT NULL,
+    UNIQUE (job, retry, question)
+);
+ALTER TABLE notice ADD COLUMN batch_mail bigint;
+COMMENT ON COLUMN notice.batch_mail IS 'what it says, where code has written it';
 
 -- What they have printed.
 CREATE TABLE batch_line (
