@@ -21,6 +21,7 @@ from leadline_protocol.messages import (
     CONTROL_OPERATIONS,
     SUBMISSION_TYPES,
     SUBMIT_OPERATIONS,
+    BatchView,
     Counts,
     Fault,
     JobView,
@@ -57,6 +58,21 @@ def view(number: int = 41, **changes: Any) -> JobView:
     }
     values.update(changes)
     return JobView(**{"shown": values["state"], **values})
+
+
+def batch_view(**changes: Any) -> BatchView:
+    values: dict[str, Any] = {
+        "teamspace": "acme",
+        "name": "nightly",
+        "state": "draft",
+        "version": 0,
+        "api": False,
+        "timeout_seconds": 600.0,
+        "retries": 0,
+        "retry_timeouts": False,
+        "created_at": NOON,
+    }
+    return BatchView(**{**values, **changes})
 
 
 def refusal(code: ErrorCode, message: str, *, at: str | None = None, retry_after: float | None = None) -> Refusal:

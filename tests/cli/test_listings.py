@@ -482,4 +482,4 @@ def test_config_show_tells_each_value_and_its_source_also_what_was_set_live(
     shown = {line["key"]: line for line in map(json.loads, leadline("config", "show", "--json").out.splitlines())}
     assert shown["plans.default.max_queued"] == {"key": "plans.default.max_queued", "value": 7, "source": "override"}
     assert shown["queue.stall_after_seconds"]["source"] == "built-in"
-    assert "database.url                    built-in  (absent)" in leadline("config", "show").out.splitlines()
+    assert ["database.url", "built-in", "(absent)"] in map(str.split, leadline("config", "show").out.splitlines())

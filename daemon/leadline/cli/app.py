@@ -59,7 +59,7 @@ _COMMANDS: Final[Sequence[tuple[Group, str, str, str]]] = (
         "schedule:schedule",
         "Submit jobs by the clock: list schedules, add, try, pause or delete one.",
     ),
-    (_WORK, "batch", "batch:batch", "Your own Python as jobs: pack a folder into the zip that is uploaded."),
+    (_WORK, "batch", "batch:batch", "Your own Python as jobs: create, upload, publish and run batch jobs."),
     (_WORK, "rerun", "control:rerun", "Submit a job again, over the leads that it has not finished."),
     (_QUEUE, "jobs", "jobs:jobs", "List jobs, newest first."),
     (_QUEUE, "job", "jobs:job", "Show one job."),

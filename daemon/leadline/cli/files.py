@@ -69,7 +69,7 @@ def upload(
     """Read a file of leads into a table; the table is created where there is none."""
     mapping, types = _pairs(rename, "--rename"), _pairs(type, "--type")
     with any_socket(place) as daemon:
-        name = _hand_over(file, daemon.state_dir / INCOMING)
+        name = hand_over(file, daemon.state_dir / INCOMING)
         submission = messages.Upload(
             teamspace=teamspace,
             idempotency_key=f"leadline-upload-{name}",
@@ -141,7 +141,7 @@ def export(
             terminal.remark(verdict(ended))
         if is_failure(ended) or ended.state == "skipped":
             return 1
-        _fetch(exported, output)
+        fetch(exported, output)
     return 0
 
 
@@ -168,11 +168,11 @@ def tell(receipt: Receipt, *, json: bool) -> None:
     known = " It was submitted before under this key." if receipt.duplicate else ""
     terminal.say(f"Job {receipt.job}{steps} is {terminal.state(receipt.state)}{place}.{known}")
     for warning in receipt.warnings:
-        terminal.say(f"  {terminal.paint('Warning:', 'yellow')} {shown(warning.message)}")
+        terminal.warn(shown(warning.message))
     sys.stdout.flush()
 
 
-def _hand_over(file: Path, incoming: Path) -> str:
+def hand_over(file: Path, incoming: Path) -> str:
     """Put a copy of the file into the daemon's folder, durably, whole or not at all; its name there."""
     suffix = re.sub(r"[^A-Za-z0-9.]+", "", file.suffix)  # it tells the daemon what kind of file this is
     name = f"{_plain(file.stem)}-{secrets.token_hex(4)}{suffix}"
@@ -217,7 +217,7 @@ def _what_hinders(error: OSError, file: Path, incoming: Path) -> str:
     return f"The file could not be put into {incoming}: {error.strerror}"
 
 
-def _fetch(exported: Path, output: Path) -> None:
+def fetch(exported: Path, output: Path) -> None:
     """Copy an exported file to where it is wanted, whole or not at all."""
     try:
         with exported.open("rb") as source:
@@ -233,7 +233,7 @@ def _fetch(exported: Path, output: Path) -> None:
                 partial.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise Failed(f"The leads are in {exported}, but could not be copied to {output}: {error.strerror}") from error
+        raise Failed(f"The file is at {exported}, but could not be copied to {output}: {error.strerror}") from error
 
 
 def _pairs(options: list[str] | None, name: str) -> dict[str, str] | None:

@@ -206,7 +206,7 @@ def _show_job(view: JobView, spent: Sequence[Spent], now: datetime) -> None:
     for wait in view.waits:
         terminal.say(f"  {terminal.paint('Waits:', 'yellow')} {wait_sentence(wait, now)}")
     for warning in view.warnings:
-        terminal.say(f"  {terminal.paint('Warning:', 'yellow')} {shown(warning.message)}")
+        terminal.warn(shown(warning.message))
     terminal.say(f"  {_times(view, now)}")
     if view.chain is not None:
         terminal.say(f"  It is step {view.step} of the chain {view.chain}.")

@@ -26,19 +26,22 @@ STATE_STYLE: Final[dict[str, Style]] = {
     "completed": "green",
     "open": "green",
     "ready": "green",
+    "published": "green",
     "partial": "yellow",
     "throttled": "yellow",
     "trying": "yellow",
     "draining": "yellow",
     "paused": "yellow",
+    "draft": "yellow",
     "failed": "red",
     "parked": "red",
     "unavailable": "red",
     "cancelled": "dim",
     "skipped": "dim",
     "delayed": "dim",
+    "unpublished": "dim",
 }
-"""The colour of each word for a state, of jobs, providers and the daemon."""
+"""The colour of each word for a state, of jobs, batch jobs, providers and the daemon."""
 
 
 def now() -> datetime:
@@ -71,6 +74,11 @@ def state(word: str) -> str:
 def say(text: str = "") -> None:
     """A line on standard output."""
     sys.stdout.write(text + "\n")
+
+
+def warn(text: str) -> None:
+    """What is to be known of something that was done all the same."""
+    say(f"  {paint('Warning:', 'yellow')} {text}")
 
 
 def remark(text: str) -> None:
