@@ -169,7 +169,8 @@ def test_who_deletes_is_asked(script: str, daemon: FakeDaemon, typed: bytes, sta
     answering(daemon)
     ended, shown = on_a_terminal(script, "batch", "delete", "nightly", "--teamspace", "acme", typed=typed)
     assert (ended, len(daemon.requests)) == (status, deleted), shown
-    assert "Delete the batch job nightly of acme? It cannot be had back. [y/N]" in shown
+    question = "Delete the batch job nightly of acme with its code, settings and schedules? It cannot be had back."
+    assert f"{question} [y/N]" in shown
 
 
 def test_nothing_is_deleted_where_nobody_can_be_asked(leadline: Leadline, daemon: FakeDaemon) -> None:

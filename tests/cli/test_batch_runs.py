@@ -22,6 +22,7 @@ from leadline_protocol.messages import (
     Follow,
     Get,
     JobReply,
+    Watch,
 )
 from tests.cli.conftest import Leadline
 from tests.cli.fake_daemon import NOON, Answer, FakeDaemon, counts, refusal, view
@@ -52,6 +53,8 @@ class Running:
         self.asked: list[tuple[int, int, float]] = []
         """The attempt, the line and the seconds of each question about lines."""
         daemon.on(BatchJobs, self.answer)
+        daemon.on(Get, lambda asked: JobReply(line=0, view=view(asked.job, state="running")))
+        daemon.on(Watch, lambda asked: [Done(line=0), Ended(job=JobId(asked.job), state="completed", counts=counts())])
 
     def answer(self, wanted: BatchJobs) -> Answer:
         found = next(self._script, self._end)
@@ -163,6 +166,22 @@ def test_a_retry_is_followed_like_the_attempt_before_it(leadline: Leadline, daem
     assert told.out.splitlines() == ["2025-10-17 17:30 first", "2025-10-17 17:30 second"]
     assert told.err == "Attempt 2:\n"
     assert [asked[:2] for asked in running.asked] == [(0, 0), (1, 0), (1, 0)]
+
+
+def test_a_run_that_is_over_and_not_yet_ended_is_not_asked_for_one_attempt_after_the_other(
+    leadline: Leadline, daemon: FakeDaemon
+) -> None:
+    running = Running(
+        daemon,
+        lines(line(1, "hello"), ended=True),
+        run("running", attempt(0, seconds=3.0)),
+        lines(ended=True),
+        run("running", attempt(0, seconds=3.0)),
+        run("completed", attempt(0, seconds=3.0)),
+    )
+    told = leadline("batch", "invoke", "nightly", "--teamspace", "acme", "--wait")
+    assert told.out.splitlines()[-1] == "Run 1 completed after 3 s."
+    assert [asked[0] for asked in running.asked] == [0, 1]
 
 
 def test_who_waits_in_a_pipe_gets_the_receipt_the_lines_and_the_run(leadline: Leadline, daemon: FakeDaemon) -> None:

@@ -170,9 +170,10 @@ def delete(
     yes: Annotated[Flag, Parameter(help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Delete a batch job: it does not start any more, and another may take its place in the plan."""
+    """Delete a batch job with its code, its settings and its schedules. What has become of its runs stays."""
     if not yes:
-        _confirm(f"Delete the batch job {shown(name)} of {shown(teamspace)}? It cannot be had back.")
+        what = f"the batch job {shown(name)} of {shown(teamspace)} with its code, settings and schedules"
+        _confirm(f"Delete {what}? It cannot be had back.")
     reply = told(place, BatchJobs(action="delete", teamspace=teamspace, name=name))
     if json:
         terminal.json_line(reply)

@@ -19,7 +19,7 @@ from leadline.cli import terminal
 from leadline.cli.batch import Name, Teamspace
 from leadline.cli.daemon import Daemon, Failed, Misused, Placed, any_socket, control
 from leadline.cli.files import conclude, tell
-from leadline.cli.following import patiently
+from leadline.cli.following import await_end, patiently
 from leadline.cli.jobs import PAGE_JOBS, Flag, Json
 from leadline.cli.words import clock, counted, shown, span, why_so
 from leadline_protocol.errors import Unreachable
@@ -65,6 +65,7 @@ def invoke(
             return conclude(daemon, receipt, wait=wait, json=json)
         tell(receipt, json=json)
         _print(_followed(daemon, receipt.job), json=json)
+        await_end(daemon, receipt.job)
         run = _run(daemon, receipt.job)
     if json:
         terminal.json_line(run)
@@ -166,9 +167,9 @@ def _followed(daemon: Daemon, instance: JobId) -> Iterator[BatchLine]:
     while True:
         yield from _printed(daemon, instance, retry_attempt, follow=True)
         run = _run(daemon, instance)
-        begun = any(attempt.retry_attempt > retry_attempt for attempt in run.attempts)
-        if run.state in ENDED_STATES and not begun:
-            return
+        newest = max((attempt.retry_attempt for attempt in run.attempts), default=-1)
+        if newest < retry_attempt or (newest == retry_attempt and run.state in ENDED_STATES):
+            return  # there will be no further attempt, nor was there this one
         retry_attempt += 1
 
 

@@ -143,6 +143,11 @@ def await_receipt(daemon: Daemon, receipt: Receipt) -> Ended:
         return follow(daemon, [*receipt.steps, receipt.job], report)[receipt.job]
 
 
+def await_end(daemon: Daemon, job: JobId) -> Ended:
+    """Wait until a job has ended, and show nothing meanwhile."""
+    return follow(daemon, [job], _Silence())[job]
+
+
 def verdict(ended: Ended, *, has_leads: bool = True) -> str:
     """How a job ended, in a line and one for each warning: `Job 41 completed: 4,940 of 5,000 done, 60 failed.`"""
     head = f"Job {ended.job} {terminal.state(ended.state)}"
@@ -193,6 +198,19 @@ class _Doing:
         else:
             doing = shown(told.activity or "")
         return " · ".join(filter(None, (self._lead, doing)))
+
+
+class _Silence:
+    """Shows nothing."""
+
+    def knows(self, view: JobView) -> None:
+        pass
+
+    def moved(self, progress: Progress) -> None:
+        pass
+
+    def ended(self, ended: Ended) -> None:
+        pass
 
 
 class _Lines(ExitStack):
