@@ -7,11 +7,13 @@ path against the repository, a diagram against the table that it draws.
 
 import ast
 import csv
+import itertools
 import json
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC
 from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -21,6 +23,10 @@ import pytest
 from leadline import config
 from leadline.cli.app import app
 from leadline.core.lifecycle import TRANSITIONS
+from leadline.core.quota.days import day_of
+from leadline.core.quota.ledger import BatchJobId, Ledger, failure
+from leadline.core.quota.quotas import MINUTE_MS, Quotas
+from leadline.features.batch.archive import takes_event
 from leadline.features.tables import ingest, lead_files
 from leadline.features.tables.columns import ColumnType, declared_columns
 from leadline.features.tables.expressions import DOCUMENTATION, compile_expression, compiler, grammar
@@ -29,9 +35,11 @@ from leadline.features.tables.reading import Row
 from leadline.features.tables.templates import parse_prompt
 from leadline_protocol.codec import RequestDecoder
 from leadline_protocol.errors import ErrorCode, JobReason, LeadReason, Refused
+from leadline_protocol.ids import Instant, JobId
 from leadline_protocol.messages import (
     CONTROL_OPERATIONS,
     SUBMISSION_TYPES,
+    Batch,
     Chain,
     Enrich,
     EnrichStep,
@@ -44,10 +52,10 @@ from tests.architecture.repository import ROOT, tracked_files
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "daemon" / "ARCHITECTURE.md"
 CHANGELOG = ROOT / "CHANGELOG.md"
-TABLES, PROVIDERS, PYTHON_MODULES, OPERATIONS = (
-    ROOT / "daemon" / "docs" / f"{name}.md" for name in ("tables", "providers", "python-modules", "operations")
+TABLES, BATCH, PROVIDERS, PYTHON_MODULES, OPERATIONS = (
+    ROOT / "daemon" / "docs" / f"{name}.md" for name in ("tables", "batch", "providers", "python-modules", "operations")
 )
-GUIDES = (README, TABLES, PROVIDERS, PYTHON_MODULES, OPERATIONS)
+GUIDES = (README, TABLES, BATCH, PROVIDERS, PYTHON_MODULES, OPERATIONS)
 DOCUMENTS = (*GUIDES, ARCHITECTURE)
 
 EVERYDAY_PROGRAMS = {"echo", "export", "install", "pg_dump", "psql", "python3", "systemctl", "tar"}
@@ -351,6 +359,59 @@ def test_the_provider_guide_is_read_by_the_daemon(tmp_path: Path) -> None:
     compile(stand_in, "stand_in.py", "exec")
 
 
+def test_the_day_that_the_batch_guide_reckons_is_the_one_of_the_ledger() -> None:
+    midnight = 1_700_006_400_000_000  # of a day in UTC
+    quotas = Quotas(milliseconds_per_day_max=60 * MINUTE_MS)
+    ledger, runs = Ledger(), itertools.count(1)
+    run, timeout_ms = JobId(0), 0
+    for at, timeout, takes, verdict, used in rows(marked(BATCH, "day")):
+        hours, minutes = map(int, at.split(":"))
+        now = Instant(midnight + (60 * hours + minutes) * MINUTE_MS * 1000)
+        if timeout == "retry":
+            cap_ms = ledger.retry(run, timeout_ms, now, quotas, UTC)
+            assert re.match(rf"given {int(cap_ms or 0) // MINUTE_MS} instead of {timeout_ms // MINUTE_MS},", verdict)
+        else:
+            run, timeout_ms = JobId(next(runs)), int(timeout) * MINUTE_MS
+            refused = ledger.admit(run, BatchJobId(run), timeout_ms, now, quotas, UTC)
+            assert verdict.startswith("runs" if refused is None else "skipped"), verdict
+            if refused is not None:
+                continue
+        attempt = ledger.record(run, int(takes) * MINUTE_MS)
+        if timeout == "retry":
+            told = failure(attempt, quotas, timed_out=True, retry_attempt=1, retries=1, retry_timeouts=False)
+            assert f"`{told}`" in verdict
+        assert ledger.usage(day_of(now, UTC)).recorded_ms == int(used) * MINUTE_MS
+
+
+def test_the_plan_of_batch_jobs_is_told_whole_and_as_it_is() -> None:
+    wanted = [
+        (f"`{key.name}`", f"`{key.default}`", key.sentence)
+        for key in config.limits()
+        if key.name == "zone" or key.name.startswith("batch.")
+    ]
+    told = [(key, default.partition(" ")[0], sentence) for key, default, sentence in rows(marked(BATCH, "plan"))]
+    assert told == wanted
+
+
+def test_the_batch_guide_is_read_by_the_daemon(tmp_path: Path) -> None:
+    (program,) = blocks(BATCH, "python")
+    assert takes_event(program.encode())
+    (tmp_path / "science" / "bin").mkdir(parents=True)
+    (tmp_path / "science" / "bin" / "python3").touch()
+    for text in blocks(BATCH, "toml config"):
+        read_config = config.parse(text.replace("/opt/pythons", str(tmp_path)), tmp_path / "leadline.toml")
+        assert read_config.plans["default"].batch.enabled
+    assert any(isinstance(each, Batch) for each in scheduled(BATCH))
+
+
+def scheduled(path: Path) -> Iterator[Submission]:
+    """Every submission that a guide hands to a schedule, which has the teamspace from there."""
+    for text in re.findall(r"echo '(\{.*\})' \| leadline schedule add", "\n".join(blocks(path, "sh"))):
+        found = decoder.decode(json.dumps({"teamspace": "acme", **json.loads(text)}).encode())
+        assert isinstance(found, Submission), found
+        yield found
+
+
 # Words and numbers ----------------------------------------------------------------------------------------------------
 
 
@@ -365,12 +426,13 @@ def as_reference(name: str) -> str:
 
 @pytest.mark.parametrize("name", names_of(DOCUMENTS))
 def test_every_setting_that_is_named_exists(name: str) -> None:
-    sections = {key.partition(".")[0] for key in keys()}
+    known = {*keys(), *(limit.name for limit in config.limits())}
+    sections = {key.partition(".")[0] for key in known}
     gone = []
     for code in inline_code(ROOT / name):
         setting = re.match(r"([a-z_]+)(?:\.[a-z_]+)+(?= = |$)", code)
         is_file = re.search(r"\.(toml|py|md|sock)$", code)
-        if setting and setting[1] in sections and not is_file and as_reference(setting[0]) not in keys():
+        if setting and setting[1] in sections and not is_file and as_reference(setting[0]) not in known:
             gone.append(code)
     assert gone == []
 
@@ -401,7 +463,7 @@ def test_a_kind_is_called_unbuilt_as_long_as_it_is() -> None:
     assert unbuilt is not None
     built = {str(kind.__struct_config__.tag) for kind in SUBMISSION_TYPES}
     named = set(re.findall(r"\*(\w+)\*", unbuilt[1]))
-    assert named == {"batch", "outreach"}
+    assert named == {"outreach"}
     assert not named & built
     for word in named:
         fault = decoder.decode(json.dumps({"kind": word, "teamspace": "a"}).encode())

@@ -239,9 +239,9 @@ def _shown_value(value: bool | float | str | list[str]) -> str:
 
 
 def _value(text: str) -> Any:
-    """A number or a truth value where it is one, else the text itself."""
+    """A number, a truth value or a list where it is one, else the text itself."""
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return text
-    return value if isinstance(value, bool | int | float) else text
+    return value if isinstance(value, bool | int | float | list) else text
