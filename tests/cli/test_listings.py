@@ -450,9 +450,15 @@ def test_plans_show_where_each_limit_comes_from_and_set_one(leadline: Leadline, 
         "gold  acme       slots.outreach  no limit  built-in",
     ]
     leadline("plans", "--plan", "gold", "--unset", "slots.tables")
+    leadline("plans", "--plan", "gold", "--set", "batch.enabled=true")
+    leadline("plans", "--plan", "gold", "--set", 'batch.reaches=["93.184.0.0/16"]')
+    leadline("plans", "--plan", "gold", "--set", "zone=Europe/Berlin")
     assert daemon.requests == [
         Plans(teamspace="acme", key="slots.tables", value=2),
         Plans(plan="gold", key="slots.tables", value=None),
+        Plans(plan="gold", key="batch.enabled", value=True),
+        Plans(plan="gold", key="batch.reaches", value=["93.184.0.0/16"]),
+        Plans(plan="gold", key="zone", value="Europe/Berlin"),
     ]
 
 
