@@ -33,6 +33,7 @@ from leadline_protocol.errors import ErrorCode, LeadlineError, OutcomeUnknown, P
 from leadline_protocol.messages import (
     INT64_MAX,
     REPLY_TYPES,
+    BatchJobs,
     Ended,
     Fault,
     Missed,
@@ -420,6 +421,8 @@ def only_asks(request: AnyRequest) -> bool:
     """Whether the request changes nothing, so that nothing is in doubt when its reply is lost."""
     if isinstance(request, Tables):
         return request.action in {"list", "describe"} or request.dry_run
+    if isinstance(request, BatchJobs):
+        return request.action in {"list", "describe", "runs", "logs"}
     if isinstance(request, Operation):
         return _tag(type(request)) in _ASKING
     return is_dry_run(request)
@@ -443,8 +446,8 @@ def as_dry_run(submission: AnySubmission, leads: int | None) -> AnySubmission:
 def resend_is_exact(request: AnyRequest) -> bool:
     """Whether sending it again, when its reply was lost, does nothing that sending it once does not.
 
-    True of a submission with an idempotency key, and of every operation but those that make or delete something or end
-    the daemon.
+    True of a submission with an idempotency key, and of every operation but those that make or delete something, move a
+    batch job to another state, or end the daemon.
     """
     if only_asks(request):
         return True
@@ -452,6 +455,8 @@ def resend_is_exact(request: AnyRequest) -> bool:
         return request.idempotency_key is not None
     if isinstance(request, Tables):
         return request.action == "retain"
+    if isinstance(request, BatchJobs):
+        return request.action in {"set", "download"}
     if isinstance(request, Operation):
         return _tag(type(request)) in _REPEATABLE
     return request.get("idempotency_key") is not None

@@ -13,6 +13,7 @@ import pytest
 
 from leadline_protocol.errors import ErrorCode
 from leadline_protocol.messages import (
+    Batch,
     BatchDay,
     BatchJobs,
     BatchReply,
@@ -59,6 +60,20 @@ def test_one_more_than_the_plan_allows_is_refused(leadline: Leadline, daemon: Fa
     ran = leadline("batch", "create", "sixth", "--teamspace", "acme")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err == "leadline: quota: there are 5 batch jobs; try again in 60 s\n"
+
+
+@pytest.mark.parametrize("arguments", [["batch", "create", "nightly"], ["batch", "invoke", "nightly"]])
+def test_where_batch_jobs_are_off_the_way_to_have_them_is_told(
+    leadline: Leadline, daemon: FakeDaemon, arguments: Sequence[str]
+) -> None:
+    for request in (BatchJobs, Batch):
+        daemon.on(request, lambda _: refusal(ErrorCode.FORBIDDEN, "batch jobs are not enabled for acme"))
+    ran = leadline(*arguments, "--teamspace", "acme")
+    assert (ran.status, ran.err) == (
+        1,
+        "leadline: forbidden: batch jobs are not enabled for acme; "
+        "`leadline plans --teamspace acme --set batch.enabled=true` enables them\n",
+    )
 
 
 def test_all_that_can_be_set_is_said_at_once(leadline: Leadline, daemon: FakeDaemon) -> None:

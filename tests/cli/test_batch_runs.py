@@ -246,7 +246,7 @@ def test_runs_are_listed_with_what_they_took_and_why_they_did_not_run(leadline: 
     why = "The day had less time left for batch jobs than it needed."
     skipped = run("skipped", instance=JobId(3), source="scheduler", due_at=LONG_AGO, reason=JobReason.LEFT_DURATION)
     retried = run("completed", attempt(0, seconds=25.0, end="it raised"), attempt(1, seconds=30.0), instance=JobId(2))
-    begun = run("running", attempt(0))
+    begun = run("running", attempt(0), batch_job="")
     pages: Iterator[BatchReply] = iter(
         [BatchReply(line=0, runs=[skipped, retried], next=2), BatchReply(line=0, runs=[begun])]
     )
@@ -256,7 +256,7 @@ def test_runs_are_listed_with_what_they_took_and_why_they_did_not_run(leadline: 
         "RUN  BATCH JOB  STATE      BY         WHEN              TOOK  NOTE",
         f"  3  nightly    skipped    scheduler  2025-10-17 17:30        {why}",
         "  2  nightly    completed  api        2025-10-17 17:30  55 s  2 attempts",
-        "  1  nightly    running    api        2025-10-17 17:30",
+        "  1  (deleted)  running    api        2025-10-17 17:30",
     ]
     assert daemon.requests == [
         BatchJobs(action="runs", teamspace="acme", name="nightly", limit=10),

@@ -3,6 +3,7 @@
 import json
 import sys
 import tracemalloc
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -27,10 +28,12 @@ from leadline_protocol.codec import (
     resend_is_exact,
 )
 from leadline_protocol.errors import ErrorCode, ProtocolViolation, Refused
+from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
     CONTROL_OPERATIONS,
     SUBMISSION_TYPES,
     SUBMIT_OPERATIONS,
+    BatchJobs,
     Cancel,
     Chain,
     Done,
@@ -654,6 +657,19 @@ def test_what_only_asks_may_be_sent_again_and_what_makes_a_job_may_not() -> None
     assert resend_is_exact(Plans(teamspace="a", key="k", value=3))
     assert not resend_is_exact(Rerun(job=1))  # type: ignore[arg-type]
     assert not resend_is_exact(Drain())
+
+
+@pytest.mark.parametrize(
+    ("actions", "exact"),
+    [(("list", "describe", "set", "download", "runs"), True), (("create", "publish", "unpublish", "delete"), False)],
+)
+def test_what_is_told_of_batch_jobs_may_be_asked_again_and_none_is_made_twice(
+    actions: Sequence[Any], exact: bool
+) -> None:
+    for action in actions:
+        assert resend_is_exact(BatchJobs(action=action, teamspace="a", name="nightly")) is exact, action
+    assert resend_is_exact(BatchJobs(action="logs", instance=JobId(1)))
+    assert not resend_is_exact(BatchJobs(action="upload", teamspace="a", name="nightly", path="code.zip"))
 
 
 def test_a_chain_written_by_a_client_is_read_by_a_server() -> None:

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final
@@ -19,6 +20,7 @@ from leadline.cli import terminal
 from leadline.cli.daemon import Failed, Misused, Place, Placed, control
 from leadline.cli.jobs import Flag, Json
 from leadline.cli.words import clock, counted, number, shown, size, span
+from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.messages import BatchDay, BatchJobs, BatchReply, BatchVersion, BatchView
 
 batch = App(name="batch", help="Your own Python as jobs: create, upload, publish and run batch jobs.")
@@ -188,8 +190,20 @@ for _name, _target, _help in _ELSEWHERE:
 
 def told(place: Place, asked: BatchJobs) -> BatchReply:
     """What the daemon says to that."""
-    with control(place) as daemon:
+    with control(place) as daemon, saying_how_to_enable(asked.teamspace):
         return daemon.client.call(asked)
+
+
+@contextmanager
+def saying_how_to_enable(teamspace: str | None) -> Iterator[None]:
+    """Tell whoever controls the daemon, to whom all else is allowed, what it takes that this is, too. Raises Failed."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.code is not ErrorCode.FORBIDDEN:
+            raise
+        how = f"leadline plans --teamspace {shlex.quote(teamspace or '')} --set batch.enabled=true"
+        raise Failed(f"{refused}; `{how}` enables them") from refused
 
 
 def conclude(reply: BatchReply, sentence: str, *, json: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from leadline.cli import terminal
-from leadline.cli.batch import Name, Teamspace, conclude
+from leadline.cli.batch import Name, Teamspace, conclude, saying_how_to_enable
 from leadline.cli.daemon import Failed, FileOrDash, Misused, NoDaemon, Placed, control
 from leadline.cli.files import EXPORTS, INCOMING, fetch, hand_over
 from leadline.cli.jobs import Flag, Json
@@ -44,7 +44,7 @@ def upload(
 
 
 def _uploaded(name: str, file: Path, place: Placed, teamspace: str) -> BatchReply:
-    with control(place) as daemon:
+    with control(place) as daemon, saying_how_to_enable(teamspace):
         path = hand_over(file, daemon.state_dir / INCOMING)
         try:
             return daemon.client.call(BatchJobs(action="upload", teamspace=teamspace, name=name, path=path))
@@ -80,7 +80,7 @@ def download(
     """Have code back as it was uploaded once; prints where the zip is."""
     if output is not None and str(output) != "-" and not output.parent.is_dir():
         raise Misused(f"There is no folder {output.parent}")
-    with control(place) as daemon:
+    with control(place) as daemon, saying_how_to_enable(teamspace):
         asked = BatchJobs(action="download", teamspace=teamspace, name=name, version=version)
         reply = daemon.client.call(asked)
         assert reply.path is not None, "a download is a file"

@@ -7,6 +7,7 @@ over its restart. Each attempt has lines of its own.
 import secrets
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,7 +17,7 @@ from cyclopts import Parameter
 from msgspec.structs import replace
 
 from leadline.cli import terminal
-from leadline.cli.batch import Name, Teamspace
+from leadline.cli.batch import Name, Teamspace, saying_how_to_enable
 from leadline.cli.daemon import Daemon, Failed, Misused, Placed, any_socket, control
 from leadline.cli.files import conclude, tell
 from leadline.cli.following import await_end, patiently
@@ -60,7 +61,8 @@ def invoke(
         query_string_parameters=_parameters(query or []),
     )
     with any_socket(place) as daemon:
-        receipt = daemon.client.submit(submission)
+        with saying_how_to_enable(teamspace) if daemon.controls else nullcontext():
+            receipt = daemon.client.submit(submission)
         if not wait or not daemon.controls:
             return conclude(daemon, receipt, wait=wait, json=json)
         tell(receipt, json=json)
@@ -101,7 +103,7 @@ def runs(
         [
             (
                 str(run.instance),
-                shown(run.batch_job),
+                shown(run.batch_job) or "(deleted)",
                 terminal.state(run.state),
                 shown(run.source),
                 _when(run, now),
