@@ -69,11 +69,8 @@ def test_where_batch_jobs_are_off_the_way_to_have_them_is_told(
     for request in (BatchJobs, Batch):
         daemon.on(request, lambda _: refusal(ErrorCode.FORBIDDEN, "batch jobs are not enabled for acme"))
     ran = leadline(*arguments, "--teamspace", "acme")
-    assert (ran.status, ran.err) == (
-        1,
-        "leadline: forbidden: batch jobs are not enabled for acme; "
-        "`leadline plans --teamspace acme --set batch.enabled=true` enables them\n",
-    )
+    way = "`leadline plans --teamspace acme --set batch.enabled=true` enables them"
+    assert (ran.status, ran.err) == (1, f"leadline: forbidden: batch jobs are not enabled for acme; {way}\n")
 
 
 def test_all_that_can_be_set_is_said_at_once(leadline: Leadline, daemon: FakeDaemon) -> None:
