@@ -79,7 +79,7 @@ def test_the_database_is_refused_by_default_and_shown_by_plan(daemon: Stage) -> 
         from helper import LS, MXUnauthorizedDBAccess
         def main():
             try:
-                rows = LS.db.execute_DB_query("select * from lead order by id")
+                rows = LS.db.execute_DB_query("select * from leads order by id")
             except MXUnauthorizedDBAccess as error:
                 return str(error)
             return [str(row) for row in (rows if isinstance(rows, list) else rows.to_dict("records"))]

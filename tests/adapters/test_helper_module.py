@@ -20,7 +20,7 @@ from tests.features.batch.worlds import Recorder, rows
 
 pytestmark = [pytest.mark.needs("bwrap"), pytest.mark.timeout(60)]
 
-EVENT = {"job_name": "nightly", "job_instance_id": "i-1", "retry_attempt": 1, "source": "api"}
+EVENT = {"job_name": "nightly", "job_instance_id": 17, "retry_attempt": 1, "source": "api"}
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ async def test_progress_keeps_nobody_waiting_where_nobody_listens(tmp_path: Path
 
 async def test_code_knows_its_job_run_and_attempt(tmp_path: Path, code: Code, recorder: Recorder) -> None:
     program = "from helper import LS\ndef main(): return [LS.job_name, LS.job_instance_id, LS.retry_attempt]"
-    assert await result_of(program, code, tmp_path, recorder.world()) == ["nightly", "i-1", 1]
+    assert await result_of(program, code, tmp_path, recorder.world()) == ["nightly", 17, 1]
 
 
 async def test_threads_that_ask_at_once_get_each_its_own_answer(tmp_path: Path, code: Code, recorder: Recorder) -> None:

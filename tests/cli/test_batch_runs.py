@@ -40,7 +40,13 @@ def attempt(number: int, **changes: Any) -> BatchAttempt:
 
 
 def run(state: str = "completed", *attempts: BatchAttempt, **changes: Any) -> BatchRun:
-    values: dict[str, Any] = {"instance": JobId(1), "batch_job": "nightly", "source": "api", **changes}
+    values: dict[str, Any] = {
+        "instance": JobId(1),
+        "teamspace": "acme",
+        "batch_job": "nightly",
+        "source": "api",
+        **changes,
+    }
     return BatchRun(state=state, attempts=list(attempts), **values)
 
 
@@ -253,10 +259,10 @@ def test_runs_are_listed_with_what_they_took_and_why_they_did_not_run(leadline: 
     daemon.on(BatchJobs, lambda _: next(pages))
     told = leadline("batch", "runs", "nightly", "--teamspace", "acme", "-n", 10)
     assert told.out.splitlines() == [
-        "RUN  BATCH JOB  STATE      BY         WHEN              TOOK  NOTE",
-        f"  3  nightly    skipped    scheduler  2025-10-17 17:30        {why}",
-        "  2  nightly    completed  api        2025-10-17 17:30  55 s  2 attempts",
-        "  1  (deleted)  running    api        2025-10-17 17:30",
+        "RUN  TEAMSPACE  BATCH JOB  STATE      BY         WHEN              TOOK  NOTE",
+        f"  3  acme       nightly    skipped    scheduler  2025-10-17 17:30        {why}",
+        "  2  acme       nightly    completed  api        2025-10-17 17:30  55 s  2 attempts",
+        "  1  acme       (deleted)  running    api        2025-10-17 17:30",
     ]
     assert daemon.requests == [
         BatchJobs(action="runs", teamspace="acme", name="nightly", limit=10),

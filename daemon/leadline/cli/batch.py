@@ -56,6 +56,13 @@ class Wanted:
     interpreter: Annotated[
         str | None, Parameter(help="The Python that runs it, of those configured; empty: the machine's own.")
     ] = None
+    mail_success: Annotated[
+        list[str] | None,
+        Parameter(help="Who has the mails of success that the code sends; as often as needed, or off.", negative=""),
+    ] = None
+    mail_failure: Annotated[
+        list[str] | None, Parameter(help="Who has its mails of failure; as often as needed, or off.", negative="")
+    ] = None
     setting: Annotated[
         list[str] | None, Parameter(help="NAME=VALUE, for the code to read; as often as needed.", negative="")
     ] = None
@@ -259,6 +266,9 @@ def _described(view: BatchView, day: BatchDay | None, now: datetime) -> Iterator
         yield f"  It is ended when it has been silent for {span(view.stall_after_seconds)}."
     if view.interpreter is not None:
         yield f"  It is run by the Python {shown(view.interpreter)}."
+    for kind, addresses in (("success", view.mail_success), ("failure", view.mail_failure)):
+        if addresses:
+            yield f"  Its mails of {kind} go to {shown(', '.join(addresses))}."
     if day is not None:
         yield f"  The batch jobs of {shown(view.teamspace)} today: {_used(day, now)}."
 
@@ -331,9 +341,16 @@ def _setting(asked: BatchJobs, wanted: Wanted, unset: Iterable[str] = ()) -> Bat
         retry_timeouts=wanted.retry_timeouts,
         stall_after_seconds=_stall_after(wanted.stall_after),
         interpreter=wanted.interpreter,
+        mail_success=_addresses(wanted.mail_success),
+        mail_failure=_addresses(wanted.mail_failure),
         settings=settings,
         secrets=_values_of(secrets),
     )
+
+
+def _addresses(texts: list[str] | None) -> list[str] | None:
+    """None: they stay as they are; none: nobody."""
+    return [] if texts == ["off"] else texts
 
 
 def _stall_after(text: str | None) -> int | None:

@@ -99,10 +99,11 @@ def runs(
         return
     now = terminal.now()
     terminal.columns(
-        ("RUN", "BATCH JOB", "STATE", "BY", "WHEN", "TOOK", "NOTE"),
+        ("RUN", "TEAMSPACE", "BATCH JOB", "STATE", "BY", "WHEN", "TOOK", "NOTE"),
         [
             (
                 str(run.instance),
+                shown(run.teamspace),
                 shown(run.batch_job) or "(deleted)",
                 terminal.state(run.state),
                 shown(run.source),

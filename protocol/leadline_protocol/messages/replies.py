@@ -719,6 +719,7 @@ class BatchRun(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
 
     instance: JobId
     """The id of its job in the queue, and the event's `job_instance_id`."""
+    teamspace: str
     batch_job: str
     version: int | None = None
     """Of the code that runs; absent: it has not started."""

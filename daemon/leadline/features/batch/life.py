@@ -22,7 +22,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from leadline.core.model import SECOND, JobState
+from leadline.core.model import ENDED, SECOND, JobState
 from leadline.core.quota.days import day_of
 from leadline.core.quota.ledger import KEPT_MICROSECONDS, Ledger
 from leadline.core.quota.quotas import check_archive, check_retries, check_timeout
@@ -279,13 +279,20 @@ class BatchLife:
         found = list(await self._store.lines(job, retry, operation.after, operation.limit + 1))
         page, more = found[: operation.limit], len(found) > operation.limit
         tried = next((each for each in run.tried if each.retry == retry), None)
-        over = run.ended is not None if tried is None else tried.real_ms is not None
+        over = await self._is_over(run) if tried is None else tried.real_ms is not None
         lines = [
             wire.BatchLine(retry_attempt=retry, number=each.number, at=_moment(each.at), text=each.text)
             for each in page
         ]
         following = page[-1].number if more else None
         return wire.BatchReply(line=line, lines=lines, ended=over and not more, next=following, ref=operation.ref)
+
+    async def _is_over(self, run: StoredRun) -> bool:
+        """Whether nothing of a run is to come: its job may have ended before it began."""
+        if run.ended is not None:
+            return True
+        job = (await self._jobs_by_id([run.job])).get(run.job)
+        return job is None or job.state in ENDED
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -464,6 +471,7 @@ def _run(run: StoredRun, job: StoredJob | None, *, whole: bool) -> wire.BatchRun
         reason = JobReason(job.reason)
     return wire.BatchRun(
         instance=run.job,
+        teamspace=run.teamspace,
         batch_job=run.name,
         version=run.version,
         source=source_of(run),

@@ -414,7 +414,7 @@ class Leadline:
         self.execute_DB_query = self.db.execute_DB_query
         self.execute_ETL_query = self.db.execute_ETL_query
         self.job_name: str | None = known.get("job_name")
-        self.job_instance_id: str | None = known.get("job_instance_id")
+        self.job_instance_id: int | None = known.get("job_instance_id")
         self.retry_attempt: int = known.get("retry_attempt", 0)
         """0 at the first try."""
 
