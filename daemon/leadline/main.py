@@ -282,6 +282,7 @@ class Daemon:
         self.batch_store: Final = PostgresBatch(store)
         self.batch_life: BatchLife
         self.batch_access: BatchAccess
+        self.workshop: CodeWorkshop
         self.punctuality: Final = Punctuality(self.batch_store, self.wall, self._expire)
         self.schedule_rules: Final = BatchSchedules(self.batch_store, self.schedules, self.batch_plan)
         self._plans = Plans(config)
@@ -707,6 +708,7 @@ class Daemon:
         await self.schedules.forget(kept_since)
         await self._table_store.forget(kept_since)
         await self.batch_store.forget(kept_since)
+        await self.workshop.keep_only(self.batch_store.digests)
         await self._leads.forget_orders(kept_since)
         copied_before = max(self.started.timestamp(), now - SUBMISSION_SECONDS_MAX)
         orphans = await self._uploads.keep_only(await self._leads.files_of_live_uploads(), copied_before)
@@ -845,7 +847,7 @@ async def daemon(
         running.batch_access = BatchAccess(store, url)
         seal = AesSeal(seal_key(state_dir))
         house = House(running.batch_store, seal, running.database_of, running.sends_mail)
-        workshop = CodeWorkshop(state_dir / "code", _Archives(), _NoPackages(), running.interpreters)
+        workshop = running.workshop = CodeWorkshop(state_dir / "code", _Archives(), _NoPackages(), running.interpreters)
         running.batch_life = BatchLife(
             running.batch_store,
             workshop,

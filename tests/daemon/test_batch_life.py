@@ -314,3 +314,22 @@ async def test_in_a_night_in_which_clocks_change_it_runs_once_also_over_a_restar
         (run,) = await play.all_runs()
         assert run.due_at == moment
         assert run.state == "completed"
+
+
+async def test_code_that_nobody_will_run_any_more_goes_from_the_disk_and_stays_in_the_database(place: Place) -> None:
+    play = Play(place, MORNING)
+    place.configure("[plans.default.batch]", "enabled = true")
+    folder = place.state / "code"
+    async with play.daemon():
+        await play.publish("job", Part(60))
+        await play.client.submit(Batch(teamspace="acme", batch_job="job"))
+        await play.quiet()
+        await upload(play, zipped({"main.py": MAIN, "second": "1"}))
+        (old,) = folder.iterdir()
+        (folder / "half.half").mkdir()
+        await play.running.workshop.keep_only(play.running.batch_store.digests)
+        assert list(folder.iterdir()) == [old], "it runs"
+        await play.at(MORNING + timedelta(minutes=2))
+        await play.running.workshop.keep_only(play.running.batch_store.digests)
+        assert list(folder.iterdir()) == []
+        await tell(play, "download", version=1)

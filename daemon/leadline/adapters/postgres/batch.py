@@ -95,6 +95,10 @@ class PostgresBatch:
         rows = await self._fetch("batch_version", batch_job, version)
         return StoredCode(**rows[0]) if rows else None
 
+    async def digests(self) -> Sequence[bytes]:
+        """The SHA-256 of every zip that runs, or that the next run of its batch job would take."""
+        return [row["sha256"] for row in await self._fetch("batch_digests")]
+
     async def settings(self, batch_job: BatchJobId) -> Sequence[StoredSetting]:
         """Its settings, by name."""
         return [StoredSetting(**row) for row in await self._fetch("batch_settings", batch_job)]

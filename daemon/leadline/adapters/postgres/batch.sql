@@ -70,6 +70,14 @@ FROM batch_version WHERE batch_job = $1 ORDER BY version DESC
 -- name: batch_version
 SELECT version, archive, sha256, requirements FROM batch_version WHERE batch_job = $1 AND version = $2
 
+-- name: batch_digests
+SELECT version.sha256 FROM batch_job JOIN batch_version AS version
+    ON version.batch_job = batch_job.id AND version.version = batch_job.version
+UNION
+SELECT version.sha256 FROM batch_run AS run JOIN batch_version AS version
+    ON version.batch_job = run.batch_job AND version.version = run.version
+WHERE run.started IS NOT NULL AND run.ended IS NULL
+
 -- name: batch_settings
 SELECT name, secret, sealed FROM batch_setting WHERE batch_job = $1 ORDER BY name
 

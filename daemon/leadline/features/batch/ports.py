@@ -233,6 +233,10 @@ class BatchStore(Protocol):
         """One of them."""
         ...
 
+    async def digests(self) -> Sequence[bytes]:
+        """The SHA-256 of every zip that runs, or that the next run of its batch job would take."""
+        ...
+
     async def settings(self, batch_job: BatchJobId) -> Sequence[StoredSetting]:
         """Its settings, by name."""
         ...

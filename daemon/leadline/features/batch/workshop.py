@@ -7,7 +7,7 @@ sandboxes do not hold it.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -67,6 +67,11 @@ class CodeWorkshop:
             packages = await self._packages.packages(code.requirements, python, plan.reaches)
         return Ready(folder, packages, python)
 
+    async def keep_only(self, digests: Callable[[], Awaitable[Collection[bytes]]]) -> int:
+        """Remove what was made of all other zips, and what is half made; returns how many folders that were."""
+        async with self._making:
+            return await anyio.to_thread.run_sync(_keep_only, self._folder, {each.hex() for each in await digests()})
+
     def _interpreter(self, name: str | None) -> Path:
         there = self.interpreters()
         if name is None:
@@ -94,6 +99,13 @@ class CodeWorkshop:
             await anyio.Path(half).rename(whole)
         finally:
             await anyio.Path(archive).unlink(missing_ok=True)
+
+
+def _keep_only(folder: Path, names: Collection[str]) -> int:
+    others = [path for path in folder.iterdir() if path.name not in names] if folder.is_dir() else []
+    for path in others:
+        shutil.rmtree(path)
+    return len(others)
 
 
 def _clear(folder: Path) -> None:
