@@ -6,7 +6,7 @@ of itself. It is judged as a whole before the first byte is written, so that wha
 
 Where the work begins is found by reading `main.py`, not by running it: a function `main` at its top level that takes
 nothing, or the event. Python's own parser reads it, which takes memory a thousand times the size of what it reads:
-therefore `main.py` is bounded, and a daemon has it read by a process of its own.
+therefore `main.py` is bounded, and a daemon has it read by a process of its own (`archive_worker`).
 """
 
 import ast
@@ -20,10 +20,11 @@ from typing import IO, Final
 
 from msgspec import Struct
 
+from leadline.features.batch import requirements
+from leadline.features.batch.requirements import REQUIREMENTS
 from leadline_protocol.errors import ErrorCode, Refused
 
 MAIN: Final = "main.py"
-REQUIREMENTS: Final = "requirements.txt"
 
 FILES_MAX: Final = 10_000
 UNPACKED_BYTES_MAX: Final = 64 << 20
@@ -34,8 +35,6 @@ NAME_BYTES_MAX: Final = 255
 """Of one part of a path, as Linux has it."""
 PATH_BYTES_MAX: Final = 1_024
 DEPTH_MAX: Final = 32
-
-REQUIREMENTS_BYTES_MAX: Final = 65_536
 
 METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """What every zip program writes; the others are rare, and their libraries are more to trust."""
@@ -57,43 +56,56 @@ class Code(Struct, frozen=True):
     takes_event: bool
     """Whether `main` is called with the event."""
     requirements: bytes | None
-    """Its requirements.txt: the packages that it needs."""
+    """Its requirements.txt, where that names packages that it needs."""
+
+
+class Bounds(Struct, frozen=True):
+    """What may be in a zip."""
+
+    files: int
+    unpacked_bytes: int
+    programs: bool = False
+    """Whether files that are marked as programs stay such."""
 
 
 def judge(file: IO[bytes]) -> Code:
     """Read a whole zip and say what is in it. Raises Refused with bad_archive, which says what is wrong with it."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = _members(archive)
-            if MAIN not in members:
-                raise _bad(_no_main(members))
-            unpacked = 0
-            for info in members.values():
-                for piece in _content(archive, info, UNPACKED_BYTES_MAX - unpacked):
-                    unpacked += len(piece)
-            with archive.open(members[MAIN]) as member:
-                source = member.read(MAIN_BYTES_MAX + 1)
-            requirements = None
-            if REQUIREMENTS in members:
-                with archive.open(members[REQUIREMENTS]) as member:
-                    requirements = member.read(REQUIREMENTS_BYTES_MAX + 1)
-                if len(requirements) > REQUIREMENTS_BYTES_MAX:
-                    raise _bad(f"{REQUIREMENTS} may have {REQUIREMENTS_BYTES_MAX:,} bytes and has more")
-    except _BROKEN as error:
-        raise _bad(f"it is no zip that can be read: {error}") from None
-    return Code(len(members), unpacked, takes_event(source), requirements)
+    with _opened(file) as archive:
+        bounds = Bounds(FILES_MAX, UNPACKED_BYTES_MAX)
+        members = _members(archive, bounds)
+        if MAIN not in members:
+            raise _bad(_no_main(members))
+        unpacked = 0
+        for info in members.values():
+            for piece in _content(archive, info, bounds, unpacked):
+                unpacked += len(piece)
+        source = _beginning(archive, members[MAIN], MAIN_BYTES_MAX + 1)
+        asked = b""
+        if REQUIREMENTS in members:
+            asked = _beginning(archive, members[REQUIREMENTS], requirements.BYTES_MAX + 1)
+    return Code(len(members), unpacked, takes_event(source), asked if requirements.read(asked) else None)
 
 
-def unpack(file: IO[bytes], folder: Path) -> None:
-    """Write the files of a zip that was judged below an empty folder. Raises Refused with bad_archive."""
-    with zipfile.ZipFile(file) as archive:
-        left = UNPACKED_BYTES_MAX
-        for path, info in _members(archive).items():
+def unpack(file: IO[bytes], folder: Path, bounds: Bounds | None = None) -> None:
+    """Write the files of a zip below an empty folder, for anybody to read; without `bounds` it was judged.
+
+    Raises Refused with bad_archive, and leaves what it has written then.
+    """
+    bounds = bounds or Bounds(FILES_MAX, UNPACKED_BYTES_MAX)
+    written = 0
+    made = {folder}
+    with _opened(file) as archive:
+        for path, info in _members(archive, bounds).items():
             target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
+            for parent in reversed(target.parents):
+                if parent.is_relative_to(folder) and parent not in made:
+                    parent.mkdir()
+                    parent.chmod(0o755)
+                    made.add(parent)
             with target.open("xb") as out:
-                for piece in _content(archive, info, left):
-                    left -= len(piece)
+                os.fchmod(out.fileno(), 0o755 if bounds.programs and info.external_attr >> 16 & 0o111 else 0o644)
+                for piece in _content(archive, info, bounds, written):
+                    written += len(piece)
                     out.write(piece)
 
 
@@ -126,7 +138,7 @@ def takes_event(source: bytes) -> bool:
     except ValueError as error:
         raise _bad(f"{MAIN} cannot be read: {error}") from None
     except (RecursionError, MemoryError):
-        raise _bad(f"{MAIN} cannot be read: it is nested too deeply") from None
+        raise _bad(f"{MAIN} cannot be read: it is nested too deeply, or takes too much memory") from None
     main = None
     for node in tree.body:  # the last one counts, as when it is run
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "main":
@@ -149,11 +161,19 @@ def takes_event(source: bytes) -> bool:
 # -- what is in a zip -------------------------------------------------------------------------------------------------
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _opened(file: IO[bytes]) -> zipfile.ZipFile:
+    """Raises Refused."""
+    try:
+        return zipfile.ZipFile(file)
+    except _BROKEN as error:
+        raise _bad(f"it is no zip that can be read: {error}") from None
+
+
+def _members(archive: zipfile.ZipFile, bounds: Bounds) -> dict[str, zipfile.ZipInfo]:
     """The files by their paths. Raises Refused with bad_archive for what may not be in there."""
     entries = archive.infolist()
-    if len(entries) > FILES_MAX:
-        raise _bad(f"it has {len(entries):,} entries, and may have {FILES_MAX:,}")
+    if len(entries) > bounds.files:
+        raise _bad(f"it has {len(entries):,} entries, and may have {bounds.files:,}")
     files: dict[str, zipfile.ZipInfo] = {}
     folders: set[str] = set()
     for entry in entries:
@@ -191,14 +211,17 @@ def _checked_path(entry: zipfile.ZipInfo) -> PurePosixPath:
     return PurePosixPath(name)
 
 
-def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, bytes_max: int) -> Iterator[bytes]:
-    """What a file unpacks to, piece by piece; its checksum is looked at after the last. Raises Refused."""
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, bounds: Bounds, before: int) -> Iterator[bytes]:
+    """What a file unpacks to, piece by piece, behind `before` bytes; its checksum is looked at after the last.
+
+    Raises Refused.
+    """
     try:
         with archive.open(info) as member:
             while piece := member.read(_READ_BYTES):
-                bytes_max -= len(piece)
-                if bytes_max < 0:
-                    raise _bad(f"it unpacks to more than {UNPACKED_BYTES_MAX >> 20} MiB")
+                before += len(piece)
+                if before > bounds.unpacked_bytes:
+                    raise _bad(f"it unpacks to more than {bounds.unpacked_bytes >> 20} MiB")
                 yield piece
     except _BROKEN as error:
         raise _bad(f"{_shown(info)} cannot be unpacked: {error}") from None
@@ -215,6 +238,11 @@ _BROKEN: Final = (
     OverflowError,
 )
 """What Python's zipfile raises for what is broken, or made to break it."""
+
+
+def _beginning(archive: zipfile.ZipFile, info: zipfile.ZipInfo, bytes_max: int) -> bytes:
+    with archive.open(info) as member:
+        return member.read(bytes_max)
 
 
 def _no_main(members: dict[str, zipfile.ZipInfo]) -> str:
