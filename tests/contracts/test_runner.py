@@ -1,6 +1,8 @@
 """What every runner does: the sentences of `leadline.ports.runner`."""
 
 import asyncio
+import fcntl
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -26,6 +28,8 @@ from leadline.ports.runner import (
     How,
     Killed,
     KilledFor,
+    NotBegun,
+    Product,
     Question,
     Raised,
     Result,
@@ -223,6 +227,77 @@ async def test_what_may_be_printed_is_kept_to_the_byte_and_a_byte_more_is_the_en
     assert returned((await fits.ended()).how) is None
     assert (await more.ended()).how == Killed(KilledFor.OUTPUT)
     assert await texts_of(fits) == await texts_of(more) == ["x" * 59, "y" * 40]
+
+
+# -- its product ------------------------------------------------------------------------------------------------------
+
+PRODUCE = """
+    import os, sys
+    def main(size):
+        with os.fdopen(int(sys.argv[1]), "wb") as file:
+            file.write(b"x" * size)
+"""
+
+
+async def test_what_a_run_makes_is_there_when_it_has_ended(runner: Runner, code: Code, tmp_path: Path) -> None:
+    made = Product(tmp_path / "made", 1_000_000)
+    run = await runner.start(code.order(PRODUCE, event=1_000_000, product=made))
+    assert returned((await run.ended()).how) is None
+    assert made.path.read_bytes() == b"x" * 1_000_000
+
+
+async def test_what_may_be_made_is_kept_to_the_byte_and_a_byte_more_is_the_end(
+    runner: Runner, code: Code, tmp_path: Path
+) -> None:
+    for size in (1_001, 10_000_000):
+        made = Product(tmp_path / f"made-{size}", 1_000)
+        run = await runner.start(code.order(PRODUCE, event=size, product=made))
+        assert (await run.ended()).how == Killed(KilledFor.OUTPUT)
+        assert made.path.read_bytes() == b"x" * 1_000
+
+
+async def test_what_is_there_already_is_not_written_over(runner: Runner, code: Code, tmp_path: Path) -> None:
+    (tmp_path / "made").write_text("before")
+    run = await runner.start(code.order(PRODUCE, event=1, product=Product(tmp_path / "made", 1_000)))
+    assert isinstance((await run.ended()).how, NotBegun)
+    assert (tmp_path / "made").read_text() == "before"
+
+
+# -- its packages -----------------------------------------------------------------------------------------------------
+
+
+async def test_packages_are_locked_for_as_long_as_the_run_lives(place: Place, code: Code, tmp_path: Path) -> None:
+    """Whether the daemon does or not."""
+    packages = tmp_path / "packages"
+    packages.mkdir(0o755)
+    async with place.daemon() as before:
+        await before.start(code.order(FOREVER, packages=packages))
+        assert locked(packages)
+    assert locked(packages)
+    async with place.daemon() as after:
+        (run,) = await after.adopt()
+        await first_line(run)
+        assert locked(packages)
+        await run.kill()
+        assert not locked(packages)
+
+
+async def test_packages_that_are_not_there_start_nothing(runner: Runner, code: Code, tmp_path: Path) -> None:
+    with pytest.raises(CannotRun, match="packages"):
+        await runner.start(code.order(FOREVER, packages=tmp_path / "packages"))
+    assert await runner.adopt() == []
+
+
+def locked(folder: Path) -> bool:
+    """Whether somebody holds a lock on it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------

@@ -73,6 +73,15 @@ class Limits(Struct, frozen=True):
     """What it prints, as it prints it."""
 
 
+class Product(Struct, frozen=True):
+    """A file that a run makes, and that is there when it has ended."""
+
+    path: Path
+    """Where it is to be. There is nothing yet."""
+    bytes_max: int
+    """One that writes more is killed; what it may is kept, to the byte."""
+
+
 class Order(Struct, frozen=True):
     """What is to be run."""
 
@@ -87,10 +96,13 @@ class Order(Struct, frozen=True):
     """What main() is given, where it takes something: JSON."""
     limits: Limits
     packages: Path | None = None
-    """A folder of packages which go before those of the interpreter. Anybody may read what is in it."""
+    """A folder of packages which go before those of the interpreter. Anybody may read what is in it. A shared lock
+    (flock(2)) is held on it from before the run is started until it has ended: who would remove it can tell."""
     reaches: tuple[str, ...] = INTERNET
     """The IPv4 networks that it may connect to; none: it has no network. Never the machine that it runs on, and never
     what is not on the public internet."""
+    product: Product | None = None
+    """The code has it open for writing, and not for seeking, as the descriptor whose number is sys.argv[1]."""
 
 
 class KilledFor(StrEnum):
@@ -100,7 +112,7 @@ class KilledFor(StrEnum):
     MEMORY = "memory"
     """It needed more than it may have, of which it has died itself or was killed."""
     OUTPUT = "output"
-    """It has printed more than it may. What it may is kept, to the byte."""
+    """It has printed more than it may, or has made more of its product. What it may is kept, to the byte."""
     TOLD = "told"
     """Somebody wanted it."""
 

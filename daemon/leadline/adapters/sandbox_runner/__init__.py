@@ -22,6 +22,7 @@ the sandbox dies with it, and whoever finds the folder sees to that.
     network       what is reached from inside
     questions     what the code asks the daemon, and what it is answered
     output        from what is printed to lines that can be kept
+    production    the file that a run makes
     bootstrap     the program inside, which loads the code
     modules       what the code finds there beside the standard library
 """

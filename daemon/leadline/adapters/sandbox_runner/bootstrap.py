@@ -22,8 +22,11 @@ from typing import Any
 
 
 def main() -> None:
-    """Do what is said over a socket; its number is the last argument, and the one before that of the code's own."""
-    questions, channel = (_socket(number) for number in sys.argv[1:])
+    """Do what is said over the socket whose number is the second argument.
+
+    The first is that of the code's own socket, and further ones are the code's.
+    """
+    questions, channel = (_socket(number) for number in sys.argv[1:3])
     channel.sendall(b"{}\n")
     with channel.makefile("rb") as lines:
         text = lines.readline()
@@ -32,7 +35,7 @@ def main() -> None:
     told = json.loads(text)
     for name, value in told["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
-    sys.argv = [told["code"] + "/main.py"]
+    sys.argv = [told["code"] + "/main.py", *sys.argv[3:]]
     sys.path[0] = told["code"]  # where this program is
     if told["packages"]:
         sys.path.insert(1, told["packages"])

@@ -39,6 +39,7 @@ class Life:
         output: int,
         channel: socket.socket,
         questions: socket.socket,
+        product: int | None,
         *,
         protected: bool,
     ) -> None:
@@ -54,6 +55,8 @@ class Life:
         """What the bootstrap says and is told."""
         self.questions: Final = questions
         """What the code asks and is answered."""
+        self.product: Final = product
+        """Where its product comes from, if it is to make one."""
         self._network: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,8 +86,9 @@ class Life:
         with suppress(ChildProcessError):  # the first process has become our child when bubblewrap ended
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        for descriptor in (self.first_gone, self.ended, self.output):
-            os.close(descriptor)
+        for descriptor in (self.first_gone, self.ended, self.output, self.product):
+            if descriptor is not None:
+                os.close(descriptor)
         self.channel.close()
         self.questions.close()
         return code if code >= 0 else 128 - code
@@ -105,14 +109,20 @@ def launch(task: Task, cgroup: Cgroup | None) -> Life:
         opened.callback(os.close, printed)
         for descriptor in (output, ours.fileno()):
             os.set_blocking(descriptor, False)
+        given, product = [asks.fileno(), its.fileno()], None
+        if task.order.product is not None:
+            product, made = os.pipe()
+            opened.callback(os.close, made)
+            os.set_blocking(product, False)
+            given.append(made)
         if task.bubblewrap is None:
-            popen = _unprotected(task, (asks, its), printed)
+            popen = _unprotected(task, given, printed)
             first = popen.pid
         else:
-            popen, first = _sandboxed(task, task.bubblewrap, cgroup, (asks, its), printed, opened)
+            popen, first = _sandboxed(task, task.bubblewrap, cgroup, given, printed, opened)
     try:
         if first is not None:
-            return Life(popen, first, output, ours, answers, protected=task.bubblewrap is not None)
+            return Life(popen, first, output, ours, answers, product, protected=task.bubblewrap is not None)
     except (FileNotFoundError, ProcessLookupError):
         pass  # it was gone before it had a name
     popen.kill()
@@ -124,7 +134,7 @@ def _sandboxed(
     task: Task,
     program: str,
     cgroup: Cgroup | None,
-    sockets: Sequence[socket.socket],
+    given: Sequence[int],
     printed: int,
     opened: ExitStack,
 ) -> tuple["subprocess.Popen[bytes]", int | None]:
@@ -157,9 +167,8 @@ def _sandboxed(
     )
     words = bubblewrap.arguments(openings, task.order.limits.disk_bytes, _root_links())
     arguments = file("\0".join([*words, ""]).encode())
-    command = [program, "--args", str(arguments), "--", *_bootstrap(task, bubblewrap.BOOTSTRAP, sockets)]
-    numbers = [each.fileno() for each in sockets]
-    inherited = [arguments, *openings.files.values(), openings.filter, told, *numbers]
+    command = [program, "--args", str(arguments), "--", *_bootstrap(task, bubblewrap.BOOTSTRAP, given)]
+    inherited = [arguments, *openings.files.values(), openings.filter, told, *given]
     try:
         popen = _popen(command, {}, "/", printed, inherited, entrance(cgroup=cgroup, stage=stage))
     finally:
@@ -167,15 +176,15 @@ def _sandboxed(
     return popen, _first_process(info)
 
 
-def _unprotected(task: Task, sockets: Sequence[socket.socket], printed: int) -> "subprocess.Popen[bytes]":
+def _unprotected(task: Task, given: Sequence[int], printed: int) -> "subprocess.Popen[bytes]":
     environment = {name: value for name, value in bubblewrap.ENVIRONMENT.items() if name not in {"HOME", "TMPDIR"}}
-    command = _bootstrap(task, bootstrap.__file__, sockets)
-    numbers = [each.fileno() for each in sockets]
-    return _popen(command, environment, task.order.code, printed, numbers, entrance(user_of_its_own=False))
+    command = _bootstrap(task, bootstrap.__file__, given)
+    return _popen(command, environment, task.order.code, printed, given, entrance(user_of_its_own=False))
 
 
-def _bootstrap(task: Task, program: str, sockets: Sequence[socket.socket]) -> Sequence[str]:
-    return [str(task.order.interpreter), "-s", program, *(str(each.fileno()) for each in sockets)]
+def _bootstrap(task: Task, program: str, given: Sequence[int]) -> Sequence[str]:
+    """`given` are the descriptors it is born with: for what the code asks, for the channel, and for its product."""
+    return [str(task.order.interpreter), "-s", program, *map(str, given)]
 
 
 def _popen(

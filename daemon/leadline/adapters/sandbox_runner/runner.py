@@ -5,6 +5,7 @@ before did: a run that has ended in between is read like any other, and one whos
 """
 
 import asyncio
+import fcntl
 import os
 import re
 import select
@@ -144,10 +145,15 @@ class LocalRun:
 
     # -- its supervisor -----------------------------------------------------------------------------------------------
 
-    def supervise(self) -> None:
-        """Start its supervisor, which lives on without us."""
-        writer = os.open(self._folder.news, os.O_WRONLY)
+    def supervise(self, packages: Path | None) -> None:
+        """Start its supervisor, which lives on without us, and holds the lock on the packages from now on."""
+        held = []
         try:
+            if packages is not None:
+                held.append(os.open(packages, os.O_RDONLY | os.O_DIRECTORY))
+                fcntl.flock(held[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+            writer = os.open(self._folder.news, os.O_WRONLY)
+            held.append(writer)  # behind the lock: the kernel closes them in this order, and its end is seen last
             with listen(self._folder.questions) as listener, self._folder.trouble.open("wb") as trouble:
                 inherited = [writer, listener.fileno()]
                 self._supervisor = subprocess.Popen(  # noqa: S603  our own program
@@ -157,11 +163,12 @@ class LocalRun:
                     stderr=trouble,
                     cwd="/",
                     env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-                    pass_fds=inherited,
+                    pass_fds=[*held, listener.fileno()],
                     start_new_session=True,
                 )
         finally:
-            os.close(writer)
+            for descriptor in held:
+                os.close(descriptor)
 
     async def watch(self) -> None:
         """Take in its news until its end."""
@@ -271,7 +278,7 @@ class LocalRunner:
         try:
             await anyio.to_thread.run_sync(folder.make, task)
             run = LocalRun(folder, self._runs)
-            run.supervise()
+            run.supervise(order.packages)
         except OSError as error:
             folder.remove()
             raise CannotRun(f"no run could be started: {error}") from error

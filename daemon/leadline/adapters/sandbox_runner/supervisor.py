@@ -29,6 +29,7 @@ from leadline.adapters.sandbox_runner.launch import START_SECONDS_MAX, Life, Not
 from leadline.adapters.sandbox_runner.network import NoNetwork
 from leadline.adapters.sandbox_runner.output import LineCutter
 from leadline.adapters.sandbox_runner.processes import named, resident_bytes
+from leadline.adapters.sandbox_runner.production import Production
 from leadline.adapters.sandbox_runner.questions import Switchboard
 from leadline.adapters.sandbox_runner.run_folder import Processes, RunFolder, Task, log_line
 from leadline.ports.runner import (
@@ -85,6 +86,7 @@ class Supervisor:
         self._limits = task.order.limits
         self._cgroup: Cgroup | None = None
         self._log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._production = None if task.order.product is None else Production(task.order.product)
         self._lines = LineCutter(LINE_BYTES_MAX)
         self._output_left = self._limits.output_bytes
         self._deadline = _clock() + START_SECONDS_MAX
@@ -132,7 +134,7 @@ class Supervisor:
     def _live(self, life: Life) -> How:
         """Until nothing of it is left."""
         board = Switchboard(life.questions, self._listener)
-        sources: Mapping[int, Callable[[], bool]] = {
+        sources: dict[int, Callable[[], bool]] = {
             life.output: lambda: self._print(life),
             life.channel.fileno(): lambda: self._hear(life),
             self._stop.fileno(): lambda: self._kill(life, KilledFor.TOLD),
@@ -140,6 +142,8 @@ class Supervisor:
             life.ended: lambda: self._end(life),
             life.first_gone: lambda: False,
         }
+        if life.product is not None:
+            sources[life.product] = lambda: self._produce(life)
         with selectors.DefaultSelector() as selector:
             for descriptor in sources:
                 selector.register(descriptor, selectors.EVENT_READ)
@@ -150,7 +154,7 @@ class Supervisor:
                 board.go()
                 self._watch(life)
         board.close()
-        while self._print(life) or self._hear(life):
+        while self._print(life) or self._hear(life) or self._produce(life):
             pass
         self._keep(self._lines.end())
         return self._how(life.collect())
@@ -168,6 +172,18 @@ class Supervisor:
                 return False
             self._output_left -= len(piece)
             return bool(piece)
+        return False
+
+    def _produce(self, life: Life) -> bool:
+        """It has made some of its product."""
+        if life.product is None or self._production is None:
+            return False
+        with suppress(BlockingIOError):
+            piece = os.read(life.product, READ_BYTES)
+            if self._production.keep(piece):
+                return bool(piece)
+            self._killed_for = self._killed_for or KilledFor.OUTPUT
+            life.kill()
         return False
 
     def _hear(self, life: Life) -> bool:
