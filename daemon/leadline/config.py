@@ -269,6 +269,10 @@ class BatchPlan(Struct, frozen=True, gc=False, kw_only=True):
         list[_Network],
         _key("The networks that code may connect to, never but the public internet. Empty: it has no network."),
     ] = field(default_factory=lambda: ["0.0.0.0/0"])
+    builds: Annotated[
+        bool,
+        _key("Whether packages may be built from sources, in a sandbox; else wheels alone are taken."),
+    ] = False
     memory_bytes_max: Annotated[
         int, Meta(ge=64 * 1024 * 1024), _key("What one run may take of the memory, with its files.", unit="bytes")
     ] = 512 * 1024 * 1024
@@ -539,6 +543,15 @@ class BatchRuns(Struct, frozen=True, gc=False, kw_only=True):
             "The Pythons that a batch job can choose from, by the names that it calls them. Absent: the machine's own."
         ),
     ] = {}
+    package_index: Annotated[
+        Secret | None,
+        _key("Where the packages come from that code asks for: a URL on the public internet. Absent: PyPI."),
+    ] = None
+    packages_bytes_max: Annotated[
+        int,
+        Meta(ge=1024 * 1024),
+        _key("What installed packages that are not in use may take; the longest unused go first.", unit="bytes"),
+    ] = 4 * 1024 * 1024 * 1024
 
 
 class Service(Struct, frozen=True, gc=False, kw_only=True):

@@ -43,6 +43,9 @@ from leadline.actors.supervisor import Account, Setting, Supervisor
 from leadline.actors.surroundings import Record
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, listening_socket, make_state, sole_owner
+from leadline.adapters.interpreters import Interpreters
+from leadline.adapters.interpreters import find as find_interpreters
+from leadline.adapters.package_cache.cache import PackageCache
 from leadline.adapters.postgres.batch import STATEMENTS as BATCH_STATEMENTS
 from leadline.adapters.postgres.batch import PostgresBatch
 from leadline.adapters.postgres.batch_access import BatchAccess
@@ -78,8 +81,6 @@ from leadline.core.model import SECOND
 from leadline.core.quota.quotas import Access as DatabaseAccess
 from leadline.core.quota.quotas import Quotas
 from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit
-from leadline.features.batch import archive as archive_module
-from leadline.features.batch.archive import Code
 from leadline.features.batch.attempts import Attempts
 from leadline.features.batch.invocation import Batch
 from leadline.features.batch.life import BatchLife
@@ -286,6 +287,8 @@ class Daemon:
         self.punctuality: Final = Punctuality(self.batch_store, self.wall, self._expire)
         self.schedule_rules: Final = BatchSchedules(self.batch_store, self.schedules, self.batch_plan)
         self._plans = Plans(config)
+        self._interpreters: tuple[Mapping[str, Path], Interpreters] | None = None
+        """Those that were found, and for which configuration."""
         self._changing = anyio.Lock()
         self._stop = anyio.Event()
         self._lag = _LoopLag()
@@ -550,9 +553,12 @@ class Daemon:
         """How long the leads of a teamspace stay in tables that say nothing themselves; None: for ever."""
         return self._plans.retention_days(teamspace)
 
-    def interpreters(self) -> Mapping[str, Path]:
+    async def interpreters(self) -> Interpreters:
         """The Pythons that batch jobs can choose from."""
-        return self.config.batch.interpreters or {"system": Path("/usr/bin/python3")}
+        configured = self.config.batch.interpreters
+        if self._interpreters is None or self._interpreters[0] != configured:
+            self._interpreters = (configured, await find_interpreters(configured))
+        return self._interpreters[1]
 
     def history_days(self) -> int:
         """How long what ended jobs have left is kept."""
@@ -630,6 +636,7 @@ class Daemon:
             quotas,
             ZoneInfo(plan.zone),
             tuple(batch.reaches),
+            batch.builds,
             batch.memory_bytes_max,
             batch.scratch_bytes_max,
             batch.processes_max,
@@ -842,12 +849,19 @@ async def daemon(
         runner = await stack.enter_async_context(
             sandbox_runner(state_dir / "runs", ground=ground, protected=config.batch.sandbox)
         )
+        packages = PackageCache(
+            state_dir / "packages",
+            runner,
+            bytes_max=config.batch.packages_bytes_max,
+            index_url=None if config.batch.package_index is None else config.batch.package_index.reveal(),
+        )
+        await packages.begin()
         attempts = Attempts(runner, running.batch_store, running.wall)
         await attempts.adopt()
         running.batch_access = BatchAccess(store, url)
         seal = AesSeal(seal_key(state_dir))
         house = House(running.batch_store, seal, running.database_of, running.sends_mail)
-        workshop = running.workshop = CodeWorkshop(state_dir / "code", _Archives(), _NoPackages(), running.interpreters)
+        workshop = running.workshop = CodeWorkshop(state_dir / "code", packages, running.interpreters)
         running.batch_life = BatchLife(
             running.batch_store,
             workshop,
@@ -972,21 +986,6 @@ def table_kinds(
         Export(leads, database, state_dir / "exports"),
         Enrich(leads, database, endpoints, tokens),
     ]
-
-
-class _Archives:
-    async def judge(self, archive: Path) -> Code:
-        with archive.open("rb") as file:
-            return archive_module.judge(file)
-
-    async def unpack(self, archive: Path, folder: Path) -> None:
-        with archive.open("rb") as file:
-            archive_module.unpack(file, folder)
-
-
-class _NoPackages:
-    async def packages(self, requirements: bytes, interpreter: Path, reaches: tuple[str, ...]) -> Path:
-        raise Refused(ErrorCode.BAD_STATE, "packages cannot be installed yet")
 
 
 class _Clients:

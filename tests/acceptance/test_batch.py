@@ -15,6 +15,7 @@ from tests.acceptance.batch_jobs import (
     run_of,
     until_printed,
     upload,
+    zipped,
 )
 from tests.acceptance.stage import Stage, stage
 
@@ -212,3 +213,21 @@ def test_slots_of_a_teamspace_hold_and_each_is_given_back_once(daemon: Stage) ->
         most = max(most, len(daemon.query("SELECT 1 FROM running_slot WHERE family = 2")))
     assert 1 <= most <= 5
     assert daemon.query("SELECT 1 FROM running_slot") == []
+
+
+def test_packages_that_cannot_be_had_fail_the_run_with_the_reason(daemon: Stage) -> None:
+    archive = zipped({"main.py": "def main(): pass\n", "requirements.txt": "somewhere-else==1.0\n"})
+    published(daemon, "needs", archive)
+    view = daemon.ended(invoke(daemon, "needs"))
+    assert (view.state, view.reason) == ("failed", JobReason.ERROR)
+    assert "the plan lets code reach nothing outside" in str(view.message)
+    (attempt,) = run_of(daemon, view.job).attempts
+    assert attempt.seconds == 0, "what was never started took no time of the day"
+
+
+def test_what_a_requirements_txt_may_not_ask_for_is_refused_at_its_line(daemon: Stage) -> None:
+    daemon.ask(wire.BatchJobs(action="create", teamspace="acme", name="editable"))
+    archive = zipped({"main.py": "def main(): pass\n", "requirements.txt": "requests\n-e ../../etc\n"})
+    with pytest.raises(Refused) as refused:
+        upload(daemon, "editable", archive)
+    assert (refused.value.code, refused.value.at) == (ErrorCode.BAD_ARCHIVE, "path:requirements.txt:2")

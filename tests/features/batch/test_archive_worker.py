@@ -47,7 +47,7 @@ async def refusal(path: Path, **how: float) -> Refused:
 
 async def test_good_code_is_judged_and_unpacked_for_anybody_to_read(tmp_path: Path) -> None:
     path = zipped(tmp_path, {"main.py": GOOD, "a/b/c.txt": "x", "run": "#!"}, {"run": 0o4777})
-    assert await archive_worker.judge(path) == Code(3, len(GOOD) + 3, takes_event=True, requirements=False)
+    assert await archive_worker.judge(path) == Code(3, len(GOOD) + 3, takes_event=True, requirements=None)
     before = os.umask(0o077)
     try:
         (tmp_path / "code").mkdir()

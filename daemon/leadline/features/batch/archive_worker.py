@@ -58,14 +58,16 @@ async def _ask(zip_file: Path, start: Start, seconds: float) -> Answer:
     command = [sys.executable, "-X", "utf8", "-P", "-s", "-m", archive_program.__name__]
     status, said = None, b""
     with zip_file.open("rb") as file, anyio.move_on_after(seconds):
-        async with await anyio.open_process(
-            [*command, msgspec.json.encode(start).decode()],
-            stdin=file,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={},
-        ) as process:
+        with anyio.CancelScope(shield=True):  # one that is just being started could not be ended
+            begun = await anyio.open_process(
+                [*command, msgspec.json.encode(start).decode()],
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={},
+            )
+        async with begun as process:
             assert process.stdout is not None
             try:
                 async for piece in process.stdout:

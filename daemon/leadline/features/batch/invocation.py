@@ -25,6 +25,7 @@ from leadline.core.quota.days import day_of
 from leadline.core.quota.ledger import KEPT_MICROSECONDS, Ahead, BatchJobId, Ledger, refusal
 from leadline.features.batch.attempts import Attempts, name_of
 from leadline.features.batch.course import Begin, GoOn, Over, ending_of, next_step, took_ms, words
+from leadline.features.batch.packages import InstallFailed
 from leadline.features.batch.ports import (
     INVOKE,
     BatchJob,
@@ -61,6 +62,9 @@ _SUBMISSION: Final = msgspec.json.Decoder(wire.Batch)
 _NO_COUNTS: Final = Counts()
 
 T = TypeVar("T")
+
+_UNFIT: Final = (CannotRun, Refused, InstallFailed)
+"""Why an attempt cannot begin."""
 
 
 class _Promise(Struct):
@@ -199,10 +203,14 @@ class Batch:
         if kept is None:
             attempt.doing("its code is made ready")
             try:
-                order = await _unless_stopped(attempt, self._order(submission, run, batch_job, step))
-                kept = await self._attempts.start(order)
-            except (CannotRun, Refused) as error:
-                return await self._record(attempt, tried, End(NotBegun(str(error)), None, 0.0), stalled=False)
+                kept = await _unless_stopped(attempt, self._start(submission, run, batch_job, step))
+            except _UNFIT as error:
+                if isinstance(error, InstallFailed):
+                    wall = self._wall()
+                    said = [Line(number, wall, text) for number, text in enumerate(error.log, start=1)]
+                    await self._store.keep_lines(run.job, tried.retry, said)
+                story = error.message if isinstance(error, Refused) else str(error)
+                return await self._record(attempt, tried, End(NotBegun(story), None, 0.0), stalled=False)
         attempt.doing("it runs")
         watch = _Watch(self._store, self._attempts, attempt, tried, kept, batch_job)
         plan = self._plan_of(run.teamspace)
@@ -225,30 +233,33 @@ class Batch:
             raise Stopped("it was cancelled")
         return ending
 
-    async def _order(
+    async def _start(
         self, submission: wire.Batch, run: StoredRun, batch_job: BatchJob | None, step: Begin | GoOn
-    ) -> Order:
-        """What the runner is told. Raises Refused, CannotRun."""
+    ) -> Run:
+        """Have an attempt begin. Raises Refused, CannotRun, InstallFailed."""
         tried, plan = step.tried, self._plan_of(run.teamspace)
         code = await self._store.code(run.batch_job, step.version)
         if code is None or batch_job is None:
             raise Refused(ErrorCode.NOT_FOUND, "the batch job was deleted, and its code with it")
-        ready = await self._workshop.make(code, batch_job.conduct.interpreter, plan)
-        return Order(
-            name_of(run.token, tried.retry),
-            ready.folder,
-            ready.interpreter,
-            msgspec.Raw(msgspec.json.encode(event_of(submission, run, tried.retry))),
-            Limits(
-                seconds=tried.cap_ms / 1000,
-                memory_bytes=plan.memory_bytes,
-                processes=plan.processes,
-                disk_bytes=plan.scratch_bytes,
-                output_bytes=plan.log_bytes,
-            ),
-            packages=ready.packages,
-            reaches=plan.reaches,
+        limits = Limits(
+            seconds=tried.cap_ms / 1000,
+            memory_bytes=plan.memory_bytes,
+            processes=plan.processes,
+            disk_bytes=plan.scratch_bytes,
+            output_bytes=plan.log_bytes,
         )
+        event = msgspec.Raw(msgspec.json.encode(event_of(submission, run, tried.retry)))
+        async with self._workshop.ready(code, batch_job.conduct.interpreter, plan) as ready:
+            order = Order(
+                name_of(run.token, tried.retry),
+                ready.folder,
+                ready.interpreter,
+                event,
+                limits,
+                packages=ready.packages,
+                reaches=plan.reaches,
+            )
+            return await self._attempts.start(order)
 
     async def _record(self, attempt: Attempt, tried: Tried, end: End, *, stalled: bool) -> Ending | None:
         """Put an attempt's end into the books; how its run ends with that, or None."""
@@ -389,7 +400,7 @@ async def _unless_stopped(attempt: Attempt, work: Awaitable[T]) -> T:
         tasks.start_soon(obey)
         try:
             done.append(await work)
-        except (CannotRun, Refused) as error:  # not in a group
+        except _UNFIT as error:  # not in a group
             failed.append(error)
         tasks.cancel_scope.cancel()
     if failed:

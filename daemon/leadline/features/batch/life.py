@@ -314,7 +314,7 @@ class BatchLife:
             stall_after_seconds=None,
             interpreter=None,
         )
-        conduct = self._changed(operation, conduct, plan)
+        conduct = await self._changed(operation, conduct, plan)
         await record(target, "create")
         if not await self._store.add(teamspace, name, conduct, plan.quotas):
             raise Refused(ErrorCode.BAD_STATE, f"{teamspace} has a batch job {name} already", at="name")
@@ -324,7 +324,7 @@ class BatchLife:
     async def _set(
         self, operation: wire.BatchJobs, batch_job: BatchJob, plan: BatchPlan, record: Record, target: str
     ) -> None:
-        conduct = self._changed(operation, batch_job.conduct, plan)
+        conduct = await self._changed(operation, batch_job.conduct, plan)
         if batch_job.state is BatchState.PUBLISHED and not conduct.api and not batch_job.schedules:
             message = f"{batch_job.name} has no schedule: unpublish it first, or nobody could run it"
             raise Refused(ErrorCode.BAD_STATE, message, at="api")
@@ -333,7 +333,7 @@ class BatchLife:
             await self._store.change(batch_job.id, conduct)
         await self._change_settings(operation, batch_job)
 
-    def _changed(self, operation: wire.BatchJobs, conduct: Conduct, plan: BatchPlan) -> Conduct:
+    async def _changed(self, operation: wire.BatchJobs, conduct: Conduct, plan: BatchPlan) -> Conduct:
         """Raises Refused where the plan does not allow it; what is as it was is not asked about again."""
         if operation.api is not None:
             conduct = msgspec.structs.replace(conduct, api=operation.api)
@@ -351,8 +351,9 @@ class BatchLife:
         if operation.mail_success is not None or operation.mail_failure is not None:
             conduct = msgspec.structs.replace(conduct, recipients=self._recipients(operation, conduct.recipients))
         if operation.interpreter is not None:
-            if operation.interpreter and operation.interpreter not in self._workshop.interpreters():
-                there = ", ".join(self._workshop.interpreters()) or "none"
+            known = await self._workshop.interpreters()
+            if operation.interpreter and operation.interpreter not in known:
+                there = ", ".join(known) or "none"
                 message = f"there is no Python {operation.interpreter} here; there are {there}"
                 raise Refused(ErrorCode.BAD_REQUEST, message, at="interpreter")
             conduct = msgspec.structs.replace(conduct, interpreter=operation.interpreter or None)
@@ -404,7 +405,8 @@ class BatchLife:
             await record(target, f"upload {taken.size_bytes} bytes, SHA-256 {sha256.hexdigest()}")
             await self._store.add_version(batch_job.id, code, archive, sha256.digest(), uid)
         except Refused as refused:
-            raise Refused(refused.code, refused.message, at="path") from refused
+            at = "path" if refused.at is None else f"path:{refused.at}"
+            raise Refused(refused.code, refused.message, at=at, retry_after=refused.retry_after) from refused
         finally:
             await self._files.dispose(operation.path, taken.name)
 

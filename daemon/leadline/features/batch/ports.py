@@ -1,6 +1,6 @@
 """What batch jobs need of the world: their rows, folders with code, and who watches runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, tzinfo
 from enum import StrEnum
@@ -315,6 +315,8 @@ class BatchPlan(Struct, frozen=True):
     quotas: Quotas
     zone: tzinfo
     reaches: tuple[str, ...]
+    builds: bool
+    """Packages may be built from sources."""
     memory_bytes: int
     scratch_bytes: int
     processes: int
@@ -340,16 +342,19 @@ class Ready(Struct, frozen=True):
 class Workshop(Protocol):
     """Makes code ready to be run."""
 
-    def interpreters(self) -> Mapping[str, Path]:
-        """The Pythons that there are, by name."""
+    async def interpreters(self) -> Collection[str]:
+        """The names of the Pythons that there are."""
         ...
 
     async def judge(self, archive: Path) -> Code:
         """What is in a zip. Raises Refused with bad_archive."""
         ...
 
-    async def make(self, code: StoredCode, interpreter: str | None, plan: BatchPlan) -> Ready:
-        """A folder with the code, and one with the packages that it needs. Raises Refused, CannotRun."""
+    def ready(self, code: StoredCode, interpreter: str | None, plan: BatchPlan) -> AbstractAsyncContextManager[Ready]:
+        """A folder with the code, and one with the packages that it needs, until a run has been started in them.
+
+        Raises Refused, CannotRun, InstallFailed.
+        """
         ...
 
 

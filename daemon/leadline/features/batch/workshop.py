@@ -7,80 +7,79 @@ sandboxes do not hold it.
 """
 
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
 import anyio
 import anyio.to_thread
 
+from leadline.features.batch import archive_worker
 from leadline.features.batch.archive import Code
+from leadline.features.batch.packages import Packages
 from leadline.features.batch.ports import BatchPlan, Ready, StoredCode
 from leadline.ports.runner import CannotRun
 
 READABLE: Final = 0o755
 
 
-class Archives(Protocol):
-    """Looks into zips, at no risk to the daemon."""
+class Pythons(Protocol):
+    """The Pythons of this machine."""
 
-    async def judge(self, archive: Path) -> Code:
-        """What is in one. Raises Refused with bad_archive."""
+    @property
+    def paths(self) -> Mapping[str, Path]:
+        """By name."""
         ...
 
-    async def unpack(self, archive: Path, folder: Path) -> None:
-        """Write what is in one below an empty folder. Raises Refused with bad_archive."""
-        ...
-
-
-class Packages(Protocol):
-    """Installs packages, at no risk to the daemon."""
-
-    async def packages(self, requirements: bytes, interpreter: Path, reaches: tuple[str, ...]) -> Path:
-        """A folder with what a requirements.txt names, for this Python. Raises Refused, CannotRun."""
+    @property
+    def default(self) -> str | None:
+        """That of whoever names none."""
         ...
 
 
 class CodeWorkshop:
     """Makes code ready (`features.batch.ports.Workshop`)."""
 
-    def __init__(
-        self, folder: Path, archives: Archives, packages: Packages, interpreters: Callable[[], Mapping[str, Path]]
-    ) -> None:
-        """`folder` is where code is kept; the first of the `interpreters` is that of whoever names none."""
+    def __init__(self, folder: Path, packages: Packages, interpreters: Callable[[], Awaitable[Pythons]]) -> None:
+        """`folder` is where code is kept; `interpreters` looks which there are."""
         self._folder = folder
-        self._archives = archives
         self._packages = packages
-        self.interpreters: Final = interpreters
+        self._interpreters = interpreters
         self._making = anyio.Lock()
+
+    async def interpreters(self) -> Collection[str]:
+        """The names of the Pythons that there are."""
+        return (await self._interpreters()).paths
 
     async def judge(self, archive: Path) -> Code:
         """What is in a zip. Raises Refused with bad_archive."""
-        return await self._archives.judge(archive)
+        return await archive_worker.judge(archive)
 
-    async def make(self, code: StoredCode, interpreter: str | None, plan: BatchPlan) -> Ready:
-        """A folder with the code, and one with the packages that it needs. Raises Refused, CannotRun."""
-        python = self._interpreter(interpreter)
+    @asynccontextmanager
+    async def ready(self, code: StoredCode, interpreter: str | None, plan: BatchPlan) -> AsyncIterator[Ready]:
+        """A folder with the code, and one with the packages that it needs; see the port."""
+        python = await self._interpreter(interpreter)
         folder = await self._code(code)
-        packages = None
-        if code.requirements is not None and code.requirements.strip():
-            packages = await self._packages.packages(code.requirements, python, plan.reaches)
-        return Ready(folder, packages, python)
+        if code.requirements is None:
+            yield Ready(folder, None, python)
+            return
+        async with self._packages.packages(code.requirements, python, plan.reaches, builds=plan.builds) as packages:
+            yield Ready(folder, packages, python)
 
     async def keep_only(self, digests: Callable[[], Awaitable[Collection[bytes]]]) -> int:
         """Remove what was made of all other zips, and what is half made; returns how many folders that were."""
         async with self._making:
             return await anyio.to_thread.run_sync(_keep_only, self._folder, {each.hex() for each in await digests()})
 
-    def _interpreter(self, name: str | None) -> Path:
-        there = self.interpreters()
-        if name is None:
-            if not there:
-                raise CannotRun("there is no Python on this machine that a sandbox could show: see batch.interpreters")
-            return next(iter(there.values()))
-        if name not in there:
-            raise CannotRun(f"there is no Python {name} here any more: see batch.interpreters")
-        return there[name]
+    async def _interpreter(self, name: str | None) -> Path:
+        there = await self._interpreters()
+        wanted = name or there.default
+        if wanted is None:
+            raise CannotRun("there is no Python on this machine that a sandbox could show: see batch.interpreters")
+        if wanted not in there.paths:
+            raise CannotRun(f"there is no Python {wanted} here any more: see batch.interpreters")
+        return there.paths[wanted]
 
     async def _code(self, code: StoredCode) -> Path:
         whole = self._folder / code.sha256.hex()
@@ -95,7 +94,7 @@ class CodeWorkshop:
         await anyio.to_thread.run_sync(_clear, half)
         await anyio.Path(archive).write_bytes(code.archive)
         try:
-            await self._archives.unpack(archive, half)
+            await archive_worker.unpack(archive, half)
             await anyio.Path(half).rename(whole)
         finally:
             await anyio.Path(archive).unlink(missing_ok=True)
