@@ -12,6 +12,7 @@ from leadline_protocol.messages import Batch, Plans, Schedules
 from leadline_protocol.schedules import Cron
 from tests.daemon.plays import Part, Play
 from tests.daemon.running import Place
+from tests.postgres import meddle
 
 MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -223,3 +224,19 @@ async def test_a_run_without_a_slot_in_time_is_skipped_without_ever_starting(day
     long, soon = await play.all_runs()
     assert (long.state, soon.state, soon.reason) == ("running", "skipped", JobReason.NO_SLOT)
     assert (await play.used())[0] == 1
+
+
+async def test_a_run_whose_job_ended_behind_its_back_is_closed_in_the_books(days: Days) -> None:
+    play = await days.begin()
+    await play.publish("job", Part(60))
+    await submit(play, "job")
+    (run,) = await play.all_runs()
+    await days.close()
+    async with meddle(play.place.url) as connection:
+        await connection.execute("DELETE FROM job WHERE id = $1", run.instance)
+        await connection.execute("DELETE FROM running_slot WHERE job = $1", run.instance)
+    play.runs.clear()
+    await days._start()
+    while await play.running.batch_store.unended():
+        await asyncio.sleep(0.005)
+    assert await play.used() == (1, 0)

@@ -152,6 +152,11 @@ class PostgresBatch:
             await connection.execute(QUERIES["record_batch_attempt"].sql, run.job, retry, real_ms, _text(ending))
             await connection.execute(QUERIES["bury_batch_run"].sql, run.job, at)
 
+    async def unended(self) -> Sequence[StoredRun]:
+        """Runs that have started, and whose jobs ended without that being in the books."""
+        async with self._store.read() as connection:
+            return await _runs(connection, "unended_batch_runs")
+
     async def expected(self) -> Sequence[tuple[JobId, Instant]]:
         """Runs that schedules want and that have not started, each with the time that it is for; oldest first."""
         return [(JobId(row["job"]), Instant(row["due"])) for row in await self._fetch("expected_batch_runs")]

@@ -118,6 +118,11 @@ SELECT run.*, coalesce(batch_job.name, '') AS name FROM batch_run AS run
 LEFT JOIN batch_job ON batch_job.id = run.batch_job
 WHERE run.token = $1
 
+-- name: unended_batch_runs
+SELECT run.*, coalesce(batch_job.name, '') AS name FROM batch_run AS run
+LEFT JOIN batch_job ON batch_job.id = run.batch_job
+WHERE run.started IS NOT NULL AND run.ended IS NULL AND NOT EXISTS (SELECT FROM job WHERE job.id = run.job)
+
 -- name: expected_batch_runs
 SELECT job, due FROM batch_run AS run
 WHERE started IS NULL AND ended IS NULL AND due IS NOT NULL AND EXISTS (SELECT FROM job WHERE job.id = run.job)

@@ -79,6 +79,10 @@ class Attempts:
                 when_ended(run.job, lambda name=name: self._orphan(name))  # type: ignore[misc]
             if run is None or not await self._store.is_live(run.job):
                 self._orphan(name)
+        for run in await self._store.unended():
+            if not any(name_of(run.token, tried.retry) in self._kept for tried in run.tried):
+                last = run.tried[-1]  # one that was to begin, and of which there is nothing
+                await self._store.bury(run, last.retry, 0, "it was never started", self._wall())
         while True:
             while self._orphans:
                 await self._end(self._orphans.pop())

@@ -41,7 +41,7 @@ from leadline.features.batch.ports import (
 )
 from leadline.features.batch.requests import Requests, attend
 from leadline.features.batch.world import House
-from leadline.ports.runner import CannotRun, End, Limits, NotBegun, Order, Run
+from leadline.ports.runner import CannotRun, End, Killed, KilledFor, Limits, NotBegun, Order, Run
 from leadline.ports.store import DUE, THIS_JOB
 from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun, Stopped
 from leadline_protocol import messages as wire
@@ -62,6 +62,8 @@ _SUBMISSION: Final = msgspec.json.Decoder(wire.Batch)
 _NO_COUNTS: Final = Counts()
 
 T = TypeVar("T")
+
+_NEVER_BEGUN: Final = End(Killed(KilledFor.TOLD), None, 0.0)
 
 _UNFIT: Final = (CannotRun, Refused, InstallFailed)
 """Why an attempt cannot begin."""
@@ -211,6 +213,11 @@ class Batch:
                     await self._store.keep_lines(run.job, tried.retry, said)
                 story = error.message if isinstance(error, Refused) else str(error)
                 return await self._record(attempt, tried, End(NotBegun(story), None, 0.0), stalled=False)
+            except (Stopped, anyio.get_cancelled_exc_class()):
+                if attempt.stop_cause is StopCause.CANCELLED:
+                    with anyio.CancelScope(shield=True), suppress(LeadlineError):
+                        await self._record(attempt, tried, _NEVER_BEGUN, stalled=False)
+                raise
         attempt.doing("it runs")
         watch = _Watch(self._store, self._attempts, attempt, tried, kept, batch_job)
         plan = self._plan_of(run.teamspace)

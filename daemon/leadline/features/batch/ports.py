@@ -267,6 +267,10 @@ class BatchStore(Protocol):
         """An attempt has ended that nobody watched any more, and with it the run."""
         ...
 
+    async def unended(self) -> Sequence[StoredRun]:
+        """Runs that have started, and whose jobs ended without that being in the books."""
+        ...
+
     async def expected(self) -> Sequence[tuple[JobId, Instant]]:
         """Runs that schedules want and that have not started, each with the time that it is for; oldest first."""
         ...

@@ -61,6 +61,7 @@ CREATE TABLE batch_run (
     result text
 );
 CREATE INDEX batch_run_waiting ON batch_run (teamspace) WHERE started IS NULL AND ended IS NULL;
+CREATE INDEX batch_run_open ON batch_run (teamspace) WHERE started IS NOT NULL AND ended IS NULL;
 CREATE UNIQUE INDEX batch_run_by_token ON batch_run (token);
 CREATE INDEX batch_run_by_start ON batch_run (teamspace, started);
 CREATE INDEX batch_run_by_batch_job ON batch_run (batch_job, job);
