@@ -94,6 +94,7 @@ ATTACKS = [
     "SELECT PG_Advisory_Lock(1)",
     'SELECT U&"pg\\005fadvisory_lock"(1)',
     "SELECT pg_notify('leadline', '')",
+    "SELECT set_config('work_mem', '100GB', false)",
     "SELECT query_to_xml('SELECT pg_advi' || 'sory_lock(1)', true, true, '')",
     "SELECT * FROM ts_stat('SELECT to_tsvector(pg_advi' || 'sory_lock(1)::text)')",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{owner}'",
@@ -147,19 +148,17 @@ async def test_nothing_that_can_be_looked_at_shows_anothers_rows(acme: BatchData
     assert CANARY not in said
 
 
-PROBE = Query(
-    "SELECT set_config('enable_nestloop', 'off', true); SELECT count(*) FROM leads WHERE (data->>'a')::int = 1",
-    (),
-    True,
-)
+PROBE = "SELECT count(*) FROM leads WHERE (data->>'a')::int = 1"
 
 
 async def test_a_condition_is_not_tried_on_a_row_that_is_not_shown(acme: BatchDatabase, database: str) -> None:
-    assert await acme.run(PROBE) == Rows([("count", "other")], [msgspec.Raw(b"[2]")])
+    ((role,),) = await rows(acme, "SELECT session_user")
     async with meddle(database) as connection:
+        await connection.execute(f"ALTER ROLE {role} SET enable_nestloop = off")
+        assert await rows(acme, PROBE) == [[2]]
         await connection.execute("ALTER VIEW leads SET (security_barrier = false)")
     with pytest.raises(QueryFailed, match=CANARY):
-        await acme.run(PROBE)
+        await rows(acme, PROBE)
 
 
 async def test_a_write_is_not_allowed_by_its_word(acme: BatchDatabase) -> None:

@@ -300,6 +300,30 @@ async def test_progress_keeps_nobody_waiting_where_nobody_listens(tmp_path: Path
         assert isinstance((await run.ended()).how, Returned)
 
 
+async def test_progress_is_no_fault_where_no_more_threads_can_be_made(tmp_path: Path, code: Code) -> None:
+    program = """
+        import threading, time
+        from helper import LS, LSError
+        def main():
+            try:
+                while True:
+                    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+            except RuntimeError:
+                LS.progress(1)
+            for _ in range(2):
+                try:
+                    LS.settings
+                except RuntimeError as error:
+                    found = str(error)
+            return found
+    """
+    async with running(tmp_path) as runner:
+        run = await runner.start(code.order(program))
+        how = (await run.ended()).how
+        assert isinstance(how, Returned), how
+        assert msgspec.json.decode(how.value) == "can't start new thread"
+
+
 async def test_code_knows_its_job_run_and_attempt(tmp_path: Path, code: Code, recorder: Recorder) -> None:
     program = "from helper import LS\ndef main(): return [LS.job_name, LS.job_instance_id, LS.retry_attempt]"
     assert await result_of(program, code, tmp_path, recorder.world()) == ["nightly", 17, 1]
@@ -326,12 +350,14 @@ async def test_a_process_that_code_has_forked_can_log_and_not_ask(
         from helper import LS, LSError
         def child(queue):
             LS.log.info("here")
+            LS.progress(2)
             try:
                 LS.execute_DB_query("select")
             except LSError as error:
                 queue.put(str(error))
         def main():
             LS.settings
+            LS.progress(1)
             found = []
             for method in ("fork", "spawn"):
                 context = multiprocessing.get_context(method)

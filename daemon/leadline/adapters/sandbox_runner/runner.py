@@ -101,7 +101,11 @@ class LocalRun:
             connection = await anyio.to_thread.run_sync(connect, self._folder.questions)
         except OSError:
             return  # its supervisor is gone, or there never was one
-        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=QUESTION_BYTES_MAX + 1)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=connection, limit=QUESTION_BYTES_MAX + 1)
+        except BaseException:
+            connection.close()
+            raise
         self._listened = writer
         try:
             with suppress(ConnectionError):

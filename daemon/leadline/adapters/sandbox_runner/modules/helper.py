@@ -144,8 +144,9 @@ class _Channel:
             if self._sock is None:
                 raise LSError("nobody answers here: only the process that main() was called in can ask")
             if self._reader is None:
-                self._reader = threading.Thread(target=self._read, args=(self._sock,), daemon=True)
-                self._reader.start()
+                reader = threading.Thread(target=self._read, args=(self._sock,), daemon=True)
+                reader.start()
+                self._reader = reader
             try:
                 self._sock.sendall(line)
             except BaseException as error:
@@ -179,6 +180,10 @@ class _Progress:
 
     def __init__(self, channel: _Channel) -> None:
         self._channel = channel
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
         self._changed = threading.Condition()
         self._newest: dict[str, Any] | None = None
         self._telling = False
@@ -190,9 +195,11 @@ class _Progress:
         with self._changed:
             self._newest = {"done": done, "total": total}
             if self._teller is None:
-                self._teller = threading.Thread(target=self._run, daemon=True)
-                self._teller.start()
-                atexit.register(self._end)
+                teller = threading.Thread(target=self._run, daemon=True)
+                with suppress(RuntimeError):  # it may have no more threads, and tries again when it is told more
+                    teller.start()
+                    self._teller = teller
+                    atexit.register(self._end)
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -211,7 +218,8 @@ class _Progress:
         with self._changed:
             self._ending = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._newest is None and not self._telling, LAST_WORDS_SECONDS)
+            if self._teller is not None:
+                self._changed.wait_for(lambda: self._newest is None and not self._telling, LAST_WORDS_SECONDS)
 
 
 class _Log:
