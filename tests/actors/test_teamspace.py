@@ -10,8 +10,8 @@ import pytest
 from leadline.actors.dispatcher import Dispatcher
 from leadline.actors.provider import Permit
 from leadline.actors.teamspace import RunningAttempt, TeamspaceActor
-from leadline.core.effects import StartAttempt
-from leadline.core.events import AttemptFinished, AttemptStopped, CallAsked, CallEnd, Event
+from leadline.core.effects import AdmittedJob, StartAttempt
+from leadline.core.events import AttemptFinished, AttemptStopped, CallAsked, CallEnd, Event, NewJob
 from leadline.core.model import SECOND, Counts, Family, JobState, Kind, Limits, Now, Rules
 from leadline.core.rate_limit import Cost
 from leadline.core.scheduler import Scheduler
@@ -149,6 +149,31 @@ async def end_of(error: Exception) -> Event:
         actor.start(StartAttempt(JobId(1), 1, 0, TeamspaceId(1), Family.TABLES))
     (event,) = inbox
     return event
+
+
+class Noting:
+    """A kind of job that notes what it was given."""
+
+    name = "noting"
+
+    def __init__(self) -> None:
+        self.jobs: list[StoredJob] = []
+
+    async def run(self, attempt: Attempt) -> Finished:
+        self.jobs.append(attempt.job)
+        return Finished(JobState.COMPLETED, Counts())
+
+
+async def test_a_job_that_starts_as_it_comes_in_is_run_without_being_read() -> None:
+    noting = Noting()
+    row = AdmittedJob(JobId(7), 1, TeamspaceId(1), JobState.QUEUED, Instant(5), NewJob("acme", 0, b'{"kind":"noting"}'))
+    async with anyio.create_task_group() as tasks:
+        actor = TeamspaceActor(
+            TeamspaceId(1), tasks, cast("Any", Inbox()), cast("Any", None), SetClock(),
+            {0: cast("Any", noting)}, no_permit, cast("Any", Nobody()), lambda _: None,
+        )  # fmt: skip
+        actor.start(StartAttempt(JobId(7), 1, 0, TeamspaceId(1), Family.TABLES, admitted=row))
+    assert [(job.id, job.kind, job.payload) for job in noting.jobs] == [(7, "noting", b'{"kind":"noting"}')]
 
 
 def grouped(error: Exception) -> Exception:

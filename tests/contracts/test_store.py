@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from leadline.actors.job_reader import as_stored
 from leadline.core.effects import (
     AccountRow,
+    AdmittedJob,
     CallClosed,
     CallRow,
     HistoryRow,
@@ -366,6 +368,25 @@ async def test_a_job_may_come_and_go_in_one_decision(daemon: Daemon, jobs: int, 
         JobState.COMPLETED, T + 1_500, T + 2_000, 1,
     )  # fmt: skip
     assert stored.payload == b'{"kind":"noop"}'
+
+
+@pytest.mark.parametrize(
+    "admitted",
+    [
+        row(1, submission(ENRICH)),
+        row(1, submission(ENRICH, table=TableId(7), total=12, warnings=b'["w"]', uid=4_294_967_294, notify=True)),
+        row(1, submission(OUTREACH, rerun_of=JobId(9), run_at=Instant(T), priority_microseconds=5)),
+        row(2, submission(ENRICH), chain=1, step=0),
+    ],
+    ids=["plain", "with a list", "run again", "the first step of a chain"],
+)
+async def test_a_job_that_starts_as_it_comes_in_need_not_be_read(daemon: Daemon, admitted: AdmittedJob) -> None:
+    """What is made of its admission is what the store would give."""
+    begun = start(admitted.id)
+    begun.changed[admitted.id] = JobChange(admitted.id, JobState.RUNNING, b"", 1, admitted.submitted)
+    await daemon.store.commit(together(admission(admitted), begun))
+    kind = list(KINDS)[admitted.new.kind]
+    assert as_stored(admitted, kind, 1) == await daemon.store.job(admitted.id)
 
 
 async def test_counts_are_kept_across_attempts_and_become_the_ended_jobs(daemon: Daemon) -> None:

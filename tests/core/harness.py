@@ -160,7 +160,9 @@ class Harness:
             limit = self.scheduler.limits_of(slot.teamspace).slots[slot.family]
             held = sum(key[:2] == (slot.teamspace, slot.family) for key in self.database.slots)
             assert limit is None or held <= limit, f"{slot} is one too many for its teamspace"
+        admitted = {row.id: row for row in effects.records.admitted}
         for start in effects.starts:
+            assert start.admitted is admitted.get(start.job), f"{start} says something else of its admission"
             capacity = self.scheduler.rules.capacity.get(start.family)
             assert capacity is None or self.scheduler.busy[start.family] <= capacity, f"{start} is one too many"
             job = self.scheduler.jobs[start.job]

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from leadline.actors.conditions import condition_of, unwanted
 from leadline.actors.dispatcher import Dispatcher
-from leadline.actors.job_reader import JobReader
+from leadline.actors.job_reader import JobReader, as_stored
 from leadline.actors.provider import Permit
 from leadline.core.effects import StartAttempt, StopAttempt
 from leadline.core.events import (
@@ -377,8 +377,13 @@ class TeamspaceActor:
         return attempt.counts if attempt is not None else Counts()
 
     async def _work(self, order: StartAttempt) -> Finished:
-        job = await self._reader.job(order.job)
-        assert job is not None, f"job {order.job} was started and is not stored"
+        kind = self._kinds[order.kind]
+        if order.admitted is not None:
+            job = as_stored(order.admitted, kind.name, order.number)
+        else:
+            stored = await self._reader.job(order.job)
+            assert stored is not None, f"job {order.job} was started and is not stored"
+            job = stored
         attempt = RunningAttempt(
             job,
             order.number,
@@ -392,7 +397,7 @@ class TeamspaceActor:
         told = self._told.get(order.job)
         if told is not None:
             attempt.stop(told.order.cause)
-        return await self._unwanted(job) or await self._kinds[order.kind].run(attempt)
+        return await self._unwanted(job) or await kind.run(attempt)
 
     async def _unwanted(self, job: StoredJob) -> Finished | None:
         """The end of a step that its chain does not want any more, from how the one before it ended."""

@@ -166,6 +166,8 @@ class StartAttempt(Struct, frozen=True, gc=False):
     family: Family
     approved: bool = False
     """A person has let the job go on in spite of its guard."""
+    admitted: AdmittedJob | None = None
+    """Its row, where it was admitted in the same decision: then nobody has to read it."""
 
 
 class StopAttempt(Struct, frozen=True, gc=False):

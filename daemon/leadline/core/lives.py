@@ -94,7 +94,8 @@ class Lives(Places):
             attempt.beaten = attempt.moved = self._decision.now.instant
             family = self.kinds[job.kind].family
             approved = job.details is not None and job.details.approved
-            order = StartAttempt(job_id, attempt.number, job.kind, job.teamspace, family, approved)
+            row = self._decision.admitted.get(job_id)
+            order = StartAttempt(job_id, attempt.number, job.kind, job.teamspace, family, approved, row)
             self._decision.effects.starts.append(order)
             self._arm_check(job, attempt)
             if job_id in self.suspects:
