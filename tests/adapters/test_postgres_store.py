@@ -16,12 +16,12 @@ import asyncpg
 import pytest
 
 from leadline.adapters.embedded_postgres import embedded_postgres
-from leadline.adapters.postgres import pool
+from leadline.adapters.postgres import pool, writer
 from leadline.adapters.postgres.leads import PostgresLeads, PostgresWork
 from leadline.adapters.postgres.pool import Connection, check_server
 from leadline.adapters.postgres.queries import QUERIES, parse
 from leadline.adapters.postgres.store import PostgresStore
-from leadline.core.effects import CallClosed, CallRow, HistoryRow, Records
+from leadline.core.effects import CallClosed, CallRow, HistoryRow, JobChange, Records
 from leadline.core.model import Counts, Family, JobState
 from leadline.features.tables.expressions import compile_expression
 from leadline.features.tables.ingest import ReadyLead
@@ -81,19 +81,35 @@ def test_a_file_of_statements_is_read_by_name() -> None:
     assert parse("-- name: add\nINSERT INTO t (a,\n  b) VALUES (1, 2)")["add"].target == ("t", ("a", "b"))
 
 
+def come_and_go(first: int, *before: int) -> Records:
+    """Two jobs come in and start, where others end."""
+    here = (first, first + 1)
+    new = together(*(together(admission(row(n)), start(n, slot=n)) for n in here))
+    return together(*(end(n, slot=n) for n in before), new, told(*before, *here))
+
+
+def told(*jobs: int) -> Records:
+    """Something is noted of each."""
+    return Records(history=[HistoryRow(JobId(job), Instant(T), "noted") for job in jobs])
+
+
 @pytest.mark.parametrize(
     ("decision", "round_trips"),
     [
         ([admission(row(n)) for n in (1, 2, 3)], 4),
         ([admission(*(row(n + i) for i in range(50))) for n in (1, 60, 120)], 4),
         ([together(*(end(n + i, admitted=row(n + i)) for i in range(50))) for n in (1, 60, 120)], 4),
+        ([come_and_go(1), come_and_go(3, 1, 2), come_and_go(5, 3, 4)], 5),
     ],
-    ids=["one job", "fifty jobs", "fifty noops, start and end"],
+    ids=["one job", "fifty jobs", "fifty noops, start and end", "a few that start where others end"],
 )
 async def test_a_decision_costs_four_round_trips_whatever_its_size(
     database: str, tmp_path: Path, decision: list[Records], round_trips: int
 ) -> None:
-    """BEGIN, the fence, the rows, COMMIT; the first of its kind also prepares its statements."""
+    """BEGIN, the fence, the rows, COMMIT; the first of its kind also prepares its statements.
+
+    Where jobs end and others begin, these are two statements; where many do, there is one for each kind of record.
+    """
     async with Proxy(database, tmp_path).running() as proxy:
         store = PostgresStore(proxy.url)
         await store.take_over(owner="counted", kinds=KINDS)
@@ -104,6 +120,60 @@ async def test_a_decision_costs_four_round_trips_whatever_its_size(
         await store.commit(decision[-1])
         assert proxy.round_trips - before == round_trips
         await store.close()
+
+
+TABLES = ("job", "job_ended", "attempt", "running_slot", "job_event", "submission_key")
+
+
+async def contents(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """All that is stored of jobs, but for the numbers of the lines of their stories and the age of keys."""
+    async with meddle(url) as connection:
+        stored = {
+            table: [tuple(found) for found in await connection.fetch(f"SELECT * FROM {table} ORDER BY 1, 2, 3")]
+            for table in TABLES
+        }
+    stored["job_event"] = [(job, at, event, detail) for job, _, at, event, detail in stored["job_event"]]
+    stored["submission_key"] = [columns[:-1] for columns in stored["submission_key"]]
+    return stored
+
+
+async def test_few_rows_and_many_are_stored_alike(
+    database: str, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever one decision may hold, written by the statements for few rows and by those for many."""
+    everything = submission(
+        ENRICH, table=TableId(7), total=12, warnings=b"[]", uid=1, notify=True, run_at=Instant(T), key=key("one"),
+        rerun_of=JobId(1),
+    )  # fmt: skip
+    asleep = JobChange(JobId(2), JobState.QUEUED, b'{"waits":[]}', 0, None)
+    again = start(1, attempt=2)
+    again.slots_taken.clear()
+    never_ran = together(start(6, slot=6), end(6, JobState.CANCELLED))
+    never_ran.slots_taken.clear()
+    never_ran.changed.clear()
+    decisions = [
+        together(admission(row(1, everything), row(2), row(3)), start(1), told(1, 2, 3)),
+        together(admission(row(4)), start(3, slot=1), Records(changed={JobId(2): asleep}), told(3)),
+        together(end(3, slot=1, counts=Counts(9, 8, 1)), start(4, slot=1), again, told(4, 1)),
+        together(admission(row(5), row(6)), start(5, slot=2), end(1, JobState.PARTIAL, message="so far", slot=0)),
+        together(never_ran, end(5, JobState.FAILED, reason=JobReason.ERROR, slot=2), told(5, 6)),
+        together(end(4, slot=1), admission(row(7)), end(7, counts=Counts(), admitted=row(7)), told(4)),
+    ]
+    decisions[-1].admitted.pop()
+    seen: list[list[dict[str, list[tuple[Any, ...]]]]] = []
+    for few in (writer.FEW_JOBS, 0):
+        monkeypatch.setattr(writer, "FEW_JOBS", few)
+        seen.append([])
+        for records in decisions:
+            await store.commit(records)
+            seen[-1].append(await contents(database))
+            async with meddle(database) as connection:
+                await connection.execute("UPDATE attempt SET done = 3, unknown = 1 WHERE job = 1")
+        async with meddle(database) as connection:
+            await connection.execute(f"TRUNCATE {', '.join(TABLES)}")
+    assert seen[0] == seen[1]
+    assert [len(stored["job"]) for stored in seen[0]] == [3, 4, 3, 4, 2, 1]
+    assert [len(stored["attempt"]) for stored in seen[0]] == [1, 2, 2, 2, 1, 0]
 
 
 async def test_a_session_that_breaks_as_it_is_given_back_spoils_nothing_that_was_done_on_it(

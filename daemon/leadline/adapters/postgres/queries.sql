@@ -208,6 +208,67 @@ SELECT id, ord, submitted, f.ended, coalesce(f.total, job.total, 0), f.done, f.f
     stop_on_failure, notify, payload, warnings, f.reason, f.message
 FROM finished AS f JOIN job USING (id)
 
+-- name: end_few_jobs
+-- All that follows from the ends of a few jobs, in one round trip: the last attempts ($1) go and their counts become the
+-- jobs' where the decision knows none; the rows move to the ended ones; the slots ($12) are free. Tells how many jobs
+-- and slots it found.
+WITH finished AS (
+    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[],
+        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
+        AS f (id, state, ended, started, reason, message, total, done, failed, skipped, unknown)
+), retired AS (
+    DELETE FROM attempt WHERE job = ANY ($1::bigint[]) RETURNING job, total, done, failed, skipped, unknown
+), gone AS (
+    DELETE FROM job WHERE id = ANY ($1::bigint[])
+), moved AS (
+    INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, run_at, started, chain,
+        rerun_of, table_id, uid, teamspace, step, steps, attempt, kind, state, stop_on_failure, notify, payload,
+        warnings, reason, message)
+    SELECT id, ord, submitted, f.ended, coalesce(f.total, retired.total, job.total, 0),
+        coalesce(f.done, retired.done, 0), coalesce(f.failed, retired.failed, 0),
+        coalesce(f.skipped, retired.skipped, 0), coalesce(f.unknown, retired.unknown, 0), run_at,
+        coalesce(f.started, job.started), chain, rerun_of, table_id, uid, teamspace, step, steps, attempt, kind,
+        f.state, stop_on_failure, notify, payload, warnings, f.reason, f.message
+    FROM finished AS f JOIN job USING (id) LEFT JOIN retired ON retired.job = f.id
+    RETURNING 1
+), freed AS (
+    DELETE FROM running_slot USING unnest($12::integer[], $13::smallint[], $14::integer[], $15::bigint[])
+        AS given_back (teamspace, family, slot, job)
+    WHERE running_slot.teamspace = given_back.teamspace AND running_slot.family = given_back.family
+        AND running_slot.slot = given_back.slot AND running_slot.job = given_back.job
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM moved) AS jobs, (SELECT count(*) FROM freed) AS slots
+
+-- name: begin_few_jobs
+-- All that follows from the admissions and starts of a few jobs, in one round trip: rows of new jobs as they are at the
+-- end of the decision, rows that have changed ($22), first attempts ($27), slots ($29), lines of stories ($33). Tells
+-- how many of the changed ones it found.
+WITH admitted AS (
+    INSERT INTO job (id, ord, submitted, run_at, chain, rerun_of, table_id, total, uid, teamspace, step, steps, kind,
+        state, stop_on_failure, notify, payload, warnings, details, attempt, started)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+        $7::bigint[], $8::bigint[], $9::bigint[], $10::integer[], $11::integer[], $12::integer[], $13::smallint[],
+        $14::smallint[], $15::boolean[], $16::boolean[], $17::bytea[], $18::bytea[], $19::bytea[], $20::integer[],
+        $21::bigint[])
+), altered AS (
+    UPDATE job
+    SET state = changed.state, details = changed.details, attempt = changed.attempt, started = changed.started
+    FROM unnest($22::bigint[], $23::smallint[], $24::bytea[], $25::integer[], $26::bigint[])
+        AS changed (id, state, details, attempt, started)
+    WHERE job.id = changed.id
+    RETURNING 1
+), begun AS (
+    INSERT INTO attempt (job, number) SELECT * FROM unnest($27::bigint[], $28::integer[])
+), taken AS (
+    INSERT INTO running_slot (teamspace, family, slot, job)
+    SELECT * FROM unnest($29::integer[], $30::smallint[], $31::integer[], $32::bigint[])
+), told AS (
+    INSERT INTO job_event (job, n, at, event, detail)
+    SELECT * FROM unnest($33::bigint[], $34::bigint[], $35::bigint[], $36::text[], $37::text[])
+)
+SELECT count(*) FROM altered
+
 -- name: add_keys
 -- Keys of admitted jobs.
 INSERT INTO submission_key (key, body_hash, job)
