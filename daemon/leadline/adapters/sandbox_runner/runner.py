@@ -153,13 +153,13 @@ class LocalRun:
         """Start its supervisor, which lives on without us, and holds the lock on the packages from now on."""
         held = []
         try:
+            writer = os.open(self._folder.news, os.O_WRONLY)
+            held.append(writer)
             if packages is not None:
                 held.append(os.open(packages, os.O_RDONLY | os.O_DIRECTORY))
                 fcntl.flock(held[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
-            writer = os.open(self._folder.news, os.O_WRONLY)
-            held.append(writer)  # behind the lock: the kernel closes them in this order, and its end is seen last
             with listen(self._folder.questions) as listener, self._folder.trouble.open("wb") as trouble:
-                inherited = [writer, listener.fileno()]
+                inherited = [writer, listener.fileno(), *held[1:]]
                 self._supervisor = subprocess.Popen(  # noqa: S603  our own program
                     [sys.executable, "-P", "-s", "-m", PROGRAM, str(self._folder.path), *map(str, inherited)],
                     stdin=subprocess.DEVNULL,
@@ -167,7 +167,7 @@ class LocalRun:
                     stderr=trouble,
                     cwd="/",
                     env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-                    pass_fds=[*held, listener.fileno()],
+                    pass_fds=inherited,
                     start_new_session=True,
                 )
         finally:

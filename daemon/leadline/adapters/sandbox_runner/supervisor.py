@@ -288,13 +288,16 @@ class Supervisor:
 def main() -> None:
     """Supervise the run in the folder that is the first argument.
 
-    The others are the numbers of its FIFO and of the socket for questions.
+    The others are the numbers of its FIFO, of the socket for questions and, where it has packages, of the lock on them.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # answers pass through here
     news, listener = int(sys.argv[2]), socket.socket(fileno=int(sys.argv[3]))
     os.set_inheritable(news, False)
     os.set_blocking(news, False)
     listener.set_inheritable(False)
+    locks = [int(number) for number in sys.argv[4:]]
+    for lock in locks:
+        os.set_inheritable(lock, False)
     stop, stopped = socket.socketpair()
     stopped.setblocking(False)
     signal.set_wakeup_fd(stopped.fileno(), warn_on_full_buffer=False)
@@ -304,6 +307,9 @@ def main() -> None:
     task = folder.task()
     assert task is not None, "the daemon has written it"
     Supervisor(folder, task, news, stop, listener).supervise()
+    for lock in locks:
+        os.close(lock)
+    os.close(news)  # last: whoever sees it closed finds nothing of the run any more
 
 
 def _outcome(said: _Said) -> How | None:
