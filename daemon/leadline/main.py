@@ -69,7 +69,7 @@ from leadline.adapters.smtp_mailer import Account as MailAccount
 from leadline.adapters.smtp_mailer import SmtpMailer
 from leadline.adapters.sockets import Connections, Face
 from leadline.adapters.system_clock import SystemClock
-from leadline.adapters.systemd import ServiceManager, activated_sockets
+from leadline.adapters.systemd import ServiceManager, activated_sockets, has_started_us
 from leadline.adapters.upload_folder import LookedAtFolder, UploadFolder
 from leadline.adapters.webhooks import webhooks
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
@@ -815,7 +815,7 @@ async def daemon(
     """A daemon that runs as long as the context is open. The extra kinds are for tests."""
     async with AsyncExitStack() as stack:
         make_state(state_dir)
-        ground = find_ground()
+        ground = find_ground(movable=not has_started_us())
         place = stack.enter_context(sole_owner(state_dir, takeover=takeover))
         announcer = Announcer()
         submissions = (*wire.SUBMISSION_TYPES, *extra_submissions)

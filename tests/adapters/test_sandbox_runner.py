@@ -277,9 +277,15 @@ def test_in_a_cgroup_of_version_2_that_was_given_to_it_the_daemon_makes_room(tmp
     assert (folder / "cgroup.subtree_control").read_text() == "+memory"
 
 
+def test_a_service_stays_where_systemd_has_put_it(tmp_path: Path) -> None:
+    process = version_2(tmp_path, own="leadline.service", procs=f"{os.getpid()}\n")
+    assert find_ground(process, movable=False) is None
+    assert not (tmp_path / "mount" / "leadline.service" / "daemon").exists()
+
+
 def test_a_daemon_that_has_been_put_below_its_cgroup_of_version_2_uses_that(tmp_path: Path) -> None:
     process = version_2(tmp_path, own="leadline.service/daemon", procs="17\n18\n")
-    assert find_ground(process) == Ground(Version.V2, str(tmp_path / "mount" / "leadline.service"))
+    assert find_ground(process, movable=False) == Ground(Version.V2, str(tmp_path / "mount" / "leadline.service"))
 
 
 @pytest.mark.parametrize(("procs", "controllers"), [("17\n18\n", "memory"), (f"{os.getpid()}\n", "cpu pids")])

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from leadline.adapters.systemd import BadActivation, ServiceManager, activated_sockets
+from leadline.adapters.systemd import BadActivation, ServiceManager, activated_sockets, has_started_us
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -157,3 +157,8 @@ def test_a_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         ran = activate([file.fileno()], {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "submit"})
     assert "BadActivation: descriptor 3 (submit) is not a socket" in ran.stderr
+
+
+@pytest.mark.parametrize(("pid", "started"), [(os.getpid(), True), (os.getppid(), False), ("", False)])
+def test_a_service_is_known_from_what_it_has_started(pid: int | str, *, started: bool) -> None:
+    assert has_started_us({"SYSTEMD_EXEC_PID": str(pid)}) is started

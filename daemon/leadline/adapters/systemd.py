@@ -8,7 +8,7 @@ and nothing is listened on: the daemon need not ask where it runs.
 import os
 import socket
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Final
 
@@ -22,6 +22,11 @@ SEND_SECONDS_MAX: Final = 1.0
 
 class BadActivation(Exception):
     """The sockets handed over are not what their variables announce."""
+
+
+def has_started_us(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is the process that systemd has started for a service (systemd.exec(5))."""
+    return environment.get("SYSTEMD_EXEC_PID") == str(os.getpid())
 
 
 class ServiceManager:

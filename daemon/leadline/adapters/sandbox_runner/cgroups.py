@@ -4,7 +4,9 @@ A cgroup counts everything: what each process has for itself, what they share, f
 keeps for them. It is made below the one that the daemon is in, so that whatever binds the daemon binds its runs. Where
 memory is counted by the old hierarchy (version 1), root may make one. In the new one (version 2) whoever was given the
 daemon's cgroup may, systemd's `Delegate=`; but there no cgroup may hold both processes and others of which memory is
-counted, so the daemon first moves down into one of its own, which it does only where it is alone.
+counted, so the daemon has to be in one of its own below. Systemd puts it there (`DelegateSubgroup=daemon`, from version
+254 on). Elsewhere it moves there itself, where it is alone. A service must not: the next daemon would be started where
+this one was, and the kernel would refuse that while runs live below.
 """
 
 import os
@@ -38,9 +40,12 @@ class Ground(Struct, frozen=True):
     folder: str
 
 
-def find_ground(process: Path = Path("/proc/self")) -> Ground | None:
-    """Where this process may make cgroups that bound memory. To be called before it starts others."""
-    return _ground_v1(process) or _ground_v2(process)
+def find_ground(process: Path = Path("/proc/self"), *, movable: bool = True) -> Ground | None:
+    """Where this process may make cgroups that bound memory. To be called before it starts others.
+
+    `movable`: it may go into another cgroup for that.
+    """
+    return _ground_v1(process) or _ground_v2(process, movable=movable)
 
 
 class Cgroup:
@@ -106,7 +111,7 @@ def _ground_v1(process: Path) -> Ground | None:
     return None
 
 
-def _ground_v2(process: Path) -> Ground | None:
+def _ground_v2(process: Path, *, movable: bool) -> Ground | None:
     own = next((line.removeprefix("0::") for line in _lines(process / "cgroup") if line.startswith("0::")), None)
     folder = None if own is None else _mounted(process, "cgroup2", own)
     if folder is None:
@@ -114,7 +119,7 @@ def _ground_v2(process: Path) -> Ground | None:
     with suppress(OSError):
         if folder.name == _DAEMON:
             return _opened(folder.parent)
-        if "memory" in _words(folder / "cgroup.controllers") and _alone_in(folder):
+        if movable and "memory" in _words(folder / "cgroup.controllers") and _alone_in(folder):
             (folder / _DAEMON).mkdir(exist_ok=True)
             (folder / _DAEMON / "cgroup.procs").write_text(str(os.getpid()))
             return _opened(folder)
