@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.acceptance.machine import Machine, installed
 from tests.acceptance.stage import Stage, World
 from tests.acceptance.stage import world as new_world
 
@@ -14,6 +15,13 @@ LOG_CHARACTERS = 8_000
 def world() -> Iterator[World]:
     """The outside world of one file's tests."""
     with new_world() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Machine]:
+    """The machine on which Leadline is a service; as it takes minutes to make, all tests that want one share it."""
+    with installed() as running:
         yield running
 
 
