@@ -63,7 +63,7 @@ from leadline.adapters.provider_http import provider_http
 from leadline.adapters.python_workers.discovery import discover
 from leadline.adapters.python_workers.pool import Allowed, Offer, PythonModules, python_modules
 from leadline.adapters.sandbox_runner.cgroups import find_ground
-from leadline.adapters.sandbox_runner.runner import sandbox_runner
+from leadline.adapters.sandbox_runner.runner import LocalRunner, sandbox_runner
 from leadline.adapters.seal import AesSeal, seal_key
 from leadline.adapters.smtp_mailer import Account as MailAccount
 from leadline.adapters.smtp_mailer import SmtpMailer
@@ -284,6 +284,7 @@ class Daemon:
         self.batch_life: BatchLife
         self.batch_access: BatchAccess
         self.workshop: CodeWorkshop
+        self.runner: LocalRunner
         self.punctuality: Final = Punctuality(self.batch_store, self.wall, self._expire)
         self.schedule_rules: Final = BatchSchedules(self.batch_store, self.schedules, self.batch_plan)
         self._plans = Plans(config)
@@ -656,6 +657,10 @@ class Daemon:
         """Whether there is a mail server."""
         return self.mail_account() is not None
 
+    def memory_bound(self) -> str | None:
+        """What holds a batch job's run to its memory; None where no plan has any."""
+        return self.runner.memory_bound if self._plans.have_batch_jobs else None
+
     async def batch(self, wanted: wire.BatchJobs, uid: int, record: Record, line: int) -> wire.BatchReply:
         """See to batch jobs. Raises Refused."""
         return await self.batch_life.perform(wanted, uid, record, line)
@@ -846,7 +851,7 @@ async def daemon(
         await running.offer_modules()
         client = _Clients(await stack.enter_async_context(provider_http()), workers)
         database = Database(running.database_allowance)
-        runner = await stack.enter_async_context(
+        runner = running.runner = await stack.enter_async_context(
             sandbox_runner(state_dir / "runs", ground=ground, protected=config.batch.sandbox)
         )
         packages = PackageCache(

@@ -51,6 +51,13 @@ class Plans:
         """The plan of a teamspace, with all that was set live."""
         return self._of_teamspace(teamspace)
 
+    @property
+    def have_batch_jobs(self) -> bool:
+        """Whether anybody may have some."""
+        plans = [self._plan(name) for name in self._config.plans]
+        plans += [self._of_teamspace(name) for scope, name in self._set if scope == "teamspace"]
+        return any(plan.batch.enabled for plan in plans)
+
     def view_of_plan(self, name: str) -> PlanView:
         """A plan, and where each of its limits comes from. Raises Refused with not_found."""
         self.check(name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from leadline.cli import doctor
+from leadline.cli import doctor, doctor_batch
 from leadline_protocol.messages import DatabaseStatus, Ping, Pong, Status, StatusReply
 from tests.cli.conftest import Leadline
 from tests.cli.fake_daemon import NOON, FakeDaemon
@@ -158,3 +158,54 @@ def test_a_database_that_would_lose_jobs_is_found_out(changes: Mapping[str, Any]
 
 def test_a_sound_database_is_fine() -> None:
     assert list(doctor.judged(doctor.DatabaseFacts(**FACTS))) == [("fine", "Postgres 16.2 answers.")]
+
+
+BATCH_JOBS = "[plans.default.batch]\nenabled = true\n"
+
+
+@pytest.mark.needs("bwrap", "slirp4netns", "ip")
+def test_where_a_plan_has_batch_jobs_their_sandbox_is_tried(leadline: Leadline, tmp_path: Path) -> None:
+    assert "batch jobs" not in findings(leadline)[1]
+    file = tmp_path / "leadline.toml"
+    file.write_text(BATCH_JOBS)
+    status, found = findings(leadline, "--config", file)
+    assert status == 0
+    assert found["batch jobs"][1:] == [("fine", "A sandbox can be made."), ("fine", "It can reach the internet.")]
+
+
+def test_a_python_that_code_cannot_have_is_a_fault(leadline: Leadline, tmp_path: Path) -> None:
+    file = tmp_path / "leadline.toml"
+    file.write_text(f"{BATCH_JOBS}[batch.interpreters]\nold = '/bin/true'\n")
+    status, found = findings(leadline, "--config", file)
+    assert status == 1
+    assert [finding for finding, _ in found["batch jobs"]] == ["fault", "fault"]
+    assert found["batch jobs"][0][1].startswith("old: /bin/true is no Python that can be run")
+
+
+@pytest.mark.needs("bwrap")
+@pytest.mark.parametrize(
+    ("bound", "finding"), [("cgroup v2", "fine"), ("a look at it ten times a second", "note"), (None, None)]
+)
+def test_what_holds_a_run_to_its_memory_is_the_daemons_word(
+    leadline: Leadline, daemon: FakeDaemon, bound: str | None, finding: str | None
+) -> None:
+    healthy(daemon, memory_bound=bound)
+    told = findings(leadline)[1].get("batch jobs", [])
+    expected = [] if bound is None else [(finding, f"What holds a run to its memory: {bound}.")]
+    assert [each for each in told if "memory" in each[1]] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("0::/system.slice/leadline.service/daemon\n", "leadline.service"),
+        (
+            "4:memory:/system.slice/other.service\n1:name=systemd:/system.slice/leadline.service\n0::/\n",
+            "leadline.service",
+        ),
+        ("0::/user.slice/user-1000.slice/session-1.scope\n", None),
+    ],
+)
+def test_the_unit_of_a_daemon_is_known_by_its_cgroup(tmp_path: Path, text: str, unit: str | None) -> None:
+    (tmp_path / "cgroup").write_text(text)
+    assert doctor_batch.service_of(tmp_path / "cgroup") == unit

@@ -342,6 +342,7 @@ def status() -> StatusReply:
         ),
         memory_bytes=71_000_000,
         connections=1,
+        memory_bound="cgroup v2",
         warnings=[JobWarning(code="x", message="The disk is nearly full.")],
     )
 
@@ -350,6 +351,7 @@ STATUS = [
     "Leadline 0.1.0 is ready: process 7, up for 2 h 1 min, 71 MB of memory, 1 connection.",
     "2 teamspaces with jobs, 1.5 jobs/s ended in the last minute; the oldest queued job came 1 min ago.",
     "Its own Postgres 18.1 answers, 42 MB, a commit takes 1.2 ms (99 of 100 at most 5 ms).",
+    "What holds a run of a batch job to its memory: cgroup v2.",
     "Paused: provider snov (`leadline resume provider snov`)",
     "Warning: The disk is nearly full.",
     "",

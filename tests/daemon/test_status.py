@@ -9,7 +9,7 @@ import pytest
 
 from leadline import main
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.messages import Noop, Pause, Status
+from leadline_protocol.messages import Noop, Pause, Plans, Status
 from tests.daemon.running import Place
 from tests.postgres import meddle
 
@@ -33,6 +33,13 @@ async def test_status_tells_how_fast_the_queue_goes(place: Place) -> None:
     assert status.database.commit_seconds_p50 is not None
     assert 0 < status.database.commit_seconds_p50 <= (status.database.commit_seconds_p99 or 0)
     assert status.database.records_available == 1_000_000 // 60
+
+
+async def test_status_tells_what_holds_runs_to_their_memory_where_anybody_may_have_some(place: Place) -> None:
+    async with place.daemon() as (running, client):
+        assert (await client.call(Status())).memory_bound is None
+        await client.call(Plans(teamspace="acme", key="batch.enabled", value=True))
+        assert (await client.call(Status())).memory_bound == running.runner.memory_bound
 
 
 async def test_status_answers_also_without_a_database_and_says_so(

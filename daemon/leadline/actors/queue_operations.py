@@ -44,6 +44,7 @@ class QueueOperations:
             loop_lag_seconds=around.loop_lag_seconds(),
             memory_bytes=_resident_bytes(),
             connections=around.connections(),
+            memory_bound=around.memory_bound(),
             warnings=_of_notices(await around.undelivered()),
             ref=operation.ref,
         )

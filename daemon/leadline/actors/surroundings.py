@@ -99,6 +99,10 @@ class Surroundings(Protocol):
         """See to batch jobs, for a user. Raises Refused."""
         ...
 
+    def memory_bound(self) -> str | None:
+        """What holds a batch job's run to its memory; None where no plan has any."""
+        ...
+
     def wall(self) -> Instant:
         """The time on the wall."""
         ...

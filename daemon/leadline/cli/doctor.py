@@ -22,12 +22,13 @@ from leadline import config as configuration
 from leadline.cli import terminal
 from leadline.cli.configuration import check_providers
 from leadline.cli.daemon import Daemon, NoDaemon, Place, Placed, any_socket
+from leadline.cli.doctor_batch import batch
 from leadline.cli.files import EXPORTS, INCOMING
 from leadline.cli.jobs import Json
 from leadline.cli.words import shown, size, span
 from leadline.config import Config, ConfigError, OwnKey, Provider, PythonModule, Smtp, TeamspaceNotices
 from leadline_protocol.errors import LeadlineError, Refused
-from leadline_protocol.messages import Ping, Status
+from leadline_protocol.messages import Ping, Status, StatusReply
 
 Finding = Literal["fine", "note", "fault"]
 
@@ -89,6 +90,7 @@ def _checked(place: Place) -> Iterator[Found]:
     yield from _guarded("daemon", lambda: _daemon(place))
     if config is not None:
         yield from _guarded("database", lambda: _database(config))
+        yield from _guarded("batch jobs", lambda: batch(config, _status(place)))
 
 
 def _guarded(check: str, look: Callable[[], Iterator[tuple[Finding, str]]]) -> Iterator[Found]:
@@ -244,6 +246,15 @@ def _answers(daemon: Daemon) -> Iterator[tuple[Finding, str]]:
         yield "note", warning.message
     if not status.database.reachable:
         yield "fault", "It cannot reach its database; it takes no work until it can."
+
+
+def _status(place: Place) -> StatusReply | None:
+    """What the daemon says of itself; None where it says nothing to this user."""
+    try:
+        with any_socket(place) as daemon:
+            return daemon.client.call(Status()) if daemon.controls else None
+    except (NoDaemon, Refused):
+        return None
 
 
 def _database(config: Config) -> Iterator[tuple[Finding, str]]:

@@ -55,6 +55,8 @@ def status_lines(reply: StatusReply, now: datetime) -> Iterator[str]:
     )
     yield f"{counted(reply.teamspaces, 'teamspace')} with jobs, {rate}{oldest}."
     yield _database(reply)
+    if reply.memory_bound is not None:
+        yield f"What holds a run of a batch job to its memory: {shown(reply.memory_bound)}."
     for paused in reply.paused:
         yield f"{terminal.paint('Paused:', 'yellow')} {shown(paused)} (`leadline resume {shown(paused)}`)"
     if reply.loop_lag_seconds >= 0.1:

@@ -374,6 +374,8 @@ class StatusReply(Reply, frozen=True, kw_only=True):
     """The worst delay of the event loop in the last minute."""
     memory_bytes: int = 0
     connections: int = 0
+    memory_bound: str | None = None
+    """What holds a batch job's run to its memory: a cgroup, a look at it, or nothing; absent where no plan has any."""
     warnings: list[JobWarning] = field(default_factory=list)
     ref: Ref = None
 

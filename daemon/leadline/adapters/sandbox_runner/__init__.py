@@ -23,6 +23,7 @@ the sandbox dies with it, and whoever finds the folder sees to that.
     questions     what the code asks the daemon, and what it is answered
     output        from what is printed to lines that can be kept
     production    the file that a run makes
+    trial         whether code can be run here, by running some
     bootstrap     the program inside, which loads the code
     modules       what the code finds there beside the standard library
 """
