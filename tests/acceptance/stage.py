@@ -31,7 +31,7 @@ from leadline_protocol.testing import LeadlineDaemon, find_command
 from tests.world.behaviours import Behaviour
 from tests.world.log import Call
 from tests.world.mail import Mailbox, MailServed, serving_mail
-from tests.world.servers import Served, serving
+from tests.world.servers import LOOPBACK, Served, serving
 
 R = TypeVar("R", bound=wire.Reply)
 
@@ -189,16 +189,19 @@ class Stage(LeadlineDaemon):
 class World:
     """Providers in a thread of their own, up until the block ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = LOOPBACK, enter: Callable[[], None] = lambda: None) -> None:
+        """`enter` is what the thread does first: it may go to another network, where `host` is its address."""
+        self._host: Final = host
+        self._enter: Final = enter
         self._loop: Final = asyncio.new_event_loop()
-        self._thread: Final = threading.Thread(target=self._loop.run_forever, name="world", daemon=True)
+        self._thread: Final = threading.Thread(target=self._run, name="world", daemon=True)
         self._servers: Final = AsyncExitStack()
 
     def serve(self, behaviour: Behaviour, *, name: str = "provider") -> Served:
         """Serve a behaviour on a free port."""
 
         async def begin() -> Served:
-            return await self._servers.enter_async_context(serving(behaviour, name=name))
+            return await self._servers.enter_async_context(serving(behaviour, name=name, host=self._host))
 
         return asyncio.run_coroutine_threadsafe(begin(), self._loop).result(10)
 
@@ -206,7 +209,7 @@ class World:
         """Serve a mail server on a free port."""
 
         async def begin() -> MailServed:
-            return await self._servers.enter_async_context(serving_mail(mailbox))
+            return await self._servers.enter_async_context(serving_mail(mailbox, host=self._host))
 
         return asyncio.run_coroutine_threadsafe(begin(), self._loop).result(10)
 
@@ -228,11 +231,15 @@ class World:
         self._thread.join()
         self._loop.close()
 
+    def _run(self) -> None:
+        self._enter()
+        self._loop.run_forever()
+
 
 @contextmanager
-def world() -> Iterator[World]:
-    """An outside world."""
-    running = World()
+def world(host: str = LOOPBACK, enter: Callable[[], None] = lambda: None) -> Iterator[World]:
+    """An outside world; see `World`."""
+    running = World(host, enter)
     running.start()
     try:
         yield running
@@ -241,9 +248,9 @@ def world() -> Iterator[World]:
 
 
 @contextmanager
-def stage(configuration: str = "") -> Iterator[Stage]:
-    """A daemon with this configuration."""
-    running = Stage(configuration)
+def stage(configuration: str = "", *, command: Sequence[str] | None = None) -> Iterator[Stage]:
+    """A daemon with this configuration; `command` starts it otherwise than by its name."""
+    running = Stage(configuration, command=command)
     try:
         yield running
     finally:

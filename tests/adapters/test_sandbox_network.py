@@ -6,7 +6,6 @@ The machine is another namespace, with services of its own. Each server says whe
 for another.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +18,15 @@ import msgspec
 import pytest
 
 from leadline.adapters.sandbox_runner import network
-from leadline.adapters.sandbox_runner.processes import SEARCH_PATH
 from leadline.adapters.sandbox_runner.runner import sandbox_runner
 from leadline.ports.runner import INTERNET, NetworkMissing
 from tests.contracts.runners import Code
+from tests.internet import ADDRESSES, ENVIRONMENT, MACHINE, Internet, ip
 
 pytestmark = pytest.mark.timeout(120)
 
-INTERNET_ADDRESSES = ("198.51.100.1", "203.0.113.5")
 DOCUMENTATION = [IPv4Network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
 NEARER = ("10.77.0.1", "169.254.169.254", "172.16.0.1", "192.168.7.1", "100.64.0.1", "198.18.0.1")
-HOST = "198.51.100.2"
 NAME_SERVER = "10.77.0.1"
 
 SERVER = """
@@ -96,21 +93,10 @@ class World:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder = folder
         self._stack = stack
-        self.machine, self.internet = (f"leadline-{name}-{os.getpid()}" for name in ("machine", "internet"))
-        for name in (self.machine, self.internet):
-            ip("netns", "add", name)
-            stack.callback(ip, "netns", "delete", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", self.machine, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", self.internet)
-        for address in (f"{HOST}/24", "10.77.0.2/24"):
-            ip("-n", self.machine, "addr", "add", address, "dev", "wire")
-        for address in (*INTERNET_ADDRESSES, *NEARER):
-            ip("-n", self.internet, "addr", "add", f"{address}/24", "dev", "wire")
-        for name in (self.machine, self.internet):
-            ip("-n", name, "link", "set", "wire", "up")
-        ip("-n", self.machine, "route", "add", "default", "via", INTERNET_ADDRESSES[0])
-        self._serve(self.internet, "names")
-        self._serve(self.machine)
+        self._internet = Internet(stack, also=NEARER)
+        ip("-n", self._internet.machine, "addr", "add", "10.77.0.2/24", "dev", "wire")
+        self._serve(self._internet.servers, "names")
+        self._serve(self._internet.machine)
 
     def _serve(self, name: str, *words: str) -> None:
         command = ["ip", "netns", "exec", name, sys.executable, "-c", dedent(SERVER), *words]
@@ -130,7 +116,7 @@ class World:
         words = [msgspec.json.encode(each).decode() for each in (targets, reaches, protected)]
         done = subprocess.run(
             [
-                *("ip", "netns", "exec", self.machine, "sh", "-c"),
+                *("ip", "netns", "exec", self._internet.machine, "sh", "-c"),
                 'mount --bind "$0" "$(readlink -f /etc/resolv.conf)" && exec "$@"',
                 *(str(resolve), sys.executable, "-c", dedent(RUN), str(place), dedent(TRY_ALL), *words),
             ],
@@ -140,13 +126,6 @@ class World:
         )
         found: Mapping[str, str] = msgspec.json.decode(done.stdout)
         return found
-
-
-ENVIRONMENT = {**os.environ, "PATH": SEARCH_PATH}
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, env=ENVIRONMENT)
 
 
 @pytest.fixture
@@ -163,8 +142,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(tmp_path_factory.mktemp("world"), stack)
 
 
-FAR = [(host, 80) for host in INTERNET_ADDRESSES]
-NEAR = [(host, port) for host in (*NEARER, HOST) for port in (80, 5432)]
+FAR = [(host, 80) for host in ADDRESSES]
+NEAR = [(host, port) for host in (*NEARER, MACHINE) for port in (80, 5432)]
 HELPERS = [(host, port) for host in (network.GATEWAY, network.NAMESERVER) for port in (80, 5432)]
 LOOPBACK = [("127.0.0.1", 80), ("127.0.0.1", 5432), ("localhost", 80), ("0.0.0.0", 80)]
 NAMED = [("anything.example", 80)]

@@ -21,6 +21,8 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from tests.world.behaviours import Meter, Now, Window
 from tests.world.log import read_clocks
 
+LOOPBACK = "127.0.0.1"
+
 Moment = Literal["rcpt", "data", "dot"]
 """After RCPT TO, after DATA (before any of the message was read), after the final dot (the message is here)."""
 
@@ -85,8 +87,8 @@ class Handed(msgspec.Struct, frozen=True):
 class MailServed:
     """A running mail server: where it listens, and what it was handed, in order."""
 
-    def __init__(self, port: int, handed: list[Handed]) -> None:
-        self.host, self.port, self.handed = "127.0.0.1", port, handed
+    def __init__(self, host: str, port: int, handed: list[Handed]) -> None:
+        self.host, self.port, self.handed = host, port, handed
 
     @property
     def messages(self) -> list[Handed]:
@@ -95,8 +97,10 @@ class MailServed:
 
 
 @asynccontextmanager
-async def serving_mail(mailbox: Mailbox, *, log_path: Path | None = None, port: int = 0) -> AsyncIterator[MailServed]:
-    """Serve SMTP on 127.0.0.1 (a free port by default) for the time of the block."""
+async def serving_mail(
+    mailbox: Mailbox, *, log_path: Path | None = None, host: str = LOOPBACK, port: int = 0
+) -> AsyncIterator[MailServed]:
+    """Serve SMTP on an address of this machine (a free port by default) for the time of the block."""
     loop = asyncio.get_running_loop()
     handed: list[Handed] = []
     conversations: WeakSet[_Conversation] = WeakSet()
@@ -107,9 +111,9 @@ async def serving_mail(mailbox: Mailbox, *, log_path: Path | None = None, port: 
         conversations.add(conversation)
         return conversation
 
-    server = await loop.create_server(connected, "127.0.0.1", port)
+    server = await loop.create_server(connected, host, port)
     try:
-        yield MailServed(server.sockets[0].getsockname()[1], handed)
+        yield MailServed(host, server.sockets[0].getsockname()[1], handed)
     finally:
         server.close()
         for conversation in conversations:

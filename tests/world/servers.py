@@ -18,6 +18,8 @@ from aiohttp import web
 from tests.world.behaviours import Behaviour, Plan, Request
 from tests.world.log import Call, Log, read_clocks
 
+LOOPBACK = "127.0.0.1"
+
 
 class Served:
     """A running server: where it listens, and what reached it so far."""
@@ -37,19 +39,19 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    behaviour: Behaviour, *, name: str = "provider", log_path: Path | None = None, port: int = 0
+    behaviour: Behaviour, *, name: str = "provider", log_path: Path | None = None, host: str = LOOPBACK, port: int = 0
 ) -> AsyncIterator[Served]:
-    """Serve `behaviour` on 127.0.0.1 (a free port by default) for the time of the block; the log is complete after
-    it.
+    """Serve `behaviour` on an address of this machine (a free port by default) for the time of the block; the log is
+    complete after it.
     """
     with closing(Log(name, log_path)) as log:
         server = web.Server(_Shell(behaviour, log).handle, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, "127.0.0.1", port, backlog=1024)
+            site = web.TCPSite(runner, host, port, backlog=1024)
             await site.start()
-            yield Served(f"http://127.0.0.1:{runner.addresses[0][1]}", log)
+            yield Served(f"http://{host}:{runner.addresses[0][1]}", log)
         finally:
             await runner.cleanup()
 
