@@ -431,7 +431,7 @@ def test_every_setting_that_is_named_exists(name: str) -> None:
     gone = []
     for code in inline_code(ROOT / name):
         setting = re.match(r"([a-z_]+)(?:\.[a-z_]+)+(?= = |$)", code)
-        is_file = re.search(r"\.(toml|py|md|sock)$", code)
+        is_file = re.search(r"\.(toml|py|md|sock|conf)$", code)
         if setting and setting[1] in sections and not is_file and as_reference(setting[0]) not in known:
             gone.append(code)
     assert gone == []
