@@ -138,6 +138,20 @@ def test_eight_jobs_that_wait_five_hours_for_a_provider_stop_nobody() -> None:
     assert worst_window([instant for instant, _ in queue.sent], 60) == 15
 
 
+def test_code_keeps_its_share_of_the_capacity_while_a_call_of_it_waits() -> None:
+    queue = Harness(replace(RULES, capacity={Family.BATCH: 1}))
+    queue.provider("snov", WindowLimit(1, 60))
+    running, waiting = queue.submit("a", "batch"), queue.submit("b", "batch")
+    queue.answer(running, queue.ask(running))
+    call = queue.ask(running)
+    assert queue.waits(running) == {JobReason.LIMIT}
+    assert queue.running == {running}
+    queue.pass_seconds(66)
+    assert queue.sent[-1][1] == call, "it goes at once: there is no share to be waited for"
+    queue.finish(running)
+    assert queue.running == {waiting}
+
+
 def test_a_job_that_wakes_goes_ahead_of_those_that_have_not_started() -> None:
     queue = with_capacity(1)
     queue.provider("snov", WindowLimit(1, 60))

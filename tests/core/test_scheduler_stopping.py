@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from leadline.core import events as ev
 from leadline.core.events import NewJob
-from leadline.core.model import JobState, StopCause
+from leadline.core.model import Family, JobState, StopCause
 from leadline.core.rate_limit import WindowLimit
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import JobId
@@ -236,6 +236,66 @@ def test_a_pause_lets_code_that_runs_come_to_its_end_and_starts_none(queue: Harn
     queue.resume(*scope)
     queue.resume("job", waiting)
     assert queue.running == {waiting}
+
+
+EVERY_SCOPE = [("family", "batch"), ("teamspace", "a"), ("queue", ""), ("job", "1"), ("provider", "snov")]
+
+
+@pytest.mark.parametrize("scope", EVERY_SCOPE)
+def test_code_that_goes_on_in_a_pause_makes_no_new_call(snov: Harness, scope: tuple[str, str]) -> None:
+    job = snov.submit("a", "batch")
+    sent = [snov.ask(job) for _ in range(15)]
+    waits = [snov.ask(job) for _ in range(2)]
+    snov.pause(*scope)
+    asked_meanwhile = snov.ask(job)
+    assert [snov.refused[call].reason for call in (*waits, asked_meanwhile)] == [JobReason.PAUSED] * 3
+    snov.pass_seconds(300)
+    assert [call for _, call in snov.sent] == sent
+    for call in sent:
+        snov.answer(job, call)
+    snov.resume(*scope)
+    assert snov.ask(job) == snov.sent[-1][1]
+    assert not snov.stops
+
+
+@pytest.mark.parametrize("scope", EVERY_SCOPE)
+def test_a_permit_that_a_pause_overtakes_is_not_used(snov: Harness, scope: tuple[str, str]) -> None:
+    job = snov.submit("a", "batch")
+    call = snov.ask(job)
+    assert snov.scheduler.may_send(call, snov.now.instant)
+    snov.pause(*scope)
+    assert not snov.scheduler.may_send(call, snov.now.instant)
+
+
+@pytest.mark.parametrize("scope", [("family", "tables"), ("teamspace", "b"), ("job", "2"), ("provider", "openai")])
+def test_a_pause_of_others_keeps_no_code_from_its_calls(snov: Harness, scope: tuple[str, str]) -> None:
+    snov.provider("openai")
+    job, _ = snov.submit("a", "batch"), snov.submit("b", "batch")
+    for _ in range(15):
+        snov.ask(job)
+    waits = snov.ask(job)
+    snov.pause(*scope)
+    snov.pass_seconds(66)
+    assert waits == snov.sent[-1][1]
+
+
+def test_the_pause_of_a_chain_is_one_of_its_step_that_goes_on(snov: Harness) -> None:
+    chain, step, _ = snov.submit_chain("a", "batch", "batch")
+    snov.pause("job", chain)
+    assert snov.refused[snov.ask(step)].reason is JobReason.PAUSED
+
+
+def test_code_that_has_not_started_is_stopped_by_a_pause_like_others() -> None:
+    queue = Harness(replace(RULES, capacity={Family.BATCH: 1}))
+    running = queue.submit("a", "batch")
+    _, first, second = queue.submit_chain("a", "enrich", "batch")
+    queue.finish(first)
+    queue.pause("family", "batch")
+    queue.finish(running)
+    queue.pass_seconds(60)
+    assert queue.running == set()
+    queue.resume("family", "batch")
+    assert queue.running == {second}
 
 
 def test_a_daemon_that_drains_lets_go_of_code_that_runs(queue: Harness) -> None:

@@ -37,7 +37,7 @@ from leadline.core.scheduler import Scheduler
 from leadline.core.teamspaces import Teamspaces
 from leadline.features.tables.lead_course import Course
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.ids import CallId, Instant, JobId, LeadId, TeamspaceId
+from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TeamspaceId
 from tests.simulation.daemon import Commit, Decided, Reign
 from tests.simulation.faults import Fault
 from tests.simulation.simulation import START, Options, Parts, Result, Simulation
@@ -228,6 +228,13 @@ class NoLastLook(AttemptActor):
 
     def _may_send(self, call: CallId) -> bool:
         return True
+
+
+class GoesOnAsking(Scheduler):
+    """Lets code make calls in a pause, because it goes on anyway."""
+
+    def _is_silenced(self, job: Job, account: AccountName) -> bool:
+        return False
 
 
 class ForgetsPauses(Store):
@@ -472,6 +479,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a key stands for one body": Mutant("P2", Parts(scheduler=IgnoresBodies)),
     "no disk, no receipt": Mutant("P3", Parts(reign=NeedsNoDisk), frozenset({Fault.COMMIT_REFUSED})),
     "the last look before a call": Mutant("P4", Parts(attempt=NoLastLook), frozenset({Fault.PAUSE, Fault.CANCEL})),
+    "code that goes on in a pause makes no calls": Mutant(
+        "P4", Parts(scheduler=GoesOnAsking), frozenset({Fault.PAUSE})
+    ),
     "pauses outlive a restart": Mutant("P4", Parts(store=ForgetsPauses), frozenset({Fault.PAUSE, Fault.CRASH})),
     "the fence": Mutant("P5", Parts(reign=Unfenced), frozenset({Fault.TAKEOVER})),
     "permits grow old": Mutant("P6", Parts(scheduler=NeverOld), frozenset({Fault.TAKEOVER})),

@@ -200,7 +200,8 @@ class People:
     def _pause(self) -> None:
         chance = self._dice[Fault.PAUSE]
         job = self._live_job(chance)
-        scopes = [("queue", ""), ("family", "tables"), ("provider", chance.choice(["snov", "ai", "fast"]))]
+        families = [("family", "tables"), ("family", "batch")]
+        scopes = [("queue", ""), *families, ("provider", chance.choice(["snov", "ai", "fast"]))]
         if job is not None:
             scopes += [("job", str(job))] * 4
         if self._stage.reign is not None and self._stage.reign.scheduler.names:

@@ -45,10 +45,10 @@ KINDS: Final = (
     Kind(0, "noop", Family.NOOP, instant=True),
     Kind(1, "chain", Family.TABLES, chain=True),
     Kind(2, "enrich", Family.TABLES),
-    Kind(3, "mail", Family.OUTREACH),
+    Kind(3, "batch", Family.BATCH),
 )
-SLOTS: Final = {Family.NOOP: 1, Family.TABLES: 1, Family.BATCH: 1, Family.OUTREACH: 2}
-RULES: Final = Rules({Family.TABLES: 4, Family.OUTREACH: 3}, Limits(SLOTS, max_queued=QUEUE_MAX))
+SLOTS: Final = {Family.NOOP: 1, Family.TABLES: 1, Family.BATCH: 2, Family.OUTREACH: 1}
+RULES: Final = Rules({Family.TABLES: 4, Family.BATCH: 6}, Limits(SLOTS, max_queued=QUEUE_MAX))
 DECIDED_AHEAD: Final = 0.2
 """Of what happens during a commit, so much is decided on before that has landed."""
 LEADS_PER_SECOND: Final = {"snov": 15 / 60, "ai": 60 / 60, "fast": 4.0}
@@ -266,10 +266,12 @@ class Simulation:
 
         First whatever holds everyone: a freeze, a delay, a clock that was set back, a provider's hint. Then what the
         busiest provider allows, and what the busiest teamspace does one after the other: half of the capacity is
-        counted as taken by others, and a job whose work hangs is killed three times.
+        counted as taken by others, and a job whose work hangs is killed three times. Code has its share of the
+        capacity while it waits: all of it is counted as run one after the other.
         """
         providers: Counter[str] = Counter()
         teamspaces: Counter[str] = Counter()
+        code = 0
         for job in self.store.live:
             new = self.store.submitted[job]
             if new.payload:
@@ -278,9 +280,10 @@ class Simulation:
                 seconds = 30 + plan.rests_seconds + plan.leads * SECONDS_PER_LEAD[plan.provider]
                 seconds += 3 * 330 if self.faults & {Fault.STUCK_LEAD, Fault.WORKER_LOST} else 0
                 teamspaces[new.teamspace] += seconds
+                code += 0 if KINDS[new.kind].family.resumes else seconds
         first = 2000 + 600 + 1800 + 2 * 1200
         allowed = max((leads / LEADS_PER_SECOND[name] for name, leads in providers.items()), default=0.0)
-        return first + 1.2 * allowed + 2 * max(teamspaces.values(), default=0)
+        return first + 1.2 * allowed + 2 * max(teamspaces.values(), default=0) + code
 
     # -- after every decision ---------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """An attempt at a job on virtual time: leads go their courses, several at once, until all have come to an end.
 
 It is what the tables slice does, on the same pure `Course`, with the faults that work can have: it hangs on a lead, it
-falls silent, it takes its time to be gone.
+falls silent, it takes its time to be gone. Tenants' code goes on in a pause, and asks again later for what it is
+refused; its own time bounds it, so it does not hang.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from tests.world.behaviours import Plan as Answer
 
 CALL_TIMEOUT = 60 * SECOND
 FLIGHT_MAX = 5 * SECOND
+ASKS_AGAIN = 20 * SECOND
+"""So long after it was told of a pause does code try the call again."""
 
 
 class Luck(Protocol):
@@ -111,8 +114,10 @@ class AttemptActor:
     def overdue_since(self) -> Instant | None:
         """Since when it stands still without any reason; None: it does not, or is being stopped.
 
-        That some leads wait is no reason for one whose request has gone out.
+        That some leads wait is no reason for one whose request has gone out. Code bounds its own time.
         """
+        if not self.family.resumes:
+            return None
         waits = bool(self.waiting or self.asked) and all(flow.sent_at is None for flow in self.flows.values())
         if waits or self.stopping is not None or not self.process.alive:
             return None
@@ -326,6 +331,11 @@ class AttemptActor:
             return
         if refused.reason is None:
             self._drop(flow)
+        elif refused.reason is JobReason.PAUSED:
+            assert not self.family.resumes, "others are stopped, or wait"
+            assert flow.ask is not None
+            flow.call = None
+            self._after(ASKS_AGAIN, self._ask, flow, flow.ask)
         else:
             self._settle(flow, Settle("failed", LeadReason.NEVER_FITS))
 
@@ -381,7 +391,8 @@ class AttemptActor:
             return
         flow.began = self.now
         self.host.post(ev.ResponseBegan(call, self.now))
-        if not self.host.luck.is_stuck(self.job, flow.lead, self._stall_kills(flow.lead)):
+        hangs = self.family.resumes and self.host.luck.is_stuck(self.job, flow.lead, self._stall_kills(flow.lead))
+        if not hangs:
             self._after(self.host.luck.latency(), self._body, flow, call, answer)
 
     def _stall_kills(self, lead: LeadId) -> int:

@@ -19,7 +19,7 @@ from leadline.core.heartbeats import BEAT_SECONDS, LATE_SECONDS
 from leadline.core.model import SECOND
 from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient, Request, Response
-from leadline.ports.work import AccountClosed, NoPermit, Parked, Stopped
+from leadline.ports.work import AccountClosed, NoPermit, Parked, Paused, Stopped
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant
 
@@ -52,7 +52,7 @@ class ProviderActor:
         return not self._asked and not self._out
 
     async def permit(self, ask: CallAsked, stopping: Callable[[], bool]) -> "Permit":
-        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed."""
+        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed, Parked, Paused."""
         if self._pacer is not None:
             await self._pacer.acquire()
         if stopping():
@@ -92,6 +92,8 @@ class ProviderActor:
                 future.set_exception(NoPermit(f"the call costs more than {self.account} ever allows"))
             case JobReason.INVALID_KEY:
                 future.set_exception(AccountClosed(f"the provider account {self.account} cannot be used"))
+            case JobReason.PAUSED:
+                future.set_exception(Paused(f"calls of {self.account} are paused for this job"))
             case _:
                 future.set_exception(Parked(reason))
 

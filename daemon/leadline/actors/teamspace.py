@@ -206,7 +206,7 @@ class RunningAttempt:
         credits_max: Decimal = NOTHING,
         patient: bool = True,
     ) -> Permit:
-        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed, Parked."""
+        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed, Parked, Paused."""
         if self.stopping:
             raise Stopped("told to stop")
         call = self._dispatcher.new_call()

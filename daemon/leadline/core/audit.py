@@ -17,7 +17,7 @@ from leadline.core import heartbeats
 from leadline.core.backlog import Lane, eligible
 from leadline.core.capacity import wants_share
 from leadline.core.deadlines import Alarm
-from leadline.core.model import Attempt, Family, Job, JobState, Now, StopCause, Wait
+from leadline.core.model import Attempt, Call, Family, Job, JobState, Now, StopCause, Wait
 from leadline.core.pauses import Scope
 from leadline.core.places import suspicion_of
 from leadline.core.quarantine import alone
@@ -241,7 +241,10 @@ def _check_capacity(scheduler: Scheduler, tally: _Tally) -> None:
             assert not wants_share(attempt), f"{_story(job)} could go on and is not in line"
         assert attempt.busy or not attempt.flying, f"{_story(job)} has calls out without a share of the capacity"
         assert not (attempt.busy and attempt.held), f"{_story(job)} holds calls back for nothing"
-        assert not (attempt.busy and heartbeats.waiting(attempt)), f"{_story(job)} only waits and keeps its share"
+        idle = attempt.resumes and heartbeats.waiting(attempt)
+        assert not (attempt.busy and idle), f"{_story(job)} only waits and keeps its share"
+        runs = not attempt.resumes and attempt.launched
+        assert attempt.busy or not runs, f"{_story(job)} runs without a share of the capacity"
     assert busy == capacity.busy, f"busy are {busy}, counted {capacity.busy}"
     for family, line in capacity.waking.items():
         assert line.keys() == waiting[family], f"{family.word}: in line are {set(line)}, {waiting[family]} wait"
@@ -292,6 +295,8 @@ def _check_calls(scheduler: Scheduler, tally: _Tally) -> None:
         else:
             place = call.id in attempt.asking
         assert place, f"call {call} is not where it should be in {attempt}"
+        if not (call.out or attempt.resumes):
+            assert not _is_paused(scheduler, call), f"call {call} waits in spite of a pause"
         (charged if call.granted else asking)[call.account] += 1
     known = sum([len(each.asking) + len(each.held) + len(each.flying) for each in attempts.values()])
     assert known == len(scheduler.calls), f"attempts know {known} calls, there are {len(scheduler.calls)}"
@@ -299,6 +304,12 @@ def _check_calls(scheduler: Scheduler, tally: _Tally) -> None:
         assert account.asking == asking[name], f"{name}: {account.asking} wait, {asking[name]} ask"
         in_flight = account.in_flight
         assert in_flight == charged[name], f"{name}: {in_flight} are charged, {charged[name]} are known"
+
+
+def _is_paused(scheduler: Scheduler, call: Call) -> bool:
+    job, pauses = scheduler.jobs[call.job], scheduler.pauses
+    blocked = pauses.block(scheduler.teamspaces.names[job.teamspace], scheduler.kinds[job.kind].family)
+    return blocked or pauses.hold(job) or (Scope.PROVIDER, call.account) in pauses
 
 
 def _check_accounts(scheduler: Scheduler, now: Now, changed: Collection[AccountName]) -> None:

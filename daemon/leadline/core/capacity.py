@@ -2,7 +2,8 @@
 
 A job that waits for a provider keeps its slot but not its share of the capacity, so that eight jobs that wait for
 hours stop nobody. When such a job could go on it needs a share again. Where there is none it waits in line, ahead of
-every job that has not started: work that has begun comes to its end first.
+every job that has not started: work that has begun comes to its end first. Tenants' code is a process that goes on
+whatever it has asked for: it keeps its share to its end.
 """
 
 from collections.abc import Callable

@@ -193,7 +193,8 @@ class RefuseCall(Struct, frozen=True, gc=False):
     call: CallId
     account: AccountName
     reason: JobReason | None
-    """None: the attempt is stopping; else why the account cannot serve it: the cost never fits, the key is refused."""
+    """None: the attempt is stopping; else why the account cannot serve it: the cost never fits, the key is refused, it
+    is parked, or there is a pause in which the attempt goes on."""
 
 
 class WarnStalled(Struct, frozen=True, gc=False):

@@ -17,7 +17,7 @@ from leadline.core.backlog import Lane, eligible
 from leadline.core.deadlines import Alarm
 from leadline.core.effects import AttemptRow, EndedJob, SlotRow, StartAttempt, StopAttempt
 from leadline.core.lifecycle import Trigger, move, start_and_complete
-from leadline.core.model import SECOND, Attempt, Chain, Details, Job, JobState, StopCause, Stopping, Wait
+from leadline.core.model import SECOND, Attempt, Call, Chain, Details, Job, JobState, StopCause, Stopping, Wait
 from leadline.core.places import NO_LEADS, Places, attempt_of
 from leadline.core.quarantine import LIVED_SECONDS
 from leadline_protocol.errors import JobReason
@@ -142,9 +142,27 @@ class Lives(Places):
 
     def _stop_blocked(self) -> None:
         for job in list(self.running.values()):
-            resumes = attempt_of(job).resumes or self.draining
-            if resumes and self._is_blocked(job.teamspace, self.kinds[job.kind].family):
-                self._stop(job, Stopping(StopCause.PAUSED, forced=False))
+            if self._is_blocked(job.teamspace, self.kinds[job.kind].family):
+                self._pause_running(job)
+
+    def _pause_running(self, job: Job) -> None:
+        """A pause has come over a job that runs: its attempt stops, or goes on and makes no new call meanwhile."""
+        attempt = attempt_of(job)
+        if attempt.resumes or self.draining or not attempt.launched:
+            self._stop(job, Stopping(StopCause.PAUSED, forced=False))
+            return
+        for call_id in (*sorted(attempt.asking), *attempt.held):
+            self._refuse(self.calls[call_id], JobReason.PAUSED)
+
+    def _refuse(self, call: Call, reason: JobReason) -> None:
+        """A call that is not out will never go; its attempt goes on."""
+        attempt = self._attempt(call.job, call.attempt)
+        assert attempt is not None, "an attempt's asks are withdrawn when it ends"
+        self.permits.refuse(call, reason, self._decision)
+        attempt.asking.discard(call.id)
+        if call.id in attempt.held:
+            attempt.held.remove(call.id)
+        self._unsettled[call.job] = attempt
 
     def _arm_force(self, job_id: JobId, attempt: Attempt) -> None:
         deadline = Instant(self._decision.now.instant + GRACE_SECONDS * SECOND)

@@ -133,7 +133,8 @@ class Attempt(Struct, gc=False):
     moved: Instant
     """When it last made progress, let a call go, or had a wait open or close."""
     resumes: bool = True
-    """As its family says: one that does not is never interrupted for a pause or a wait, and never stands still."""
+    """As its family says. One that does not is not interrupted for a pause or a wait, and never stands still. It keeps
+    its share of the capacity to its end, and what it asks for during a pause is refused."""
     launched: bool = False
     """Whether it has been handed to an actor; until then it is only a slot held, and stopping it takes no time."""
     counts: Counts = Counts()

@@ -32,7 +32,7 @@ from leadline.core.backlog import eligible
 from leadline.core.capacity import wants_share
 from leadline.core.deadlines import Alarm
 from leadline.core.decision import Decision
-from leadline.core.effects import Answer, Effects, HistoryRow, PauseRow, SlotRow, WarnStalled
+from leadline.core.effects import Answer, Effects, HistoryRow, PauseRow, RefuseCall, SlotRow, WarnStalled
 from leadline.core.lifecycle import Trigger, move
 from leadline.core.lives import Lives
 from leadline.core.model import (
@@ -110,7 +110,10 @@ class Scheduler(Admission, Lives):
 
     def may_send(self, call: CallId, instant: Instant) -> bool:
         """The last look before the first byte, without any await: whether a call with a permit may still go."""
-        return self.permits.may_send(call, instant)
+        if not self.permits.may_send(call, instant):
+            return False
+        known = self.calls[call]
+        return not self._is_silenced(self.jobs[known.job], known.account)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -202,7 +205,10 @@ class Scheduler(Admission, Lives):
         return not (self.permits.touched or self._unsettled)
 
     def _settle(self) -> None:
-        """Where waits have opened or closed: take or leave the share of the capacity, stop or start the stall clock."""
+        """Where waits have opened or closed: take or leave the share of the capacity, stop or start the stall clock.
+
+        Who is never interrupted has a process that goes on whatever one call waits for: that is work in hand.
+        """
         while self._unsettled:
             job_id = next(iter(self._unsettled))
             attempt = self._unsettled.pop(job_id)
@@ -211,7 +217,7 @@ class Scheduler(Admission, Lives):
                 continue
             family = self.kinds[job.kind].family
             if attempt.busy:
-                if heartbeats.waiting(attempt):
+                if heartbeats.waiting(attempt) and attempt.resumes:
                     self.capacity.give_back(family, attempt)
                     self._note(job_id, outside=True)
             elif attempt.stopping is None and wants_share(attempt):
@@ -324,10 +330,20 @@ class Scheduler(Admission, Lives):
     def _call_asked(self, event: ev.CallAsked) -> None:
         attempt = self._attempt(event.job, event.number)
         job = self.jobs[event.job] if attempt is not None else None
+        if job is not None and attempt_of(job).stopping is None and self._is_silenced(job, event.account):
+            self._decision.effects.refused_calls.append(RefuseCall(event.call, event.account, JobReason.PAUSED))
+            return
         weight = self.limits_of(job.teamspace).weight if job is not None else 1.0
         self.permits.ask(event, job, attempt, weight, self._decision)
         if attempt is not None:
             self._unsettled[event.job] = attempt
+
+    def _is_silenced(self, job: Job, account: AccountName) -> bool:
+        """Whether its attempt goes on in spite of a pause, and must make no call of this account meanwhile."""
+        if attempt_of(job).resumes:
+            return False
+        blocked = self._is_blocked(job.teamspace, self.kinds[job.kind].family)
+        return blocked or self._is_held(job) or (Scope.PROVIDER, account) in self.pauses
 
     def _call_ended(self, event: ev.CallEnded) -> None:
         call = self.permits.ended(event, self._decision)
@@ -342,15 +358,6 @@ class Scheduler(Admission, Lives):
                 if parked is JobReason.INVALID_KEY or not other.patient:
                     self._refuse(other, parked)
 
-    def _refuse(self, call: Call, reason: JobReason) -> None:
-        attempt = self._attempt(call.job, call.attempt)
-        assert attempt is not None, "an attempt's asks are withdrawn when it ends"
-        self.permits.refuse(call, reason, self._decision)
-        attempt.asking.discard(call.id)
-        if call.id in attempt.held:
-            attempt.held.remove(call.id)
-        self._unsettled[call.job] = attempt
-
     def _account_learned(self, event: ev.AccountLearned) -> None:
         paused = (Scope.PROVIDER, event.account) in self.pauses
         for call in self.permits.learn(event, self._decision, paused=paused):
@@ -359,6 +366,14 @@ class Scheduler(Admission, Lives):
             attempt.asking.discard(call.id)
             self._unsettled[call.job] = attempt
         self._recall(event.account)
+
+    def _account_paused(self, account: AccountName, *, paused: bool) -> None:
+        if not paused:
+            self._recall(account)
+            return
+        for call in self.permits.of_account(account):
+            if not attempt_of(self.jobs[call.job]).resumes:
+                self._refuse(call, JobReason.PAUSED)
 
     def _recall(self, account: AccountName) -> None:
         """What kept calls of this account may be gone: jobs that gave their slot back for it look again."""
@@ -410,8 +425,7 @@ class Scheduler(Admission, Lives):
         match event.scope:
             case Scope.PROVIDER:
                 self.permits.pause(AccountName(event.name), self._decision, paused=event.paused)
-                if not event.paused:
-                    self._recall(AccountName(event.name))
+                self._account_paused(AccountName(event.name), paused=event.paused)
             case Scope.JOB:
                 self._pause_job(self.jobs[JobId(int(event.name))], paused=event.paused, changed=changed)
             case _ if changed and event.paused:
@@ -451,8 +465,8 @@ class Scheduler(Admission, Lives):
         if chain is not None:
             job = self.jobs[chain.left[0]]
         if job.id in self.running:
-            if paused and attempt_of(job).resumes:
-                self._stop(job, Stopping(StopCause.PAUSED, forced=False))
+            if paused:
+                self._pause_running(job)
         elif paused:
             if eligible(job):
                 self.backlog.withdraw(job, self.kinds[job.kind].family)

@@ -53,6 +53,10 @@ class Parked(LeadlineError):
         self.reason: Final = reason
 
 
+class Paused(LeadlineError):
+    """There is a pause, the attempt goes on in spite of it, and must make no new call meanwhile."""
+
+
 class Prepared(Struct, frozen=True):
     """A submission that can work, and what must be stored with it."""
 
@@ -177,11 +181,11 @@ class Attempt(Protocol):
         credits_max: Decimal = NOTHING,
         patient: bool = True,
     ) -> Call:
-        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed, Parked.
+        """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed, Parked, Paused.
 
         `interactive` marks a small job at an account that keeps a share for those. `credits_max` is what the call may
         come to: stored with it, for when nobody learns what it has come to. Only who is not `patient` is told that the
-        account is parked; the others wait.
+        account is parked; the others wait. Only who is not interrupted by a pause is told of one.
         """
         ...
 
