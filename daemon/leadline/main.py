@@ -41,6 +41,7 @@ from leadline.actors.pace import Progress
 from leadline.actors.recurrences import Recurrences
 from leadline.actors.supervisor import Account, Setting, Supervisor
 from leadline.actors.surroundings import Record
+from leadline.adapters.code_providers import CodeProviders
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, listening_socket, make_state, sole_owner
 from leadline.adapters.interpreters import Interpreters
@@ -865,7 +866,8 @@ async def daemon(
         await attempts.adopt()
         running.batch_access = BatchAccess(store, url)
         seal = AesSeal(seal_key(state_dir))
-        house = House(running.batch_store, seal, running.database_of, running.sends_mail)
+        providers = CodeProviders(running.endpoints, running.tokens)
+        house = House(running.batch_store, seal, running.database_of, providers.of, running.sends_mail)
         workshop = running.workshop = CodeWorkshop(state_dir / "code", packages, running.interpreters)
         running.batch_life = BatchLife(
             running.batch_store,

@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadline.features.batch.request_ports import Mail, NotAllowed, Query, Rows, Written
+from leadline.features.batch.request_ports import (
+    Mail,
+    NotAllowed,
+    ProviderRequest,
+    ProviderResponse,
+    Query,
+    Rows,
+    Written,
+)
 from leadline.features.batch.requests import Requests
 from leadline.ports.runner import ANSWER_BYTES_MAX, Answer, Failure, Question, Result
+from leadline.ports.work import Stopped
 from tests.features.batch.worlds import Recorder, rows
 
 
@@ -162,6 +171,63 @@ async def test_a_provider_is_called_under_the_number_of_the_question() -> None:
     assert found == {"status": 402, "headers": {"x-left": "0"}, "text": '{"echo":[1]}'}
     ((number, provider, sent),) = recorder.calls
     assert (number, provider, sent.method, sent.path, sent.query) == (9, "snov", "POST", "/v1/find?a=b", {"c": "d"})
+
+
+class Listening:
+    """A run that takes answers."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, Answer] = {}
+
+    async def answer(self, number: int, found: Answer) -> None:
+        self.answers[number] = found
+
+
+CALL = {"provider": "snov", "request": {"method": "GET", "path": "/"}}
+
+
+async def test_calls_that_are_on_their_way_are_answered_before_an_attempt_is_let_go_of() -> None:
+    recorder, run = Recorder(), Listening()
+    gate, calling = anyio.Event(), anyio.Event()
+    call = recorder.call
+
+    async def slow(number: int, provider: str, request: ProviderRequest) -> ProviderResponse:
+        calling.set()
+        await gate.wait()
+        return await call(number, provider, request)
+
+    recorder.call = slow  # type: ignore[method-assign]
+    requests = Requests(recorder.world())
+    order: list[str] = []
+
+    async def finish() -> None:
+        await requests.finish()
+        order.append("let go")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(requests.see_to, asked("call", CALL, 1), run)  # type: ignore[arg-type]
+        await calling.wait()
+        tasks.start_soon(finish)
+        await anyio.wait_all_tasks_blocked()
+        await requests.see_to(asked("call", CALL, 2), run)  # type: ignore[arg-type]
+        assert run.answers == {}, "the second is left to whoever comes next"
+        assert order == []
+        gate.set()
+    assert list(run.answers) == [1]
+    assert order == ["let go"]
+
+
+async def test_a_call_that_a_stop_keeps_from_going_is_not_answered_from_here() -> None:
+    recorder, run = Recorder(), Listening()
+
+    async def stopped(number: int, provider: str, request: ProviderRequest) -> ProviderResponse:
+        raise Stopped("told to stop")
+
+    recorder.call = stopped  # type: ignore[method-assign]
+    requests = Requests(recorder.world())
+    await requests.see_to(asked("call", CALL), run)  # type: ignore[arg-type]
+    await requests.finish()
+    assert run.answers == {}
 
 
 REQUESTS: Sequence[dict[str, object]] = [

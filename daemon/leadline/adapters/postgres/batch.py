@@ -30,7 +30,7 @@ from leadline.features.batch.ports import (
     Version,
     Waiting,
 )
-from leadline.features.batch.request_ports import Mail
+from leadline.features.batch.request_ports import QUESTIONS_MAX, Mail, mark_of
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import Instant, JobId
 
@@ -193,6 +193,12 @@ class PostgresBatch:
     async def mailed(self, job: JobId, retry: int) -> Sequence[int]:
         """The questions that have led to a mail."""
         return [row["question"] for row in await self._fetch("batch_mailed", job, retry)]
+
+    async def called(self, job: JobId, retry: int) -> Sequence[int]:
+        """The questions that have led to a call of a provider, or may have."""
+        before = mark_of(retry, 0)
+        rows = await self._fetch("batch_called", job, before - QUESTIONS_MAX + 1, before - 1)
+        return [before - row["lead"] for row in rows]
 
     async def last_line(self, job: JobId, retry: int) -> int:
         """The number of the last line that is stored."""

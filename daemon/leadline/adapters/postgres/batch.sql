@@ -178,6 +178,9 @@ SELECT $1, $7, 'mail', 'mail', target, mail.id FROM mail CROSS JOIN unnest($8::t
 -- name: batch_mailed
 SELECT question FROM batch_mail WHERE job = $1 AND retry = $2
 
+-- name: batch_called
+SELECT DISTINCT lead FROM call WHERE job = $1 AND lead < 0 AND lead BETWEEN $2 AND $3 AND state <> 'unsent'
+
 -- name: add_batch_lines
 INSERT INTO batch_line (job, retry, n, at, text)
 SELECT $1, $2, n, at, text FROM unnest($3::integer[], $4::bigint[], $5::text[]) AS given (n, at, text)

@@ -221,7 +221,8 @@ class Batch:
         attempt.doing("it runs")
         watch = _Watch(self._store, self._attempts, attempt, tried, kept, batch_job)
         plan = self._plan_of(run.teamspace)
-        world = self._house.world(attempt, run, tried, batch_job, plan, watch.moved)
+        called = await self._store.called(run.job, tried.retry)
+        world = self._house.world(attempt, run, tried, batch_job, plan, watch.moved, called)
         requests = Requests(world, await self._store.mailed(run.job, tried.retry))
         try:
             end = await watch.run(requests)
@@ -325,6 +326,7 @@ class _Watch:
                     await self._kept.kill()
                 else:
                     let_go = True
+                    await requests.finish()
                     tasks.cancel_scope.cancel()
 
             tasks.start_soon(obey)

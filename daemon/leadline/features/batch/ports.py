@@ -302,6 +302,10 @@ class BatchStore(Protocol):
         """The questions that have led to a mail."""
         ...
 
+    async def called(self, job: JobId, retry: int) -> Sequence[int]:
+        """The questions that have led to a call of a provider, or may have."""
+        ...
+
     async def last_line(self, job: JobId, retry: int) -> int:
         """The number of the last line that is stored."""
         ...

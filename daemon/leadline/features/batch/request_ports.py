@@ -11,11 +11,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from leadline_protocol.errors import LeadlineError
+from leadline_protocol.ids import LeadId
 
 SUBJECT_CHARACTERS_MAX: Final = 255
 
 DatabaseName = Literal["own", "etl"]
 """The teamspace's own leads; the database that is set for it."""
+
+QUESTIONS_MAX: Final = 1 << 54
+"""More than the number of any question of one attempt at a run."""
 
 ColumnKind = Literal["timestamp", "date", "decimal", "bytes", "other"]
 """How JSON holds a column's values: the first three as text, in the form of ISO 8601 where they are moments; bytes in
@@ -43,7 +47,7 @@ class QueryFailed(Declined):
 
 
 class ProviderFailed(Declined):
-    """The provider gave no answer."""
+    """The provider gave no answer, or was not asked."""
 
 
 class Mail(Struct, frozen=True):
@@ -104,6 +108,14 @@ class ProviderResponse(Struct, frozen=True):
     text: str
 
 
+def mark_of(retry: int, number: int) -> LeadId:
+    """By which the row of a call says for which question of which attempt it is; no lead has such a number.
+
+    A question's number is stored so in the transaction that lets its call go.
+    """
+    return LeadId(-(retry * QUESTIONS_MAX + number))
+
+
 class Settings(Protocol):
     """The job's settings, secrets among them."""
 
@@ -132,7 +144,10 @@ class Providers(Protocol):
     """Providers, under their limits and with the teamspace's keys."""
 
     async def call(self, number: int, provider: str, request: ProviderRequest) -> ProviderResponse:
-        """Send it when it is its turn; of one number once. Raises NotAllowed, LimitReached, ProviderFailed."""
+        """Send it when it is its turn; of one number once.
+
+        Raises BadRequest, NotAllowed, LimitReached, ProviderFailed; Stopped where there is to be no answer from here.
+        """
         ...
 
 

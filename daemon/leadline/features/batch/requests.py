@@ -30,12 +30,14 @@ from leadline.features.batch.request_ports import (
     LimitReached,
     Mail,
     NotAllowed,
+    ProviderFailed,
     ProviderRequest,
     Query,
     QueryFailed,
     World,
 )
 from leadline.ports.runner import ANSWER_BYTES_MAX, Answer, Failure, Question, Result, Run
+from leadline.ports.work import Stopped
 
 log = structlog.get_logger(__name__)
 
@@ -100,14 +102,45 @@ class Requests:
         """`mailed` are the numbers of questions that have led to a mail before the daemon was restarted."""
         self._world = world
         self._mailed = set(mailed)
+        self._calls = 0
+        """So many calls of providers are on their way, until their answers are taken."""
+        self._finishing = False
+        self._over = anyio.Event()
+        """Set whenever one is not on its way any more."""
+
+    async def finish(self) -> None:
+        """Take up no new call of a provider, and wait until those that were have been answered, or cannot be."""
+        self._finishing = True
+        while self._calls:
+            self._over = anyio.Event()
+            await self._over.wait()
+
+    async def see_to(self, question: Question, run: Run) -> None:
+        """Do what is asked, and answer it; but for what is left to whoever comes after the attempt was stopped."""
+        if question.method != "call":
+            await run.answer(question.number, await self.answer(question))
+            return
+        if self._finishing:
+            return
+        self._calls += 1
+        try:
+            await run.answer(question.number, await self.answer(question))
+        except Stopped:
+            pass
+        finally:
+            self._calls -= 1
+            self._over.set()
 
     async def answer(self, question: Question) -> Answer:
-        """Do what is asked."""
+        """Do what is asked. Raises Stopped where there is to be no answer from here."""
         try:
             value = await self._do(question.number, _read(question))
             text = msgspec.json.encode(value)
             if len(text) > ANSWER_BYTES_MAX:
-                raise QueryFailed(f"the result is larger than {ANSWER_BYTES_MAX} bytes")
+                failed = ProviderFailed if question.method == "call" else QueryFailed
+                raise failed(f"the result is larger than {ANSWER_BYTES_MAX} bytes")
+        except Stopped:
+            raise
         except Declined as error:
             return Failure(type(error).__name__, str(error))
         except Exception as error:  # noqa: BLE001  whoever asks shall not wait for ever
@@ -160,7 +193,7 @@ async def attend(run: Run, requests: Requests) -> None:
 
     async def see_to(question: Question) -> None:
         async with room:
-            await run.answer(question.number, await requests.answer(question))
+            await requests.see_to(question, run)
 
     async with anyio.create_task_group() as tasks:
         async with aclosing(run.questions()) as questions:

@@ -1,6 +1,6 @@
 """What one attempt may have of the daemon, from its plan, its batch job and the house (`request_ports.World`)."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from msgspec import Struct
 
@@ -20,6 +20,7 @@ from leadline.features.batch.request_ports import (
     DatabaseName,
     Mail,
     NotAllowed,
+    Providers,
     Query,
     Rows,
     World,
@@ -31,12 +32,17 @@ DatabaseOf = Callable[[str, DatabaseName, Access], Awaitable[Database | None]]
 """A database of a teamspace, as far as it may be used; None: there is none."""
 
 
+ProvidersOf = Callable[[Attempt, StoredRun, Tried, Collection[int]], Providers]
+"""The providers for an attempt at a run, of which these questions have led to calls before the daemon was restarted."""
+
+
 class House(Struct, frozen=True):
     """Where what attempts ask for comes from."""
 
     store: BatchStore
     seal: Seal
     database_of: DatabaseOf
+    providers_of: ProvidersOf
     sends_mail: Callable[[], bool]
     """Whether there is a mail server."""
 
@@ -48,8 +54,9 @@ class House(Struct, frozen=True):
         batch_job: BatchJob | None,
         plan: BatchPlan,
         moved: Callable[[], None],
+        called: Collection[int],
     ) -> World:
-        """That of an attempt; `moved` is called when it says how far it is."""
+        """That of an attempt; `moved` is called when it says how far it is; `called`: see `ProvidersOf`."""
         allowed: Mapping[DatabaseName, Access] = {"own": plan.quotas.own_database, "etl": plan.quotas.etl_database}
         recipients = Recipients() if batch_job is None else batch_job.conduct.recipients
         return World(
@@ -61,6 +68,7 @@ class House(Struct, frozen=True):
                 for name, access in allowed.items()
                 if access is not Access.NONE
             },
+            self.providers_of(attempt, run, tried, called),
         )
 
 

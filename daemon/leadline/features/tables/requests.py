@@ -101,7 +101,7 @@ def chat_request(
     }
     if chat.temperature is not None:
         body["temperature"] = chat.temperature
-    return _complete(module, access, "POST", chat.path, {}, {}, body, call_id)
+    return complete_request(module, access, "POST", chat.path, {}, {}, body, call_id)
 
 
 def _request(
@@ -116,10 +116,10 @@ def _request(
     body = None
     if template.body is not None:
         body = fill_json(parse_json_template(template.body, values.keys() | _names(module)), values)
-    return _complete(module, access, template.method, path, query, template.headers, body, call_id)
+    return complete_request(module, access, template.method, path, query, template.headers, body, call_id)
 
 
-def _complete(
+def complete_request(
     module: ProviderModule,
     access: Access,
     method: str,
@@ -129,6 +129,7 @@ def _complete(
     body: object,
     call_id: str,
 ) -> Request:
+    """A request with what the account adds to each: where it goes, and its key."""
     sent = {"Accept": "application/json", **headers}
     asked = dict(query)
     if body is not None:

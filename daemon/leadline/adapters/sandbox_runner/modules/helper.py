@@ -89,7 +89,7 @@ class QueryFailed(LSError):
 
 
 class ProviderFailed(LSError):
-    """The provider gave no answer. What it answers with an error status is an answer."""
+    """The provider gave no answer, or was not asked; the message says which. An error status of its is an answer."""
 
 
 MXException = LSError
