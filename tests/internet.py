@@ -1,4 +1,4 @@
-"""A machine and the internet, each a network namespace, with a wire between them. Needs root, and ip(8).
+"""A machine and the internet, each a network namespace, with a wire between them. Needs root, ip(8) and nsenter(1).
 
 What stands for the internet are addresses that are set aside for documentation (RFC 5737), so that what is held to the
 public internet may be let there, and nobody real is ever asked.
