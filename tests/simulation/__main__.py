@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from itertools import islice
 from typing import Final, TypeVar
 
 from msgspec import Struct, field
@@ -83,7 +84,7 @@ def _each(do: Callable[[Options], Result], planned: Sequence[Options]) -> Iterat
         return
     left = iter(planned)
     with ProcessPoolExecutor(processors) as pool:
-        running = {pool.submit(do, options): options for options, _ in zip(left, range(2 * processors), strict=False)}
+        running = {pool.submit(do, options): options for options in islice(left, 2 * processors)}
         try:
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
