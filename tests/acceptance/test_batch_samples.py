@@ -285,7 +285,8 @@ def test_the_daily_report_is_a_mail_about_the_teamspaces_own_leads(
     prospects = [{"email": "a@x.example", "status": "new"}, {"email": "c@x.example", "status": "<won>"}]
     daemon.table("reported", "prospects", prospects)
     daemon.table("reported", "guests", [{"email": "b@x.example", "status": ""}])
-    daemon.table("another", "prospects", [{"email": "canary@another.example", "status": "canary"}] * 3)
+    canaries = [{"email": f"canary{number}@another.example", "status": "canary"} for number in range(3)]
+    daemon.table("another", "prospects", canaries)
     daemon.ask(wire.Plans(teamspace="reported", key="batch.own_database", value="read"))
     name = set_up(daemon, "daily_report", tmp_path, "reported", mail_success=["report@acme.example"])
     assert completed(daemon, name, "reported").result == {"leads": 3}

@@ -222,7 +222,7 @@ class Batch:
         watch = _Watch(self._store, self._attempts, attempt, tried, kept, batch_job)
         plan = self._plan_of(run.teamspace)
         called = await self._store.called(run.job, tried.retry)
-        world = self._house.world(attempt, run, tried, batch_job, plan, watch.moved, called)
+        world = self._house.world(attempt, run, tried, batch_job, plan, watch.progressed, called)
         requests = Requests(world, await self._store.mailed(run.job, tried.retry))
         try:
             end = await watch.run(requests)
@@ -308,9 +308,12 @@ class _Watch:
         self._printed = anyio.Event()
         self._active = anyio.current_time()
         """When it last printed something, or said how far it is."""
+        self._says = False
+        """Whether it says how far it is: then that is shown, and not what it printed last."""
 
-    def moved(self) -> None:
-        """It has shown that it is alive."""
+    def progressed(self) -> None:
+        """It has said how far it is."""
+        self._says = True
         self._active = anyio.current_time()
 
     async def run(self, requests: Requests) -> End:
@@ -337,7 +340,7 @@ class _Watch:
                 reading.start_soon(self._keep_lines)
                 async for line in self._kept.log(last):
                     self._lines.append(Line(line.number, Instant(line.at), line.text))
-                    self.moved()
+                    self._active = anyio.current_time()
                     self._printed.set()
                 end = await self._kept.ended()
                 reading.cancel_scope.cancel()
@@ -362,7 +365,8 @@ class _Watch:
         job = self._attempt.job.id
         await self._store.keep_lines(job, self._retry, lines)
         self._attempts.printed(job)
-        self._attempt.doing(lines[-1].text[:ACTIVITY_CHARACTERS_MAX])
+        if not self._says:
+            self._attempt.doing(lines[-1].text[:ACTIVITY_CHARACTERS_MAX])
 
     async def _lose_patience(self, seconds: float) -> None:
         while (left := self._active + seconds - anyio.current_time()) > 0:  # noqa: ASYNC110  each line puts it off

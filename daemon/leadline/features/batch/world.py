@@ -97,6 +97,7 @@ class _Progress:
         """Show it to people."""
         self._moved()
         self._attempt.doing(f"{done:,.10g} done" if total is None else f"{done:,.10g} of {total:,.10g}")
+        self._attempt.progressed(self._attempt.job.counts)  # which has it seen at once, and not with the next beat
 
 
 class _Mails:
