@@ -681,7 +681,7 @@ class Daemon:
         """In each reign: end what no batch job waits for any more."""
         while True:
             await self.supervisor.until_ready()
-            with suppress(Unavailable, OutcomeUnknown, Fenced):
+            with suppress(Unavailable, OutcomeUnknown, Fenced, OSError):
                 await attempts.see_to_orphans(self._when_ended)
             await anyio.sleep(SWEEP_RETRY_SECONDS)
 
@@ -708,7 +708,7 @@ class Daemon:
             await self.supervisor.until_ready()
             try:
                 await self._keep_house()
-            except (Unavailable, OutcomeUnknown) as lost:
+            except (Unavailable, OutcomeUnknown, OSError) as lost:  # no files to be had, or no room: the next day has
                 log.warning("house_not_kept", error=str(lost))
             await anyio.sleep(HOUSEKEEPING_SECONDS)
 
