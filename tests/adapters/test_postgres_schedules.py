@@ -62,7 +62,7 @@ async def test_a_time_that_ran_is_there_when_its_job_is_and_not_where_that_could
     admitted = admission(row(1, submission(statements=(fire(key, SINCE + 1),))))
     impossible = together(admitted, start(1))
     impossible.slots_freed.append(SlotRow(ACME, Family.TABLES, 77, JobId(9)))
-    with pytest.raises(Exception, match="free_slots"):
+    with pytest.raises(Exception, match="end_few_jobs"):
         await store.commit(impossible)
     assert await schedules.occurrences(key, 10) == []
     await store.commit(admitted)
