@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec.structs import replace
 
+from leadline.features.batch.ports import Line
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.messages import (
     Batch,
@@ -333,3 +334,23 @@ async def test_code_that_nobody_will_run_any_more_goes_from_the_disk_and_stays_i
         await play.running.workshop.keep_only(play.running.batch_store.digests)
         assert list(folder.iterdir()) == []
         await tell(play, "download", version=1)
+
+
+async def test_a_page_ends_where_a_client_could_read_no_more(play: Play) -> None:
+    async with play.daemon():
+        await play.publish("job", Part(1))
+        job = (await play.client.submit(Batch(teamspace="acme", batch_job="job"))).job
+        await play.quiet()
+        await play.at(MORNING + timedelta(minutes=1))
+        printed = [Line(number, play.wall, "\x01" * 16_384) for number in range(1, 1_001)]
+        for start in range(0, 1_000, 100):
+            await play.running.batch_store.keep_lines(job, 0, printed[start : start + 100])
+        after, numbers = 0, []
+        while True:
+            reply = await play.client.call(BatchJobs(action="logs", instance=job, after=after))
+            numbers += [line.number for line in reply.lines]
+            if reply.next is None:
+                break
+            after = reply.next
+        assert numbers == list(range(1, 1_001))
+        assert reply.ended

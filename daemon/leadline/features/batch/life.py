@@ -15,6 +15,7 @@ import hashlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, Protocol, assert_never
 
@@ -55,6 +56,9 @@ TIMEOUT_SECONDS: Final = 600
 """Of a batch job whose timeout nobody has said; less where the plan's day is shorter."""
 
 SETTINGS_MAX: Final = 200
+
+PAGE_BYTES_MAX: Final = 8 << 20
+"""So much of what tenants have written is on a page: it may be six times as long as JSON, and a client reads 64 MiB."""
 
 MILLISECONDS: Final = 1_000
 
@@ -179,9 +183,14 @@ class BatchLife:
         found = list(
             await self._store.batch_jobs(operation.teamspace, operation.name, operation.after, operation.limit + 1)
         )
-        page = found[: operation.limit]
-        following = int(page[-1].id) if len(found) > operation.limit else None
-        views = [await self._view(each) for each in page]
+        views: list[wire.BatchView] = []
+        size = 0
+        for each in found[: operation.limit]:
+            views.append(await self._view(each))
+            size += sum(map(len, views[-1].settings.values()))
+            if size > PAGE_BYTES_MAX:
+                break
+        following = int(found[len(views) - 1].id) if len(found) > len(views) else None
         day = None if operation.teamspace is None else await self._day(operation.teamspace)
         return wire.BatchReply(line=line, batch_jobs=views, day=day, next=following, ref=operation.ref)
 
@@ -277,7 +286,9 @@ class BatchLife:
             raise Refused(ErrorCode.NOT_FOUND, f"there is no run {job}", at="instance")
         retry = operation.retry_attempt
         found = list(await self._store.lines(job, retry, operation.after, operation.limit + 1))
-        page, more = found[: operation.limit], len(found) > operation.limit
+        ends = accumulate(len(each.text) for each in found)
+        page = found[: min(operation.limit, max(1, sum(end <= PAGE_BYTES_MAX for end in ends)))]
+        more = len(found) > len(page)
         tried = next((each for each in run.tried if each.retry == retry), None)
         over = await self._is_over(run) if tried is None else tried.real_ms is not None
         lines = [
