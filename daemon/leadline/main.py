@@ -882,23 +882,27 @@ async def daemon(
             running.schedule_changed,
             running.sends_mail,
         )
+        batch = Batch(
+            running.batch_store,
+            workshop,
+            attempts,
+            running.batch_plan,
+            running.wall,
+            house,
+            running.punctuality.wake,
+        )
         kinds = [
             *table_kinds(database, leads, uploads, state_dir, running.endpoints, running.tokens),
             running.tries,
-            Batch(
-                running.batch_store,
-                workshop,
-                attempts,
-                running.batch_plan,
-                running.wall,
-                house,
-                running.punctuality.wake,
-            ),
+            batch,
             *extra_kinds(store),
         ]
         trial = PostgresTrial(store)
         looked_at = LookedAtFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
-        tried_kinds = table_kinds(database, trial, looked_at, state_dir, running.endpoints, running.tokens)
+        tried_kinds = [
+            *table_kinds(database, trial, looked_at, state_dir, running.endpoints, running.tokens),
+            batch,
+        ]
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
             place=place,

@@ -240,3 +240,15 @@ async def test_a_run_whose_job_ended_behind_its_back_is_closed_in_the_books(days
     while await play.running.batch_store.unended():
         await asyncio.sleep(0.005)
     assert await play.used() == (1, 0)
+
+
+async def test_a_run_that_is_only_tried_takes_nothing_and_is_refused_where_it_would_be(days: Days) -> None:
+    play = await days.begin(executions_per_day=1)
+    await play.publish("job", Part(60))
+    for _ in range(3):
+        (step,) = (await play.client.preview(Batch(teamspace="acme", batch_job="job"))).steps
+        assert step.kind == "batch"
+    assert await play.all_runs() == []
+    await submit(play, "job")
+    with pytest.raises(Refused, match="1 of 1 executions of the day are used"):
+        await play.client.preview(Batch(teamspace="acme", batch_job="job"))

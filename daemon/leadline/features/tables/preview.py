@@ -98,6 +98,10 @@ class Previews:
             raise Refused(ErrorCode.UNKNOWN_KIND, f"there is no kind {word}", at="kind")
         before = _Ahead.of(chain, submission)
         prepared = await kind.prepare(submission.teamspace, submission, chain=chain, rerun=None)
+        if prepared.settled is not None:
+            prepared.settled(False)
+        if prepared.refused is not None:
+            raise prepared.refused
         view = wire.StepPreview(kind=word, warnings=list(prepared.warnings))
         match submission:
             case wire.Upload():
