@@ -288,7 +288,11 @@ def test_a_daemon_that_has_been_put_below_its_cgroup_of_version_2_uses_that(tmp_
     assert find_ground(process, movable=False) == Ground(Version.V2, str(tmp_path / "mount" / "leadline.service"))
 
 
-@pytest.mark.parametrize(("procs", "controllers"), [("17\n18\n", "memory"), (f"{os.getpid()}\n", "cpu pids")])
+@pytest.mark.parametrize(
+    ("procs", "controllers"),
+    [("17\n18\n", "memory"), (f"{os.getpid()}\n", "cpu pids")],
+    ids=["others", "not_counted"],
+)
 def test_nobody_else_is_moved_and_nothing_made_where_memory_is_not_counted(
     tmp_path: Path, procs: str, controllers: str
 ) -> None:

@@ -159,6 +159,8 @@ def test_a_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -> None:
     assert "BadActivation: descriptor 3 (submit) is not a socket" in ran.stderr
 
 
-@pytest.mark.parametrize(("pid", "started"), [(os.getpid(), True), (os.getppid(), False), ("", False)])
+@pytest.mark.parametrize(
+    ("pid", "started"), [(os.getpid(), True), (os.getppid(), False), ("", False)], ids=["us", "another", "nobody"]
+)
 def test_a_service_is_known_from_what_it_has_started(pid: int | str, *, started: bool) -> None:
     assert has_started_us({"SYSTEMD_EXEC_PID": str(pid)}) is started
