@@ -6,11 +6,8 @@ start nothing more, let calls in flight finish, hang up, give the database back.
 """
 
 import asyncio
-import ctypes
-import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -23,8 +20,7 @@ from functools import partial
 from importlib.metadata import version
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import anyio
@@ -33,13 +29,25 @@ import structlog
 
 from leadline import config as configuration
 from leadline import plans
+from leadline.accounts import (
+    DATABASE,
+    SECONDS_PER_HOUR,
+    Configured,
+    Offered,
+    accounts_of,
+    configured_accounts,
+    database_limit,
+    endpoints_of,
+    modules_of,
+    next_reset,
+)
 from leadline.actors import views
 from leadline.actors.announcer import Announcer, Listener
 from leadline.actors.notifier import Notifier
 from leadline.actors.operations import Operations
 from leadline.actors.pace import Progress
 from leadline.actors.recurrences import Recurrences
-from leadline.actors.supervisor import Account, Setting, Supervisor
+from leadline.actors.supervisor import Setting, Supervisor
 from leadline.actors.surroundings import Record
 from leadline.adapters.code_providers import CodeProviders
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
@@ -60,9 +68,14 @@ from leadline.adapters.postgres.schedules import STATEMENTS as SCHEDULE_STATEMEN
 from leadline.adapters.postgres.schedules import PostgresSchedules
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.postgres.tables import PostgresTables
+from leadline.adapters.process import (
+    collect_garbage_seldom,
+    open_as_many_files_as_allowed,
+    return_free_memory,
+    return_large_memory,
+)
 from leadline.adapters.provider_http import provider_http
-from leadline.adapters.python_workers.discovery import discover
-from leadline.adapters.python_workers.pool import Allowed, Offer, PythonModules, python_modules
+from leadline.adapters.python_workers.pool import PythonModules, python_modules
 from leadline.adapters.sandbox_runner.cgroups import find_ground
 from leadline.adapters.sandbox_runner.runner import LocalRunner, sandbox_runner
 from leadline.adapters.seal import AesSeal, seal_key
@@ -74,14 +87,12 @@ from leadline.adapters.systemd import ServiceManager, activated_sockets, has_sta
 from leadline.adapters.upload_folder import LookedAtFolder, UploadFolder
 from leadline.adapters.webhooks import webhooks
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
-from leadline.core.calendar.occurrences import occurrences
-from leadline.core.calendar.schedules import read_schedule
-from leadline.core.events import AccountLearned, CancelAsked, Expired, NewJob, Statement
+from leadline.core.events import CancelAsked, Expired, NewJob, Statement
 from leadline.core.forecast import why
 from leadline.core.model import SECOND
 from leadline.core.quota.quotas import Access as DatabaseAccess
 from leadline.core.quota.quotas import Quotas
-from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit
+from leadline.core.rate_limit import Limit
 from leadline.features.batch.attempts import Attempts
 from leadline.features.batch.invocation import Batch
 from leadline.features.batch.life import BatchLife
@@ -92,7 +103,7 @@ from leadline.features.batch.request_ports import DatabaseName
 from leadline.features.batch.schedules import BatchSchedules
 from leadline.features.batch.workshop import CodeWorkshop
 from leadline.features.batch.world import House
-from leadline.features.tables.asking import AI_PROMPT, Endpoint
+from leadline.features.tables.asking import Endpoint
 from leadline.features.tables.credits import plain
 from leadline.features.tables.enrich import Enrich
 from leadline.features.tables.enrichment_plan import Endpoints
@@ -100,20 +111,11 @@ from leadline.features.tables.export import Export
 from leadline.features.tables.formula import Formula
 from leadline.features.tables.life import TableLife
 from leadline.features.tables.preview import Previews
-from leadline.features.tables.provider_modules import (
-    ClientCredentials,
-    ModuleFaultsError,
-    preset,
-    preset_names,
-    read_module,
-)
-from leadline.features.tables.python_modules import SCHEME, provider_module, read_declared, with_places
-from leadline.features.tables.requests import Access
+from leadline.features.tables.python_modules import SCHEME
 from leadline.features.tables.selection import Allowance, Database
 from leadline.features.tables.tokens import Tokens
 from leadline.features.tables.trial import Try
 from leadline.features.tables.upload import Upload
-from leadline.features.tables.waterfall import WATERFALL
 from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
 from leadline.ports.notices import WISH_NOTICE, Courier, Medium, NoticeState
@@ -125,25 +127,15 @@ from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineFault, RequestDecoder
 from leadline_protocol.errors import ErrorCode, JobReason, LeadlineError, Refused
 from leadline_protocol.ids import AccountName, Instant, JobId
-from leadline_protocol.schedules import Daily
 
 log = structlog.get_logger("leadline")
 
 LAG_PROBE_SECONDS: Final = 1.0
-GARBAGE_THRESHOLDS: Final = (5_000, 10, 10)
-"""As in gc.set_threshold; beyond that it takes longer again: what is looked at late has left the processor's cache."""
-LARGE_BYTES: Final = 64 * 1024
-M_MMAP_THRESHOLD: Final = -3
-LIBC: Final = ctypes.CDLL(None)
 STATUS_SECONDS: Final = 10.0
 """Least time between two lines for the service manager."""
 _AFTER: Final = msgspec.json.Decoder(tuple[str, str])
 """What a page of usage ended with."""
-DATABASE: Final = AccountName("database")
-PRICES: Final = ("credits_per_lead", "credits_per_1000_input_tokens", "credits_per_1000_output_tokens")
-"""What a configuration may say in the place of a provider's module."""
 MILLISECONDS: Final = 1_000
-SECONDS_PER_HOUR: Final = 3_600
 SECONDS_PER_DAY: Final = 86_400
 HOUSEKEEPING_SECONDS: Final = SECONDS_PER_DAY
 SWEEP_RETRY_SECONDS: Final = 10.0
@@ -208,38 +200,6 @@ async def _migrate(config: Config, state_dir: Path) -> Sequence[str]:
     with sole_owner(state_dir):
         async with embedded_postgres(state_dir) as postgres:
             return await migrate_database(postgres.url)
-
-
-def collect_garbage_seldom() -> None:
-    """Have Python look for cycles less often, and never among what a daemon is made of.
-
-    A decision about thousands of jobs makes many times as many lists and tuples, none of them in a cycle. Left to
-    itself the collector walks all there is again and again meanwhile: that was a fifth of a submission's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
-
-
-def open_as_many_files_as_allowed() -> None:
-    """Raise the soft limit of open files to the hard one: each connection is one, and each call to a provider."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def return_large_memory() -> None:
-    """Have what is large, such as half a line of a peer, returned to the kernel as soon as it is free.
-
-    Left to itself glibc raises its threshold with every such piece, and keeps what a crowd has once made it take.
-    """
-    if hasattr(LIBC, "mallopt"):  # there is none in musl, which does so anyway
-        LIBC.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-
-
-def return_free_memory() -> None:
-    """Return to the kernel what is free between things that are not."""
-    if hasattr(LIBC, "malloc_trim"):
-        LIBC.malloc_trim(0)
 
 
 async def _serve(config: Config, config_path: Path | None, state_dir: Path, runtime_dir: Path, takeover: bool) -> None:
@@ -378,15 +338,15 @@ class Daemon:
 
     def database_allowance(self) -> Allowance | None:
         """What bounds the records that jobs read and write."""
-        limit = _database_limit(self.config)
+        limit = database_limit(self.config)
         return None if limit is None else Allowance(DATABASE, limit.burst)
 
     def limits_in_force(self, account: AccountName) -> Sequence[Limit]:
         """The limits of a provider account, or of our own database; none where it is not there."""
         if account == DATABASE:
-            limit = _database_limit(self.config)
+            limit = database_limit(self.config)
             return () if limit is None else (limit,)
-        configured = _configured_accounts(self.config, self._endpoints).get(account)
+        configured = configured_accounts(self.config, self._endpoints).get(account)
         return () if configured is None else self._plans.limits_of(account, configured.limits)
 
     async def database(self) -> wire.DatabaseStatus:
@@ -520,8 +480,8 @@ class Daemon:
         message = "; ".join(reasons) or "the provider takes too long"
         return Refused(ErrorCode.BUSY, f"there was no call: {message}", retry_after=TRY_PERMIT_SECONDS)
 
-    def _configured(self, provider: str) -> "_Configured":
-        found = _configured_accounts(self.config, self._endpoints).get(AccountName(provider))
+    def _configured(self, provider: str) -> Configured:
+        found = configured_accounts(self.config, self._endpoints).get(AccountName(provider))
         if found is None:
             raise Refused(ErrorCode.UNKNOWN_PROVIDER, f"there is no provider {provider}", at="provider")
         return found
@@ -595,7 +555,7 @@ class Daemon:
         offered = await modules_of(self.config)
         self._offer(self.config, endpoints_of(self.config, offered.modules), offered)
 
-    def _offer(self, config: Config, endpoints: Mapping[str, Endpoint], offered: "Offered") -> None:
+    def _offer(self, config: Config, endpoints: Mapping[str, Endpoint], offered: Offered) -> None:
         for fault in offered.faults:
             log.error("module_unusable", module=fault.path, fault=fault.message)
         self.config = config
@@ -979,7 +939,7 @@ def _listening_sockets(runtime_dir: Path) -> Mapping[str, socket.socket]:
 def setting_of(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> Setting:
     """What a configuration says about the queue, with the limits in force."""
     rules = msgspec.structs.replace(config.rules(), default_limits=plans.default())
-    return Setting(rules, plans.named(), _accounts(config, plans, endpoints))
+    return Setting(rules, plans.named(), accounts_of(config, plans, endpoints))
 
 
 def table_kinds(
@@ -1019,190 +979,8 @@ class _Clients:
         return await client.send(request, may_send=may_send, began=began, beat=beat)
 
 
-class Offered(msgspec.Struct, frozen=True):
-    """The Python modules that are installed and can be used, and what is wrong with the others."""
-
-    offers: Mapping[str, Offer]
-    modules: Mapping[str, Endpoint]
-    faults: Sequence[configuration.Fault]
-
-
-async def modules_of(config: Config) -> Offered:
-    """The Python modules that are installed, as they are configured."""
-    discovered = await discover(config.files.module_folders)
-    faults = [configuration.Fault(_module_key(name), fault) for name, fault in discovered.faults.items()]
-    offers: dict[str, Offer] = {}
-    modules: dict[str, Endpoint] = {}
-    for name, (installed, said) in discovered.modules.items():
-        settings = config.modules.get(name, configuration.PythonModule())
-        if name in {AI_PROMPT, WATERFALL, DATABASE} or name in config.providers:
-            faults.append(configuration.Fault(_module_key(name), "its name is that of another module or provider"))
-            continue
-        try:
-            declared = read_declared(name, said)
-        except ModuleFaultsError as error:
-            faults += [configuration.Fault(_module_key(name), f"{each.path}: {each.message}") for each in error.faults]
-            continue
-        module = provider_module(name, declared)
-        places = settings.processes * declared.leads_at_once
-        access = Access(
-            module.base_url,
-            None if settings.secret is None else settings.secret.reveal(),
-            {**module.settings, **settings.settings},
-            settings.timeout_seconds or module.call_timeout_seconds,
-        )
-        modules[name] = Endpoint(AccountName(name), module, access, places=places)
-        offers[name] = Offer(
-            installed, said, Allowed(settings.processes, declared.leads_at_once, settings.memory_bytes_max)
-        )
-    for name in config.modules.keys() - discovered.modules.keys() - discovered.faults.keys():
-        faults.append(configuration.Fault(_module_key(name), "no package that is installed provides it"))
-    return Offered(offers, modules, faults)
-
-
-def module_faults(config: Config) -> Sequence[configuration.Fault]:
-    """What is wrong with the Python modules that are installed; asks each of them, in a process of its own."""
-    return anyio.run(modules_of, config).faults
-
-
-def _module_key(name: str) -> str:
-    return configuration.key_of("modules", name)
-
-
-def endpoints_of(config: Config, modules: Mapping[str, Endpoint] = MappingProxyType({})) -> Mapping[str, Endpoint]:
-    """The provider accounts that are configured, and those of Python modules.
-
-    Raises ConfigError with every fault of the providers' modules.
-    """
-    found: dict[str, Endpoint] = dict(modules)
-    faults: list[configuration.Fault] = []
-    for name, provider in config.providers.items():
-        try:
-            found[name] = _endpoint(name, provider)
-            faults += _secret_faults(name, found[name])
-        except ModuleFaultsError as error:
-            path = f"providers.{name}.module"
-            faults += [configuration.Fault(path, str(fault)) for fault in error.faults]
-        except KeyError:
-            message = f"there is no preset {provider.preset}; there are {', '.join(preset_names())}"
-            faults.append(configuration.Fault(f"providers.{name}.preset", message))
-    if faults:
-        raise configuration.ConfigError(faults)
-    return found
-
-
-def _secret_faults(name: str, endpoint: Endpoint) -> Iterator[configuration.Fault]:
-    """Where a token is to be had, the secret is an id and a secret."""
-    if not isinstance(endpoint.module.auth, ClientCredentials):
-        return
-    keys = {f"providers.{name}": endpoint.access.key}
-    keys |= {f"providers.{name}.own.{teamspace}": own.access.key for teamspace, own in endpoint.own.items()}
-    for path, key in keys.items():
-        if key is not None and not all(key.partition(":")):
-            yield configuration.Fault(f"{path}.secret", "must be the client's id and its secret: ID:SECRET")
-
-
-def _endpoint(name: str, provider: configuration.Provider) -> Endpoint:
-    if provider.module is not None:
-        module = read_module(provider.module.read_text(encoding="utf-8"), file=str(provider.module))
-    else:
-        module = preset(provider.preset or name)
-    prices = {key: price for key in PRICES if (price := getattr(provider, key)) is not None}
-    module = msgspec.structs.replace(module, **prices)
-
-    def access(secret: configuration.Secret | None) -> Access:
-        return Access(
-            provider.base_url or module.base_url,
-            None if secret is None else secret.reveal(),
-            {**module.settings, **provider.settings},
-            provider.call_timeout_seconds or module.call_timeout_seconds,
-            provider.flight_seconds or module.flight_seconds,
-        )
-
-    own = {
-        teamspace: Endpoint(AccountName(f"{name}@{teamspace}"), module, access(key.secret))
-        for teamspace, key in provider.own.items()
-    }
-    return Endpoint(AccountName(name), module, access(provider.secret), own)
-
-
 def _some(credits_: Decimal) -> Decimal | None:
     return plain(credits_) if credits_ else None
-
-
-def _database_limit(config: Config) -> BucketLimit | None:
-    """So many records an hour, a minute's worth of them at once; None: any number."""
-    records = config.database.records_per_hour
-    return BucketLimit(records, SECONDS_PER_HOUR, max(1, records // 60), Unit.RECORD) if records else None
-
-
-def _database_account(config: Config) -> Account:
-    """Our own database as a provider.
-
-    It is there without a limit as well: jobs that wait for one that a reload takes away go on by that.
-    """
-    limit = _database_limit(config)
-    limits = () if limit is None else (limit,)
-    share = config.database.interactive_share
-    return Account(AccountLearned(DATABASE, limits, interactive_share=share, recorded=False))
-
-
-class _Configured(msgspec.Struct, frozen=True):
-    """A provider account as the configuration has it."""
-
-    endpoint: Endpoint
-    limits: Sequence[Limit]
-    source: Literal["toml", "built-in"]
-    """Who says so: the configuration, or the module."""
-    pace_per_second: float | None
-
-
-def _configured_accounts(config: Config, endpoints: Mapping[str, Endpoint]) -> Mapping[AccountName, _Configured]:
-    """Every provider account: the shared one of each provider, and those of teamspaces with a key of their own."""
-    accounts: dict[AccountName, _Configured] = {}
-    for name, provider in config.providers.items():
-        shared = endpoints[name]
-        given = [(shared, provider.limits), *((shared.own[each], key.limits) for each, key in provider.own.items())]
-        for endpoint, own in given:
-            limits = provider.limits if own is None else own
-            accounts[endpoint.account] = _Configured(
-                endpoint,
-                endpoint.module.limits if limits is None else limits,
-                "built-in" if limits is None else "toml",
-                provider.pace_per_second,
-            )
-    for name, endpoint in endpoints.items():
-        if endpoint.places is not None:
-            settings = config.modules.get(name, configuration.PythonModule())
-            limits = endpoint.module.limits if settings.limits is None else settings.limits
-            accounts[endpoint.account] = _Configured(
-                endpoint,
-                with_places(limits, endpoint.places),
-                "built-in" if settings.limits is None else "toml",
-                settings.pace_per_second,
-            )
-    return accounts
-
-
-def _accounts(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> list[Account]:
-    return [_database_account(config)] + [
-        Account(
-            AccountLearned(
-                account,
-                tuple(plans.limits_of(account, each.limits)),
-                flight_seconds=each.endpoint.access.flight_seconds,
-                failed_count=each.endpoint.module.failed_count,
-            ),
-            each.pace_per_second,
-        )
-        for account, each in _configured_accounts(config, endpoints).items()
-    ]
-
-
-def next_reset(limit: DailyLimit, instant: Instant) -> Instant:
-    """The first reset of a daily limit after an instant: its wall time in its zone, as a schedule would meet it."""
-    timetable = read_schedule(Daily(limit.resets_at, limit.zone))
-    return next(occurrences(timetable, instant)).instant
 
 
 def _clock(recovered: Recovered) -> SystemClock:

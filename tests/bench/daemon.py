@@ -21,9 +21,10 @@ import structlog
 
 from leadline import config
 from leadline.adapters.postgres.leads import PostgresLeads
+from leadline.adapters.process import collect_garbage_seldom
 from leadline.core.model import Counts, Family, JobState
 from leadline.features.tables.ports import LeadStore, Result
-from leadline.main import collect_garbage_seldom, daemon
+from leadline.main import daemon
 from leadline.ports.work import Attempt, Finished, Prepared
 from leadline_protocol.messages import Submission
 

@@ -4,9 +4,9 @@ from datetime import datetime
 
 import pytest
 
+from leadline.accounts import next_reset
 from leadline.core.model import SECOND
 from leadline.core.rate_limit import DailyLimit
-from leadline.main import next_reset
 from leadline_protocol.ids import Instant
 
 

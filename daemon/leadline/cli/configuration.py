@@ -35,14 +35,14 @@ def check(
 
 def check_providers(loaded: Config) -> None:
     """Read the modules of the providers, and ask those in Python. Raises ConfigError with every fault of them."""
-    from leadline import main
+    from leadline import accounts
 
     faults: list[configuration.Fault] = []
     try:
-        main.endpoints_of(loaded)
+        accounts.endpoints_of(loaded)
     except configuration.ConfigError as error:
         faults += error.faults
-    faults += main.module_faults(loaded)
+    faults += accounts.module_faults(loaded)
     if faults:
         raise configuration.ConfigError(faults)
 

@@ -31,12 +31,12 @@ def serve(
     state_dir = configuration.state_dir(place.state_dir)
     runtime_dir = configuration.runtime_dir(place.runtime_dir, state_dir)
 
-    from leadline import main  # everything that runs the daemon, which no other command pays for
+    from leadline import accounts, main  # everything that runs the daemon, which no other command pays for
 
     if terminal.is_terminal(sys.stderr):
         for line in greeting(state_dir, runtime_dir):
             terminal.remark(line)
-    main.endpoints_of(config)  # what is wrong with a provider's module is wrong with the configuration
+    accounts.endpoints_of(config)  # what is wrong with a provider's module is wrong with the configuration
     return main.serve(config, config_path=place.config, state_dir=state_dir, runtime_dir=runtime_dir, takeover=takeover)
 
 
