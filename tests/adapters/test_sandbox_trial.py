@@ -28,7 +28,7 @@ async def test_a_sandbox_that_cannot_be_made_tells_why(tmp_path: Path, monkeypat
     bwrap = tmp_path / "bwrap"
     bwrap.write_text("#!/bin/sh\necho bwrap: no such luck\nexit 1\n")
     bwrap.chmod(0o755)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
     monkeypatch.setattr(runner, "SEARCH_PATH", str(tmp_path))
     assert shutil.which("bwrap", path=str(tmp_path)) is not None
