@@ -9,6 +9,7 @@ ratio can be compared over time and between machines, which rows per second cann
     clients.py    whoever submits
     limits.py     what Postgres and the disk can do without us
     scenarios.py  the daemon at work
+    peers.py      PgQueuer, which scripts/bench --peers compares with
     alone.py      the core by itself, on virtual time
     figures.py    rounds to figures, figures to a table
 

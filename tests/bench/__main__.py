@@ -3,11 +3,12 @@
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import anyio
 
-from tests.bench import figures, limits
+from tests.bench import figures, limits, peers
 from tests.bench.place import place
 from tests.bench.rows import BY_NAME, ROWS
 from tests.bench.scenarios import SCENARIOS, Measured, Sizes
@@ -17,10 +18,16 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "daemon" / "docs" / "benchmarks
 
 def main() -> int:
     """The command; its exit status is 0 where no row is below its floor."""
-    arguments = _parser().parse_args()
-    names = arguments.rows or list(BY_NAME)
+    parser = _parser()
+    arguments = parser.parse_args()
+    names = arguments.rows or [row.name for row in ROWS if arguments.peers or not row.with_peers]
+    if not arguments.peers and any(BY_NAME[name].with_peers for name in names):
+        parser.error("rows that are compared with peers need --peers")
     sizes = Sizes(queued=1_000_000, leads=1_000_000) if arguments.full else Sizes()
-    found, where = anyio.run(measure, names, arguments.rounds, sizes, backend_options={"use_uvloop": True})
+    found, where = anyio.run(
+        partial(measure, names, arguments.rounds, sizes, with_peers=arguments.peers),
+        backend_options={"use_uvloop": True},
+    )
     print(figures.text_table(found))
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in where.items()))
     if arguments.json is not None:
@@ -30,10 +37,12 @@ def main() -> int:
     return int(any(figure.verdict == "below floor" for figure in found))
 
 
-async def measure(names: list[str], rounds: int, sizes: Sizes) -> tuple[list[figures.Figure], dict[str, figures.Fact]]:
+async def measure(
+    names: list[str], rounds: int, sizes: Sizes, *, with_peers: bool
+) -> tuple[list[figures.Figure], dict[str, figures.Fact]]:
     """The figures of these rows, in the order of the table, and where and how they were measured."""
     measured: Measured = {}
-    async with place() as here:
+    async with place(with_peers=with_peers) as here:
         synced = limits.fdatasync_seconds(here.folder)
         for scenario, brought in SCENARIOS.items():
             if set(brought).isdisjoint(names):
@@ -44,7 +53,10 @@ async def measure(names: list[str], rounds: int, sizes: Sizes) -> tuple[list[fig
             print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
         synced += limits.fdatasync_seconds(here.folder)
         where = figures.machine(rounds, await here.version(), synced)
-    return [figures.figure(row, measured[row.name]) for row in ROWS if row.name in names], where
+        if with_peers:
+            where["pgqueuer"] = await peers.version()
+    asked = [figures.floored(row, measured) for row in ROWS if row.name in names]
+    return [figures.figure(row, measured[row.name]) for row in asked], where
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="scripts/bench",
         description="How fast it is, as ratios to what Postgres and the disk can do at most; takes about four minutes.",
     )
+    parser.add_argument("--peers", action="store_true", help="beside PgQueuer as well, in about three minutes more")
     parser.add_argument("--rows", type=_rows, help=f"only these, separated by commas: {', '.join(BY_NAME)}")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each row, of which the median counts")
     parser.add_argument("--full", action="store_true", help="1,000,000 queued jobs, and leads, instead of 200,000")

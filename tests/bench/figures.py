@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 Verdict = Literal["below floor", "floor", "target", "stretch", "measured"]
 """How far a figure got; `measured` where nobody has said how much is enough."""
@@ -38,6 +39,10 @@ class Row(Struct, frozen=True):
     target: float | None = None
     stretch: float | None = None
     less_is_better: bool = False
+    with_peers: bool = False
+    """Measured only where peers are asked for."""
+    floor_row: str = ""
+    """The row whose limit is the floor where it is measured in the same run."""
 
 
 class Round(Struct, frozen=True):
@@ -70,7 +75,7 @@ class Figure(Struct, frozen=True):
 
 def figure(row: Row, rounds: Sequence[Round]) -> Figure:
     """The median round; raises ValueError where there is none."""
-    good = [each for each in rounds if not each.stalled]
+    good = _good(rounds)
     used = good or list(rounds)
     if not used:
         raise ValueError(f"{row.name} was not measured")
@@ -87,8 +92,19 @@ def figure(row: Row, rounds: Sequence[Round]) -> Figure:
     )
 
 
+def floored(row: Row, measured: Mapping[str, Sequence[Round]]) -> Row:
+    """The row with the floor that a peer has set in the same run, if one has."""
+    rounds = measured.get(row.floor_row, ())
+    limits = [each.limit for each in _good(rounds) or rounds if each.limit is not None]
+    return replace(row, floor=median(limits)) if limits else row
+
+
+def _good(rounds: Sequence[Round]) -> list[Round]:
+    return [each for each in rounds if not each.stalled]
+
+
 def verdict(row: Row, ratio: float) -> Verdict:
-    """The best of floor, target and stretch that a ratio reaches."""
+    """The best of floor, target and stretch that a ratio reaches, up to the first that it misses."""
     reached: Verdict = "measured"
     if row.floor is not None or row.target is not None:
         reached = "below floor"
@@ -98,8 +114,11 @@ def verdict(row: Row, ratio: float) -> Verdict:
         ("stretch", row.stretch),
     )
     for word, bound in steps:
-        if bound is not None and (ratio <= bound if row.less_is_better else ratio >= bound):
-            reached = word
+        if bound is None:
+            continue
+        if ratio > bound if row.less_is_better else ratio < bound:
+            break
+        reached = word
     return reached
 
 
@@ -169,6 +188,8 @@ def write_into(document: Path, figures: Sequence[Figure], where: Mapping[str, Fa
         raise ValueError(f"{document} has no place for the table")
     said = (
         f"{where['cores']} cores, Python {where['python']}, Postgres {where['postgres']}, fdatasync p50"
-        f" {where['fdatasync_p50_ms']} ms and p99 {where['fdatasync_p99_ms']} ms, medians of {where['rounds']} rounds."
+        f" {where['fdatasync_p50_ms']} ms and p99 {where['fdatasync_p99_ms']} ms, medians of {where['rounds']} rounds"
     )
-    document.write_text(f"{before}{BEGIN}\n\n{said}\n\n{markdown_table(figures)}\n\n{END}{after}", encoding="utf-8")
+    if "pgqueuer" in where:
+        said += f", PgQueuer {where['pgqueuer']}"
+    document.write_text(f"{before}{BEGIN}\n\n{said}.\n\n{markdown_table(figures)}\n\n{END}{after}", encoding="utf-8")

@@ -43,8 +43,9 @@ level = "warning"
 class Place:
     """The Postgres, and a folder on the same disk."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, *, with_peers: bool) -> None:
         self.folder: Final = folder
+        self.with_peers: Final = with_peers
         self._url: Final = url
 
     @asynccontextmanager
@@ -78,13 +79,13 @@ class Place:
 
 
 @asynccontextmanager
-async def place() -> AsyncIterator[Place]:
+async def place(*, with_peers: bool) -> AsyncIterator[Place]:
     """Everything that is needed, in a temporary folder that is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="leadline-bench-"))
     try:
         folder.chmod(0o755)  # run by root, Postgres is another user
         async with embedded_postgres(folder) as postgres:
-            yield Place(folder, postgres.url)
+            yield Place(folder, postgres.url, with_peers=with_peers)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -63,6 +63,16 @@ def slow_moments(probes: list[tuple[int, int]]) -> list[Moment]:
     return moments if began is None else [*moments, (began, probes[-1][0] + probes[-1][1])]
 
 
+def undisturbed(lives: list[Moment], slow: list[Moment]) -> list[Moment]:
+    """Those that no slow moment overlaps; all of them where most would be left out."""
+    apart = [
+        (began, ended)
+        for began, ended in lives
+        if not any(began < slow_until and ended > slow_from for slow_from, slow_until in slow)
+    ]
+    return apart if 2 * len(apart) > len(lives) else lives
+
+
 def _probe() -> None:
     sys.stdout.buffer.write(b"!")
     sys.stdout.flush()

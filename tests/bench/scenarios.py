@@ -1,4 +1,5 @@
-"""The daemon at work: each scenario measures some rows together, limit → ours → limit in every round.
+"""The daemon at work: each scenario measures some rows together, limit → ours → limit in every round; where peers are
+asked for, limit → ours → peer → ours → limit.
 
 The queue is paused while it is filled, where filling is what is measured; resuming it measures the rest. A first,
 smaller round that nobody counts warms everything up and brings the rows for the limits.
@@ -19,6 +20,7 @@ from tests.bench import tables as leads
 from tests.bench.clients import Pipeline, at_a_pace, lead_list, noops, one_at_a_time
 from tests.bench.daemon import STAMP
 from tests.bench.figures import Round
+from tests.bench.peers import PgQueuer, pgqueuer
 from tests.bench.place import Daemon, Place, connected, dialled
 
 T = TypeVar("T")
@@ -37,6 +39,8 @@ class Sizes(Struct, frozen=True):
     """How much of everything."""
 
     jobs: int = 120_000
+    peer_jobs: int = 60_000
+    peer_limited_jobs: int = 3_000
     client_jobs: int = 8_000
     commits: int = 150
     seconds: float = 5.0
@@ -60,9 +64,17 @@ Scenario = Callable[[Place, int, Sizes], Awaitable[Measured]]
 
 async def queue(place: Place, rounds: int, sizes: Sizes) -> Measured:
     """Fill a paused queue, then let it go."""
-    measured: Measured = {"submissions": [], "completed": [], "cpu": []}
+    measured: Measured = {
+        name: [] for name in (
+            "submissions", "completed", "cpu", "peer_submissions", "peer_completed", "peer_completed_limited",
+        )
+    }  # fmt: skip
     lines = noops(sizes.jobs, notify_last=True)
-    async with place.daemon("queue") as daemon, connected(daemon.url) as raw:
+    async with (
+        place.daemon("queue") as daemon,
+        connected(daemon.url) as raw,
+        pgqueuer(place, "queue") as peer,
+    ):
         with dialled(daemon.socket) as sock:
             pipeline = Pipeline(sock)
 
@@ -76,21 +88,30 @@ async def queue(place: Place, rounds: int, sizes: Sizes) -> Measured:
                 ended = time.perf_counter() - started
                 return sizes.jobs / stored, sizes.jobs / ended, daemon.usage().cpu_seconds - before
 
+            async def limit() -> tuple[float, float]:
+                return await limits.copy_rate(raw, jobs), await limits.update_rate(raw, jobs)
+
             daemon.tell(PAUSE)
             await _blocking(partial(pipeline.submit, lines, until_ended=False))
             jobs = await limits.stored(raw, "add_jobs", limit=sizes.jobs)
             daemon.tell(RESUME)
             await _blocking(pipeline.wait_for_end)
             for _ in range(rounds):
-                copied, updated = [], []
-                for turn in ("before", "after"):
-                    copied.append(await limits.copy_rate(raw, jobs))
-                    updated.append(await limits.update_rate(raw, jobs))
-                    if turn == "before":
-                        submitted, completed, cpu = await _blocking(ours)
-                measured["submissions"].append(Round(submitted, fmean(copied)))
-                measured["completed"].append(Round(completed, fmean(updated)))
+                before = await limit()
+                turns = [await _blocking(ours)]
+                if peer is not None:
+                    peer_submitted, peer_completed = await peer.submitted_and_completed(sizes.peer_jobs)
+                    peer_limited = await peer.completed_within_limits(sizes.peer_limited_jobs)
+                    turns.append(await _blocking(ours))
+                submitted, completed, cpu = map(fmean, zip(*turns, strict=True))
+                copied, updated = map(fmean, zip(before, await limit(), strict=True))
+                measured["submissions"].append(Round(submitted, copied))
+                measured["completed"].append(Round(completed, updated))
                 measured["cpu"].append(Round(1e6 * cpu / sizes.jobs))
+                if peer is not None:
+                    measured["peer_submissions"].append(Round(submitted, peer_submitted))
+                    measured["peer_completed"].append(Round(completed, peer_completed))
+                    measured["peer_completed_limited"].append(Round(completed, peer_limited))
     return measured
 
 
@@ -124,9 +145,13 @@ async def queue_with_keys(place: Place, rounds: int, sizes: Sizes) -> Measured:
 
 async def end_to_end(place: Place, rounds: int, sizes: Sizes) -> Measured:
     """Jobs are submitted while the ones before them are completed."""
-    measured: Measured = {"end_to_end": []}
+    measured: Measured = {"end_to_end": [], "peer_end_to_end": []}
     lines = noops(sizes.jobs, notify_last=True)
-    async with place.daemon("end_to_end") as daemon, connected(daemon.url) as raw:
+    async with (
+        place.daemon("end_to_end") as daemon,
+        connected(daemon.url) as raw,
+        pgqueuer(place, "end_to_end") as peer,
+    ):
         with dialled(daemon.socket) as sock:
             pipeline = Pipeline(sock)
 
@@ -145,8 +170,12 @@ async def end_to_end(place: Place, rounds: int, sizes: Sizes) -> Measured:
             await _blocking(pipeline.wait_for_end)
             for _ in range(rounds):
                 before = await limit()
-                rate = await _blocking(ours)
-                measured["end_to_end"].append(Round(rate, fmean((before, await limit()))))
+                rates = [await _blocking(ours)]
+                if peer is not None:
+                    peer_rate = await peer.end_to_end(sizes.peer_jobs)
+                    rates.append(await _blocking(ours))
+                    measured["peer_end_to_end"].append(Round(fmean(rates), peer_rate))
+                measured["end_to_end"].append(Round(fmean(rates), fmean((before, await limit()))))
     return measured
 
 
@@ -168,8 +197,12 @@ async def clients(place: Place, rounds: int, sizes: Sizes) -> Measured:
 
 async def start_latency(place: Place, rounds: int, sizes: Sizes) -> Measured:
     """How long after its line was written a job's work begins."""
-    measured: Measured = {"start_p50": [], "start_p99": [], "start_p99_2000": []}
-    async with place.daemon("start_latency") as daemon, connected(daemon.url) as raw:
+    measured: Measured = {"start_p50": [], "start_p99": [], "start_p99_2000": [], "peer_start_p99": []}
+    async with (
+        place.daemon("start_latency") as daemon,
+        connected(daemon.url) as raw,
+        pgqueuer(place, "start_latency") as peer,
+    ):
         await _blocking(partial(_start_milliseconds, daemon, BUSY_PER_SECOND, sizes.seconds))
         daemon.tell(PAUSE)
         await _blocking(partial(one_at_a_time, daemon.socket, 50, sizes.commits))
@@ -180,6 +213,10 @@ async def start_latency(place: Place, rounds: int, sizes: Sizes) -> Measured:
             commits = await limits.single_commit_seconds(raw, jobs, sizes.commits, CALM_PER_SECOND)
             calm = await _blocking(partial(_start_milliseconds, daemon, CALM_PER_SECOND, sizes.seconds))
             busy = await _blocking(partial(_start_milliseconds, daemon, BUSY_PER_SECOND, sizes.seconds))
+            if peer is not None:
+                theirs = await _peer_start_milliseconds(peer, CALM_PER_SECOND, sizes.seconds)
+                calm += await _blocking(partial(_start_milliseconds, daemon, CALM_PER_SECOND, sizes.seconds))
+                busy += await _blocking(partial(_start_milliseconds, daemon, BUSY_PER_SECOND, sizes.seconds))
             commits += await limits.single_commit_seconds(raw, jobs, sizes.commits, CALM_PER_SECOND)
             synced += limits.fdatasync_seconds(place.folder)
             disk = limits.percentile(synced, 99)
@@ -188,6 +225,10 @@ async def start_latency(place: Place, rounds: int, sizes: Sizes) -> Measured:
             measured["start_p50"].append(Round(limits.percentile(calm, 50), limit, stalled))
             measured["start_p99"].append(Round(limits.percentile(calm, 99) - 1e3 * disk, None, stalled))
             measured["start_p99_2000"].append(Round(limits.percentile(busy, 99) - 1e3 * disk, None, stalled))
+            if peer is not None:
+                measured["peer_start_p99"].append(
+                    Round(limits.percentile(calm, 99), limits.percentile(theirs, 99), stalled)
+                )
     return measured
 
 
@@ -203,13 +244,14 @@ def _start_milliseconds(daemon: Daemon, per_second: float, seconds: float) -> li
             time.sleep(0.01)
     stamps = dict(STAMP.iter_unpack(daemon.stamps.read_bytes()[seen:]))
     lives = [(when, stamps[job]) for job, when in sent.items()]
-    undisturbed = [
-        (written, started)
-        for written, started in lives
-        if not any(written < ended and started > began for began, ended in slow)
-    ]
-    counted = undisturbed if 2 * len(undisturbed) > len(lives) else lives
-    return [(started - written) / 1e6 for written, started in counted]
+    return [(started - written) / 1e6 for written, started in processor.undisturbed(lives, slow)]
+
+
+async def _peer_start_milliseconds(peer: PgQueuer, per_second: int, seconds: float) -> list[float]:
+    """From each job's submission to its start, told as ours are."""
+    with processor.watched() as slow:
+        lives = await peer.lives(per_second, seconds)
+    return [(started - submitted) / 1e6 for submitted, started in processor.undisturbed(lives, slow)]
 
 
 async def restart(place: Place, rounds: int, sizes: Sizes) -> Measured:
@@ -313,11 +355,11 @@ async def _blocking(work: Callable[[], T]) -> T:
 
 
 SCENARIOS: Mapping[Scenario, tuple[str, ...]] = {
-    queue: ("submissions", "completed", "cpu"),
+    queue: ("submissions", "completed", "cpu", "peer_submissions", "peer_completed", "peer_completed_limited"),
     queue_with_keys: ("submissions_with_keys",),
     clients: ("clients",),
-    end_to_end: ("end_to_end",),
-    start_latency: ("start_p50", "start_p99", "start_p99_2000"),
+    end_to_end: ("end_to_end", "peer_end_to_end"),
+    start_latency: ("start_p50", "start_p99", "start_p99_2000", "peer_start_p99"),
     restart: ("restart", "memory"),
     tables: ("formula", "write_back", "export", "tables_memory"),
     enrichment: ("enrichment",),

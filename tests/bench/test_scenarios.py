@@ -22,8 +22,9 @@ TINY = Sizes(
 
 
 async def test_every_row_is_measured_from_limit_to_verdict() -> None:
-    found, where = await measure([row.name for row in ROWS], 1, TINY)
-    assert [figure.row for figure in found] == list(ROWS)
+    rows = [row for row in ROWS if not row.with_peers]
+    found, where = await measure([row.name for row in rows], 1, TINY, with_peers=False)
+    assert [figure.row for figure in found] == rows
     assert all((figure.limit is None) == (figure.row.limit == "") for figure in found)
     assert all(figure.limit is None or figure.limit > 0 for figure in found)
     assert where["rounds"] == 1
