@@ -16,6 +16,7 @@ DEBIAN_PACKAGE = {
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
     "slirp4netns": "slirp4netns",
+    "smtp-sink": "postfix",
     "socat": "socat",
     "systemd-analyze": "systemd",
     "systemd-nspawn": "systemd-container",

@@ -33,7 +33,7 @@ from msgspec import NODEFAULT, Meta, Struct, field
 
 from leadline.core.model import Family, Limits, Rules
 from leadline.core.rate_limit import DailyLimit, Limit, RateLimiter
-from leadline_protocol.errors import LeadlineError
+from leadline_protocol.errors import LeadlineError, Refused
 from leadline_protocol.messages import Address, NoticeEvent, WebhookUrl
 
 SYSTEM_CONFIG: Final = Path("/etc/leadline/leadline.toml")
@@ -554,6 +554,66 @@ class BatchRuns(Struct, frozen=True, gc=False, kw_only=True):
     ] = 4 * 1024 * 1024 * 1024
 
 
+class OutreachSmtp(Smtp, frozen=True, gc=False, kw_only=True):
+    """The mail server of the mailboxes that name none of their own."""
+
+
+class Outreach(Struct, frozen=True, gc=False, kw_only=True):
+    """How follow-up mails are queued and sent. Schedules are as these say when a teamspace has its first associate."""
+
+    queue_cron: Annotated[
+        str, Meta(min_length=9, max_length=200), _key("When the follow-ups that are due are queued: a cron line.")
+    ] = "0 * * * *"
+    queue_limit: Annotated[
+        int, Meta(ge=1, le=1_000_000), _key("As many follow-ups are queued at most, of each associate each time.")
+    ] = 25
+    spacing_seconds: Annotated[
+        int,
+        Meta(ge=0, le=86_400),
+        _key("What is queued at a time starts so far apart, for each associate.", unit="s"),
+    ] = 60
+    keywords: Annotated[
+        list[_Name], Meta(min_length=1), _key("Keywords of the scripts whose follow-ups are queued, exactly so.")
+    ] = field(default_factory=lambda: ["Long Term", "Follow Up"])
+    first_mail_keywords: Annotated[
+        list[_Name], Meta(min_length=1), _key("Keywords of the scripts that first mails are taken from.")
+    ] = field(default_factory=lambda: ["Initial Outreach"])
+    weekday_cron: Annotated[
+        str, Meta(min_length=9, max_length=200), _key("When first mails are begun on weekdays: a cron line.")
+    ] = "0 9 * * 1-5"
+    weekend_cron: Annotated[
+        str, Meta(min_length=9, max_length=200), _key("When first mails are begun at weekends: a cron line.")
+    ] = "0 10 * * 6,0"
+    first_mails: Annotated[
+        int, Meta(ge=0, le=1_000_000), _key("First mails that are begun each time on weekdays, in each teamspace.")
+    ] = 50
+    weekend_share: Annotated[
+        float, Meta(ge=0, le=10), _key("The part of that which is begun each time at weekends.")
+    ] = 0.2
+    first_mail_within_days: Annotated[
+        int, Meta(ge=1, le=3_650), _key("Whoever has had no first mail by then gets none.", unit="days")
+    ] = 30
+    domain_per_day: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000),
+        _key("Mails to addresses of one domain in a day, from all mailboxes of a teamspace; 0: any number."),
+    ] = 0
+    unsubscribe_url: Annotated[
+        WebhookUrl | None,
+        _key(
+            "Where `unsubscribe_listen` is reached from the internet, by https. Absent: no mail can be unsubscribed by"
+            " one click, and nobody listens.",
+            allowed="a URL that begins with https://",
+        ),
+    ] = None
+    unsubscribe_listen: Annotated[
+        str,
+        Meta(min_length=3, max_length=300, pattern=r"^.+:\d{1,5}$", extra={"allowed": "ADDRESS:PORT"}),
+        _key("Where one-click unsubscribing is listened for."),
+    ] = "127.0.0.1:8025"
+    smtp: OutreachSmtp = OutreachSmtp()
+
+
 class Service(Struct, frozen=True, gc=False, kw_only=True):
     """How the daemon gets on with its service manager."""
 
@@ -576,6 +636,7 @@ class _Sections(Struct, frozen=True, gc=False, kw_only=True):
     providers: dict[_ProviderName, Provider] = {}
     modules: dict[_ProviderName, PythonModule] = {}
     batch: BatchRuns = BatchRuns()
+    outreach: Outreach = field(default_factory=Outreach)
     notices: Notices = field(default_factory=Notices)
     log: Log = Log()
     service: Service = Service()
@@ -670,6 +731,8 @@ def parse(text: str, path: Path) -> Config:
         for name, each in sections.teamspaces.items()
     }
     values["notices"] = _notices_revealed(reading, sections.notices)
+    smtp = _with_secret(reading, sections.outreach.smtp, "outreach.smtp")
+    values["outreach"] = msgspec.structs.replace(sections.outreach, smtp=smtp)
     config = Config(**values, path=path, given=given)
     at_fault = {fault.path for fault in reading.faults}
     faults = [*reading.faults, *(fault for keys, fault in _contradictions(config) if at_fault.isdisjoint(keys))]
@@ -900,6 +963,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], Fault]]:
             yield (path, _join("providers", name)), Fault(path, "a provider has this name")
         yield from _key_contradictions(module, path, config.given)
     yield from _notice_contradictions(config.notices, config.given)
+    yield from _outreach_contradictions(config.outreach, config.given)
 
 
 def _notice_contradictions(notices: Notices, given: frozenset[str]) -> Iterator[tuple[tuple[str, ...], Fault]]:
@@ -920,6 +984,30 @@ def _notice_contradictions(notices: Notices, given: frozenset[str]) -> Iterator[
     for path in places:
         if {f"{path}.secret", f"{path}.secret_file"} <= given:
             yield (), Fault(path, "may have a secret or a secret_file, not both")
+
+
+def _outreach_contradictions(outreach: Outreach, given: frozenset[str]) -> Iterator[tuple[tuple[str, ...], Fault]]:
+    for key in ("queue_cron", "weekday_cron", "weekend_cron"):
+        path = f"outreach.{key}"
+        if (fault := cron_fault(getattr(outreach, key))) is not None:
+            yield (path,), Fault(path, fault)
+    if outreach.unsubscribe_url is not None and not outreach.unsubscribe_url.startswith("https://"):
+        path = "outreach.unsubscribe_url"
+        yield (path,), Fault(path, "must begin with https://: mail programs take nothing else")
+    if {"outreach.smtp.secret", "outreach.smtp.secret_file"} <= given:
+        yield (), Fault("outreach.smtp", "may have a secret or a secret_file, not both")
+
+
+def cron_fault(line: str) -> str | None:
+    """What is wrong with a cron line; None: nothing."""
+    from leadline.core.calendar.schedules import read_schedule
+    from leadline_protocol.schedules import Cron
+
+    try:
+        read_schedule(Cron(line, "UTC"))
+    except Refused as refused:
+        return refused.message
+    return None
 
 
 def _is_network(text: str) -> bool:

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -64,6 +65,7 @@ from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads, Postgres
 from leadline.adapters.postgres.migrate import migrate_database, migration_sql
 from leadline.adapters.postgres.notices import STATEMENTS as NOTICE_STATEMENTS
 from leadline.adapters.postgres.notices import PostgresNotices
+from leadline.adapters.postgres.outreach import STATEMENTS as OUTREACH_STATEMENTS
 from leadline.adapters.postgres.schedules import STATEMENTS as SCHEDULE_STATEMENTS
 from leadline.adapters.postgres.schedules import PostgresSchedules
 from leadline.adapters.postgres.store import PostgresStore
@@ -81,9 +83,11 @@ from leadline.adapters.sandbox_runner.runner import LocalRunner, sandbox_runner
 from leadline.adapters.seal import AesSeal, seal_key
 from leadline.adapters.smtp_mailer import Account as MailAccount
 from leadline.adapters.smtp_mailer import SmtpMailer
+from leadline.adapters.smtp_transport import smtp_transport
 from leadline.adapters.sockets import Connections, Face
 from leadline.adapters.system_clock import SystemClock
 from leadline.adapters.systemd import ServiceManager, activated_sockets, has_started_us
+from leadline.adapters.unsubscribe_listener import unsubscribe_listener
 from leadline.adapters.upload_folder import LookedAtFolder, UploadFolder
 from leadline.adapters.webhooks import webhooks
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
@@ -116,6 +120,7 @@ from leadline.features.tables.selection import Allowance, Database
 from leadline.features.tables.tokens import Tokens
 from leadline.features.tables.trial import Try
 from leadline.features.tables.upload import Upload
+from leadline.outreach import OutreachOffice
 from leadline.plans import Plans
 from leadline.ports.control import Act, Scope
 from leadline.ports.notices import WISH_NOTICE, Courier, Medium, NoticeState
@@ -243,6 +248,7 @@ class Daemon:
         self.recurrences: Recurrences
         self.batch_store: Final = PostgresBatch(store)
         self.batch_life: BatchLife
+        self.outreach_office: OutreachOffice
         self.batch_access: BatchAccess
         self.workshop: CodeWorkshop
         self.runner: LocalRunner
@@ -489,7 +495,12 @@ class Daemon:
     async def setting(self) -> Setting:
         """What binds the queue now: the configuration, and over it what was set live."""
         self._plans = Plans(self.config, await self._control.overrides())
-        return setting_of(self.config, self._plans, self._endpoints)
+        return setting_of(self.config, self._plans, self._endpoints, await self.outreach_office.store.mailboxes())
+
+    async def limits_changed(self) -> None:
+        """What bounds a teamspace may not be as it was."""
+        async with self._changing:
+            await self.supervisor.reload(await self.setting())
 
     def wall(self) -> Instant:
         """The time on the wall."""
@@ -648,6 +659,26 @@ class Daemon:
     def _when_ended(self, job: JobId, then: Callable[[], None]) -> None:
         self.supervisor.announcer.listen(Listener(ended=lambda _: then()), job)
 
+    # -- outreach -----------------------------------------------------------------------------------------------------
+
+    async def outreach(self, wanted: wire.FollowUps, record: Record, line: int) -> wire.OutreachReply:
+        """See to outreach. Raises Refused."""
+        return await self.outreach_office.desk.perform(wanted, record, line)
+
+    async def contact_event(self, event: wire.ContactEvent, line: int) -> wire.EventReply:
+        """Something came in from a contact."""
+        return await self.outreach_office.desk.take(event, line)
+
+    def plan_in_force(self, teamspace: str) -> configuration.Plan:
+        """What holds for a teamspace, with all that was set live."""
+        return self._plans.of(teamspace)
+
+    async def settle_mails(self) -> None:
+        """When the queue takes work: see to mails whose jobs ended while they were on their way."""
+        await self.supervisor.until_ready()
+        with suppress(Unavailable, OutcomeUnknown, Fenced):
+            await self.outreach_office.store.settle_lost(None, self.wall())
+
     # -- its own tasks ----------------------------------------------------------------------------------------------
 
     async def obey_signals(self) -> None:
@@ -681,6 +712,7 @@ class Daemon:
         await self.schedules.forget(kept_since)
         await self._table_store.forget(kept_since)
         await self.batch_store.forget(kept_since)
+        await self.outreach_office.store.forget(kept_since)
         await self.workshop.keep_only(self.batch_store.digests)
         await self._leads.forget_orders(kept_since)
         copied_before = max(self.started.timestamp(), now - SUBMISSION_SECONDS_MAX)
@@ -801,9 +833,8 @@ async def daemon(
             url = postgres.url
         else:
             url = config.database.url.reveal()
-        store = PostgresStore(
-            url, queries={**STATEMENTS, **NOTICE_STATEMENTS, **SCHEDULE_STATEMENTS, **BATCH_STATEMENTS}
-        )
+        parts = (STATEMENTS, NOTICE_STATEMENTS, SCHEDULE_STATEMENTS, BATCH_STATEMENTS, OUTREACH_STATEMENTS)
+        store = PostgresStore(url, queries=dict(ChainMap(*map(dict, parts))))
         stack.push_async_callback(store.close)
         leads = PostgresLeads(store)
         uploads = UploadFolder(state_dir / "incoming", state_dir / "uploads", config.files.upload_folders)
@@ -825,7 +856,8 @@ async def daemon(
         attempts = Attempts(runner, running.batch_store, running.wall)
         await attempts.adopt()
         running.batch_access = BatchAccess(store, url)
-        seal = AesSeal(seal_key(state_dir))
+        key = seal_key(state_dir)
+        seal = AesSeal(key)
         providers = CodeProviders(running.endpoints, running.tokens)
         house = House(running.batch_store, seal, running.database_of, providers.of, running.sends_mail)
         workshop = running.workshop = CodeWorkshop(state_dir / "code", packages, running.interpreters)
@@ -851,10 +883,24 @@ async def daemon(
             house,
             running.punctuality.wake,
         )
+        running.outreach_office = OutreachOffice(
+            store,
+            running.schedules,
+            seal,
+            key,
+            await stack.enter_async_context(smtp_transport()),
+            lambda: running.config,
+            running.wall,
+            lambda teamspace: running.plan_in_force(teamspace).zone,
+            lambda: running.supervisor,
+            running.limits_changed,
+            running.schedule_changed,
+        )
         kinds = [
             *table_kinds(database, leads, uploads, state_dir, running.endpoints, running.tokens),
             running.tries,
             batch,
+            running.outreach_office.kind,
             *extra_kinds(store),
         ]
         trial = PostgresTrial(store)
@@ -862,6 +908,7 @@ async def daemon(
         tried_kinds = [
             *table_kinds(database, trial, looked_at, state_dir, running.endpoints, running.tokens),
             batch,
+            running.outreach_office.kind,
         ]
         supervisor = running.supervisor = Supervisor(
             owner=f"{socket.gethostname()} pid {os.getpid()}",
@@ -871,7 +918,7 @@ async def daemon(
             clock=_clock,
             kinds=kinds,
             client=client,
-            setting=setting_of(config, Plans(config), running.endpoints()),
+            setting=setting_of(config, Plans(config), running.endpoints(), {}),
             next_reset=next_reset,
             announcer=announcer,
             refresh=running.setting,
@@ -903,6 +950,13 @@ async def daemon(
         running.recurrences = Recurrences(
             running.schedules, submit_due, operations.jobs.is_live, running.wall, supervisor.until_ready
         )
+        if config.outreach.unsubscribe_url is not None:
+            host, _, port = config.outreach.unsubscribe_listen.rpartition(":")
+            office = running.outreach_office
+            listener = unsubscribe_listener(
+                host=host.strip("[]"), port=int(port), read=office.wish_of, unsubscribed=office.unsubscribed
+            )
+            await stack.enter_async_context(listener)
         connected.open(operations)
         async with anyio.create_task_group() as tasks:
             await tasks.start(supervisor.run)
@@ -913,6 +967,7 @@ async def daemon(
             tasks.start_soon(running.sweep)
             tasks.start_soon(running.see_to_orphans, attempts)
             tasks.start_soon(running.be_punctual)
+            tasks.start_soon(running.settle_mails)
             tasks.start_soon(running.obey_signals)
             try:
                 yield running
@@ -936,10 +991,12 @@ def _listening_sockets(runtime_dir: Path) -> Mapping[str, socket.socket]:
     }
 
 
-def setting_of(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> Setting:
-    """What a configuration says about the queue, with the limits in force."""
+def setting_of(
+    config: Config, plans: Plans, endpoints: Mapping[str, Endpoint], mailboxes: Mapping[str, int]
+) -> Setting:
+    """What a configuration says about the queue, with the limits in force; `mailboxes`: how many each teamspace has."""
     rules = msgspec.structs.replace(config.rules(), default_limits=plans.default())
-    return Setting(rules, plans.named(), accounts_of(config, plans, endpoints))
+    return Setting(rules, plans.named(mailboxes), accounts_of(config, plans, endpoints))
 
 
 def table_kinds(

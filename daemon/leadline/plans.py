@@ -15,7 +15,7 @@ import msgspec
 
 from leadline import config as configuration
 from leadline.config import Config, Plan
-from leadline.core.model import Limits
+from leadline.core.model import Family, Limits
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, Limit, WindowLimit
 from leadline.ports.control import Override, Scope
 from leadline_protocol.errors import ErrorCode, Refused
@@ -38,10 +38,13 @@ class Plans:
         """The limits of teamspaces of which nothing is said."""
         return self._plan(self._config.queue.default_plan).limits()
 
-    def named(self) -> Mapping[str, Limits]:
-        """The limits of those of which something is said, by name."""
+    def named(self, mailboxes: Mapping[str, int]) -> Mapping[str, Limits]:
+        """The limits of those of which something is said, or that have mailboxes, by name."""
         names = self._config.teamspaces.keys() | {name for scope, name in self._set if scope == "teamspace"}
-        return {name: self._of_teamspace(name).limits() for name in names}
+        return {
+            name: _with_mailboxes(self._of_teamspace(name).limits(), mailboxes.get(name, 0))
+            for name in names | mailboxes.keys()
+        }
 
     def retention_days(self, teamspace: str) -> int | None:
         """How long the leads of a teamspace stay; None: for ever."""
@@ -113,6 +116,13 @@ class Plans:
                 source = "override" if key in own else "plan" if key in of_plan else setting.source
                 limits.append(PlanLimit(key=key, value=_value(in_force, key), source=source))
         return limits
+
+
+def _with_mailboxes(limits: Limits, mailboxes: int) -> Limits:
+    """One slot of outreach for each mailbox, where nothing else is said."""
+    if limits.slots[Family.OUTREACH] is not None or not mailboxes:
+        return limits
+    return msgspec.structs.replace(limits, slots={**limits.slots, Family.OUTREACH: mailboxes})
 
 
 def checked(key: str, value: Any) -> Value | None:

@@ -34,8 +34,10 @@ from leadline_protocol.messages import (
     INT64_MAX,
     REPLY_TYPES,
     BatchJobs,
+    ContactEvent,
     Ended,
     Fault,
+    FollowUps,
     Missed,
     Notice,
     Operation,
@@ -416,6 +418,10 @@ _ASKING: Final = frozenset(
 )
 _REPEATABLE: Final = _ASKING | {"cancel", "pause", "resume", "plans", "reload"}
 
+_LOOKING_AT_OUTREACH: Final = frozenset(
+    {"follow_ups", "associates", "scripts", "suppressions", "mails", "describe", "preview", "write"}
+)
+
 
 def only_asks(request: AnyRequest) -> bool:
     """Whether the request changes nothing, so that nothing is in doubt when its reply is lost."""
@@ -423,6 +429,8 @@ def only_asks(request: AnyRequest) -> bool:
         return request.action in {"list", "describe"} or request.dry_run
     if isinstance(request, BatchJobs):
         return request.action in {"list", "describe", "runs", "logs"}
+    if isinstance(request, FollowUps):
+        return request.action in _LOOKING_AT_OUTREACH
     if isinstance(request, Operation):
         return _tag(type(request)) in _ASKING
     return is_dry_run(request)
@@ -446,8 +454,8 @@ def as_dry_run(submission: AnySubmission, leads: int | None) -> AnySubmission:
 def resend_is_exact(request: AnyRequest) -> bool:
     """Whether sending it again, when its reply was lost, does nothing that sending it once does not.
 
-    True of a submission with an idempotency key, and of every operation but those that make or delete something, move a
-    batch job to another state, or end the daemon.
+    True of a submission or an event with a key, and of every operation but those that make or delete something, move a
+    batch job or a follow-up to another state, or end the daemon.
     """
     if only_asks(request):
         return True
@@ -457,6 +465,10 @@ def resend_is_exact(request: AnyRequest) -> bool:
         return request.action == "retain"
     if isinstance(request, BatchJobs):
         return request.action in {"set", "download"}
+    if isinstance(request, FollowUps):
+        return request.action not in {"queue", "stop", "resolve"}
+    if isinstance(request, ContactEvent):
+        return request.key is not None
     if isinstance(request, Operation):
         return _tag(type(request)) in _REPEATABLE
     return request.get("idempotency_key") is not None

@@ -116,6 +116,7 @@ class JobReason(StrEnum):
     INVOCATIONS = "invocations"
     LEFT_DURATION = "left_duration"
     NO_SLOT = "no_slot"
+    SENDING_HOURS = "sending_hours"
     UNPUBLISHED = "unpublished"
     TIMED_OUT = "timed_out"
     ERROR = "error"
@@ -155,6 +156,7 @@ JOB_REASONS: Final[dict[JobReason, str]] = {
     JobReason.INVOCATIONS: "The batch job was invoked as often in the day as the plan allows.",
     JobReason.LEFT_DURATION: "The day had less time left for batch jobs than it needed.",
     JobReason.NO_SLOT: "A schedule wanted it started, and no slot was free for it soon enough.",
+    JobReason.SENDING_HOURS: "Mails of its mailbox leave within certain hours only.",
     JobReason.UNPUBLISHED: "The batch job was unpublished or deleted before it started.",
     JobReason.TIMED_OUT: "It ran as long as its timeout allows.",
     JobReason.ERROR: "The job itself failed; the message says how.",

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from leadline.adapters.smtp_mailer import Account, SmtpMailer, message_of
-from leadline.ports.notices import Notice
+from leadline.ports.notices import Letter, Notice
 from leadline_protocol import messages as wire
 from leadline_protocol.ids import JobId
 from tests.world.mail import Mailbox, MailFault, MailPlan, serving_mail
@@ -47,6 +47,16 @@ def test_the_mail_says_what_became_of_the_job_and_nothing_else_stands_in_its_hea
     text = message.get_content()
     assert "enrich over the table prospects" in text
     assert "1,940, of which 1,900 done, 40 failed" in text
+
+
+def test_the_subject_that_code_has_written_hides_no_header() -> None:
+    subject = "=?utf-8?q?x=0D=0ABcc:_eve@e.example?= Grüße"
+    letter = Letter(subject=subject, body="hello", html=False)
+    raw = message_of(msgspec.structs.replace(NOTICE, letter=letter), told(), "leadline@d.example")
+    message = email.message_from_bytes(raw, policy=email.policy.default)
+    assert message["Bcc"] is None
+    assert message["Subject"] == subject
+    assert len(message.keys()) == 9
 
 
 @pytest.mark.parametrize("where", ["teamspace", "table", "message"])

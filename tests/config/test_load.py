@@ -11,7 +11,9 @@ from leadline.config import Config, ConfigError, Secret, describe, load, parse
 from leadline.core.model import Family
 from leadline.core.rate_limit import ConcurrentLimit, Unit, WindowLimit
 
-SECTIONS = "database, queue, plans, teamspaces, submit, files, providers, modules, batch, notices, log, service"
+SECTIONS = (
+    "database, queue, plans, teamspaces, submit, files, providers, modules, batch, outreach, notices, log, service"
+)
 FILE = Path("/etc/leadline/leadline.toml")
 
 

@@ -316,6 +316,18 @@ def test_a_job_that_yielded_resumes_at_the_front_when_its_wait_is_over(queue: Ha
     assert queue.details(job).stall_kills == 0
 
 
+def test_a_mail_that_has_to_wait_leaves_its_slot_to_the_next_at_once(queue: Harness) -> None:
+    early, late = queue.submit("a", "mail"), queue.submit("a", "mail")
+    queue.wait(early, JobReason.LIMIT, 60)
+    assert queue.state(early) is JobState.QUEUED
+    assert queue.state(late) is JobState.RUNNING
+    queue.finish(late)
+    queue.pass_seconds(59)
+    assert queue.state(early) is JobState.QUEUED
+    queue.pass_seconds(1)
+    assert queue.state(early) is JobState.RUNNING
+
+
 def test_a_job_with_any_short_wait_or_work_in_hand_does_not_yield(snov: Harness) -> None:
     job, follower = snov.submit("a"), snov.submit("a")
     call = snov.ask(job)

@@ -22,6 +22,7 @@ from leadline_protocol.messages import (
     FormulaStep,
     Noop,
     NoopStep,
+    Outreach,
     Reply,
     StatusReply,
     StepBase,
@@ -60,8 +61,8 @@ def test_a_step_says_the_same_as_the_submission_of_its_kind(step: type[StepBase]
             assert field.type == twin.type
 
 
-def test_there_is_a_step_for_every_kind_but_the_chain_and_the_batch() -> None:
-    assert {submission for _, submission in PAIRS} == set(SUBMISSION_TYPES) - {Chain, Batch}
+def test_there_is_a_step_for_every_kind_but_the_chain_the_batch_and_outreach() -> None:
+    assert {submission for _, submission in PAIRS} == set(SUBMISSION_TYPES) - {Chain, Batch, Outreach}
     (field,) = (field for field in msgspec.structs.fields(Chain) if field.name == "steps")
     (listed,) = get_args(get_args(field.type)[0])
     assert set(get_args(listed)) == {step for step, _ in PAIRS}

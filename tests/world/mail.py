@@ -7,7 +7,9 @@ moment and the time in, a plan out), and `serving_mail` carries it out with aios
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import ssl
+import warnings
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from email.parser import BytesHeaderParser
 from hashlib import sha256
@@ -16,15 +18,15 @@ from typing import AnyStr, Literal
 from weakref import WeakSet
 
 import msgspec
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from tests.world.behaviours import Meter, Now, Window
 from tests.world.log import read_clocks
 
 LOOPBACK = "127.0.0.1"
 
-Moment = Literal["rcpt", "data", "dot"]
-"""After RCPT TO, after DATA (before any of the message was read), after the final dot (the message is here)."""
+Moment = Literal["mail", "rset", "rcpt", "data", "dot"]
+"""After MAIL FROM, RSET, RCPT TO, DATA (before any of the message was read), the final dot (the message is here)."""
 
 
 class MailPlan(msgspec.Struct, frozen=True, gc=False):
@@ -48,9 +50,16 @@ class Mailbox:
     """A mail server's mind: its faults, in their order, and the messages it accepts in a window (421 above it)."""
 
     def __init__(self, faults: Sequence[MailFault] = (), window: Window | None = None) -> None:
-        self._faults = tuple(faults)
-        self._left = [fault.times for fault in faults]
+        self._faults: list[MailFault] = []
+        self._left: list[int] = []
+        for fault in faults:
+            self.play(fault)
         self._meter = Meter(window) if window else None
+
+    def play(self, fault: MailFault) -> None:
+        """One more fault, after those before it."""
+        self._faults.append(fault)
+        self._left.append(fault.times)
 
     def respond(self, moment: Moment, recipients: Sequence[str], now: Now) -> MailPlan:
         """The plan for a moment; at `rcpt` there is one recipient, later all that were accepted."""
@@ -87,8 +96,16 @@ class Handed(msgspec.Struct, frozen=True):
 class MailServed:
     """A running mail server: where it listens, and what it was handed, in order."""
 
-    def __init__(self, host: str, port: int, handed: list[Handed]) -> None:
+    def __init__(self, host: str, port: int, handed: list[Handed], conversations: "WeakSet[_Conversation]") -> None:
         self.host, self.port, self.handed = host, port, handed
+        self.connections = 0
+        """That were ever made."""
+        self._conversations = conversations
+
+    def drop(self) -> None:
+        """Drop all connections without a word, as a server does that restarts."""
+        for conversation in self._conversations:
+            conversation.abort()
 
     @property
     def messages(self) -> list[Handed]:
@@ -98,26 +115,57 @@ class MailServed:
 
 @asynccontextmanager
 async def serving_mail(
-    mailbox: Mailbox, *, log_path: Path | None = None, host: str = LOOPBACK, port: int = 0
+    mailbox: Mailbox,
+    *,
+    log_path: Path | None = None,
+    host: str = LOOPBACK,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+    implicit: bool = False,
+    passwords: Mapping[str, str] | None = None,
 ) -> AsyncIterator[MailServed]:
-    """Serve SMTP on an address of this machine (a free port by default) for the time of the block."""
+    """Serve SMTP on an address of this machine (a free port by default) for the time of the block.
+
+    With `tls` by STARTTLS, or (`implicit`) from the first byte on. With `passwords`, by user, only who logs in.
+    """
     loop = asyncio.get_running_loop()
     handed: list[Handed] = []
     conversations: WeakSet[_Conversation] = WeakSet()
     handler = _Handler(mailbox, handed, log_path)
 
+    def admitted(*login: object) -> AuthResult:
+        data = login[-1]
+        assert isinstance(data, LoginPassword)
+        known = (passwords or {}).get(data.login.decode())
+        return AuthResult(success=known is not None and known == data.password.decode(), handled=False)
+
     def connected() -> _Conversation:
-        conversation = _Conversation(handler, hostname="localhost", enable_SMTPUTF8=True, loop=loop)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # aiosmtpd does not see that a connection is TLS from the start
+            conversation = _Conversation(
+                handler,
+                hostname="localhost",
+                enable_SMTPUTF8=True,
+                loop=loop,
+                tls_context=None if implicit else tls,
+                require_starttls=tls is not None and not implicit,
+                authenticator=admitted if passwords else None,
+                auth_required=passwords is not None,
+                auth_require_tls=not implicit,
+            )
         conversations.add(conversation)
+        served.connections += 1
         return conversation
 
-    server = await loop.create_server(connected, host, port)
+    server = await loop.create_server(connected, host, port, ssl=tls if implicit else None)
+    served = MailServed(host, server.sockets[0].getsockname()[1], handed, conversations)
     try:
-        yield MailServed(host, server.sockets[0].getsockname()[1], handed)
+        yield served
     finally:
         server.close()
-        for conversation in conversations:
-            conversation.abort()
+        served.drop()
         await server.wait_closed()
 
 
@@ -157,6 +205,15 @@ class _Handler:
 
     def __init__(self, mailbox: Mailbox, handed: list[Handed], log_path: Path | None) -> None:
         self._mailbox, self._handed, self._log_path = mailbox, handed, log_path
+
+    async def handle_MAIL(
+        self, server: _Conversation, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        envelope.mail_from = address
+        return await self.played(server, "mail", envelope)
+
+    async def handle_RSET(self, server: _Conversation, session: Session, envelope: Envelope) -> str:
+        return await self.played(server, "rset", envelope)
 
     async def handle_RCPT(
         self, server: _Conversation, session: Session, envelope: Envelope, address: str, options: list[str]

@@ -21,7 +21,7 @@ from leadline.actors.table_operations import TableOperations
 from leadline.ports.store import Fenced, Store, Unavailable
 from leadline.ports.work import JobKind, Previews
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import Refused
+from leadline_protocol.errors import ErrorCode, Refused
 
 
 class Operations:
@@ -41,6 +41,7 @@ class Operations:
         """`allows` says whether a user id may submit for a teamspace; `decode` reads a stored submission."""
         self._supervisor = supervisor
         self._around = surroundings
+        self._allows = allows
         self._losses = Losses()
         numbered = {kind.name: (number, kind) for number, kind in enumerate(kinds, start=2)}
         submissions = Submissions(supervisor, numbered, surroundings, previews, self._losses, allows)
@@ -73,6 +74,8 @@ class Operations:
             wire.Tables: self._tables,
             wire.Schedules: self._schedules,
             wire.BatchJobs: self._batch,
+            wire.FollowUps: self._outreach,
+            wire.ContactEvent: self._event,
             wire.Plans: self._plans,
             wire.Notices: self._notices,
             wire.Usage: self._usage,
@@ -110,6 +113,18 @@ class Operations:
             await self._around.record(act(operation, peer, target, detail))
 
         return await self._around.batch(operation, peer.uid, record, line)
+
+    async def _outreach(self, operation: wire.FollowUps, peer: Peer, line: int) -> wire.Reply:
+        async def record(target: str, detail: str) -> None:
+            await self._around.record(act(operation, peer, target, detail))
+
+        return await self._around.outreach(operation, record, line)
+
+    async def _event(self, operation: wire.ContactEvent, peer: Peer, line: int) -> wire.Reply:
+        if not peer.operator and not self._allows(peer.uid, operation.teamspace):
+            message = f"user {peer.uid} may not say anything about contacts of {operation.teamspace}"
+            raise Refused(ErrorCode.FORBIDDEN, message, at="teamspace")
+        return await self._around.contact_event(operation, line)
 
     async def _plans(self, operation: wire.Plans, peer: Peer, line: int) -> wire.Reply:
         if operation.key is not None:

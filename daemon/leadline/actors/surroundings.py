@@ -99,6 +99,14 @@ class Surroundings(Protocol):
         """See to batch jobs, for a user. Raises Refused."""
         ...
 
+    async def outreach(self, wanted: wire.FollowUps, record: Record, line: int) -> wire.OutreachReply:
+        """See to outreach. Raises Refused."""
+        ...
+
+    async def contact_event(self, event: wire.ContactEvent, line: int) -> wire.EventReply:
+        """Something came in from a contact."""
+        ...
+
     def memory_bound(self) -> str | None:
         """What holds a batch job's run to its memory; None where no plan has any."""
         ...

@@ -107,6 +107,8 @@ def sentence(core: Wait) -> str:
     """A wait in words that a customer understands, with its numbers."""
     numbers = core.numbers
     name = numbers.get("provider", "the provider")
+    if "mailbox" in numbers:
+        return _of_mailbox(numbers)
     match core.reason:
         case JobReason.LIMIT if "per_seconds" in numbers:
             unit = numbers.get("unit", "request")
@@ -160,6 +162,36 @@ def sentence(core: Wait) -> str:
             return "Its time has not come."
         case _:
             return JOB_REASONS[core.reason]
+
+
+def _of_mailbox(numbers: Mapping[str, int | float | str]) -> str:
+    """Why a mail does not leave its mailbox yet."""
+    mailbox = f"the mailbox of {numbers['mailbox']}"
+    match numbers.get("why", numbers.get("guard")):
+        case "hours":
+            return f"Mails leave {mailbox} within its hours only; it is planned for when they begin."
+        case "daily_cap":
+            return (
+                f"Today {mailbox} has sent {numbers.get('sent', 'all')} of the {numbers.get('cap', '')} mails it may."
+            )
+        case "gap" | "in_flight":
+            return (
+                f"Between two mails of {mailbox} there are at least {numbers.get('gap_seconds', 1)} s; others go first."
+            )
+        case "follow_ups_first":
+            return f"Of the mails of {mailbox} follow-ups go before first mails."
+        case "domain_limit":
+            return f"Today {numbers.get('sent', 'all')} mails have gone to the contact's domain, as many as may."
+        case "mailbox_paused":
+            return f"A pause holds {mailbox}: `leadline outreach resume` lets it go on."
+        case "mailbox_never":
+            return f"Its hours and its daily cap leave {mailbox} no moment for it: change them and resume it."
+        case "no_mail_server":
+            return f"There is no mail server for {mailbox}: give it one and resume it."
+        case _:
+            return (
+                f"The mail server did not take it for now ({numbers.get('story', 'it said no')}); trying again later."
+            )
 
 
 def _whose(provider: object) -> str:

@@ -4,18 +4,21 @@ SMTP has one moment of which nobody can say afterwards what came of it: between 
 reply to it. Whatever breaks from the beginning of the message on, without an answer, is `unknown`: such a mail is held
 for a person. Before that nothing has been handed over, and a refusal is certain; 4xx may pass, 5xx does not.
 
-Nothing that a tenant wrote stands in a header: a subject that could carry a line break of its own could carry a
-recipient of its own. The message is made as bytes here, and sent as it is.
+The headers are written here, as some interpreters' own code writes a subject that hides a line break in an encoded
+word as a header of its own. The message is made as bytes, and sent as it is.
 """
 
 from collections.abc import Callable
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
+from email.utils import format_datetime
 from typing import Final, Literal
 
 import aiosmtplib
 import msgspec
 
+from leadline.features.outreach.characters import Unwritable, one_line
+from leadline.features.outreach.message import header_text
 from leadline.ports.notices import Notice, Outcome
 from leadline_protocol.messages import JobNotice, JobView
 
@@ -59,6 +62,10 @@ class SmtpMailer:
         account = self._account()
         if account is None:
             return Outcome("again", "no mail server is configured any more")
+        try:
+            message = message_of(notice, _JOB_NOTICE.decode(body), account.sender)
+        except Unwritable as unwritable:
+            return Outcome("failed", str(unwritable))
         smtp = aiosmtplib.SMTP(
             hostname=account.host,
             port=account.port,
@@ -74,7 +81,7 @@ class SmtpMailer:
             await smtp.mail(account.sender)
             await smtp.rcpt(notice.target)
             handed = True
-            response = await smtp.data(message_of(notice, _JOB_NOTICE.decode(body), account.sender))
+            response = await smtp.data(message)
         except aiosmtplib.SMTPResponseException as error:
             state = "failed" if error.code >= 500 else "again" if error.code >= 400 else _lost(handed=handed)
             return Outcome(state, f"{error.code} {error.message}")
@@ -93,20 +100,22 @@ def _lost(*, handed: bool) -> Literal["again", "unknown"]:
 
 def message_of(notice: Notice, told: JobNotice, sender: str) -> bytes:
     """The mail, complete."""
-    message = EmailMessage(policy=_POLICY)
-    message["From"] = sender
-    message["To"] = notice.target
     letter = notice.letter
     subject = f"Job {notice.job} {_SUBJECTS.get(notice.event, f'is {notice.event}')}"
-    message["Subject"] = subject if letter is None else letter.subject
-    message["Date"] = notice.made
-    message["Message-ID"] = f"<{notice.id}@{sender.rpartition('@')[2]}>"
-    message["Auto-Submitted"] = "auto-generated"
+    headers = [
+        f"From: {sender}",
+        f"To: {notice.target}",
+        f"Subject: {header_text(one_line(subject if letter is None else letter.subject))}",
+        f"Date: {format_datetime(notice.made)}",
+        f"Message-ID: <{notice.id}@{sender.rpartition('@')[2]}>",
+        "Auto-Submitted: auto-generated",
+    ]
+    body = EmailMessage(policy=_POLICY)
     if letter is None:
-        message.set_content("\n".join(_lines(told.job, notice)) + "\n")
+        body.set_content("\n".join(_lines(told.job, notice)) + "\n")
     else:
-        message.set_content(letter.body, subtype="html" if letter.html else "plain")
-    return message.as_bytes()
+        body.set_content(letter.body, subtype="html" if letter.html else "plain")
+    return "\r\n".join(headers).encode("ascii") + b"\r\n" + body.as_bytes()
 
 
 def _lines(job: JobView, notice: Notice) -> list[str]:

@@ -31,6 +31,31 @@ def check(
         terminal.say("There is no configuration file: everything is as it is built in.")
     else:
         terminal.say(f"{shown(str(loaded.path))} is sound.")
+    if (warning := outreach_warning(loaded.outreach)) is not None:
+        terminal.remark(f"Warning: {warning}.")
+
+
+def outreach_warning(outreach: configuration.Outreach) -> str | None:
+    """Whether what is queued at a time takes longer than until the next time; None: it does not."""
+    from datetime import UTC, datetime
+    from itertools import islice, pairwise
+
+    from leadline.core.calendar.occurrences import occurrences
+    from leadline.core.calendar.schedules import read_schedule
+    from leadline_protocol.ids import Instant
+    from leadline_protocol.schedules import Cron
+
+    since = Instant(int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000)
+    times = [each.instant for each in islice(occurrences(read_schedule(Cron(outreach.queue_cron, "UTC")), since), 200)]
+    gap = min((later - earlier for earlier, later in pairwise(times)), default=0) // 1_000_000
+    takes = outreach.queue_limit * outreach.spacing_seconds
+    if not gap or takes <= gap:
+        return None
+    return (
+        f"outreach.queue_limit {outreach.queue_limit} times outreach.spacing_seconds {outreach.spacing_seconds} is"
+        f" {takes} s, and outreach.queue_cron queues again after {gap} s: what is queued then joins a line that is not"
+        " done yet"
+    )
 
 
 def check_providers(loaded: Config) -> None:

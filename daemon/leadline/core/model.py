@@ -53,6 +53,14 @@ class Family(IntEnum):
         """
         return self is not Family.BATCH
 
+    @property
+    def patience_seconds(self) -> int | None:
+        """So long a job that waits keeps its slot; None: as long as the rules say.
+
+        A mail whose time has not come leaves its mailbox to the next one. Less than a second is not worth the change.
+        """
+        return 1 if self is Family.OUTREACH else None
+
 
 FAMILIES: Final = tuple(Family)
 """All of them, in order: every decision goes through them, and an enum is slow to be gone through."""

@@ -281,7 +281,9 @@ class Scheduler(Admission, Lives):
         """Give the slot to the teamspace's next job where every wait is known to last long, or is for a person (Q7)."""
         if attempt.busy or attempt.stopping is not None or not heartbeats.waiting(attempt) or not attempt.resumes:
             return
-        horizon = self._decision.now.instant + self.rules.yield_slot_after_seconds * SECOND
+        patience = self.kinds[job.kind].family.patience_seconds
+        seconds = self.rules.yield_slot_after_seconds if patience is None else patience
+        horizon = self._decision.now.instant + seconds * SECOND
         waits = self.waits_of(job, self._decision.now.instant)
         if all(_is_long(wait, horizon) for wait in waits):
             attempt.yielding_to = tuple(waits)

@@ -23,6 +23,7 @@ submissions only.
 
 from leadline_protocol.messages.notices import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.operations import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.outreach import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.replies import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.submissions import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.words import *  # noqa: F403  what is said on a socket, by one name

@@ -175,6 +175,27 @@ class Batch(Submission, tag="batch", frozen=True, kw_only=True):
     """The event's `query_string_parameters`."""
 
 
+class Outreach(Submission, tag="outreach", frozen=True, kw_only=True):
+    """Queue follow-ups that are due, begin with first mails, or send one follow-up's next mail. No step of a chain.
+
+    What is queued becomes a job of its own for each mail, as if `do` were `send`.
+    """
+
+    do: Literal["queue", "first_mails", "send"] = "queue"
+    associate: Name | None = None
+    """Of `queue`: absent: all active ones, each up to the limit."""
+    limit: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] | None = None
+    """Of `queue` and `first_mails`; absent: as the configuration says."""
+    follow_up: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.do == "send") != (self.follow_up is not None):
+            raise ValueError("follow_up goes with send, and it with follow_up")
+        if self.associate is not None and self.do != "queue":
+            raise ValueError("associate goes with queue")
+
+
 # Steps and chains -----------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +300,7 @@ class Chain(Submission, tag="chain", frozen=True, kw_only=True):
             raise ValueError("the first step has none before it that its when could speak of")
 
 
-SUBMISSION_TYPES: Final[tuple[type[Submission], ...]] = (Noop, Upload, Formula, Enrich, Export, Chain, Batch)
+SUBMISSION_TYPES: Final[tuple[type[Submission], ...]] = (Noop, Upload, Formula, Enrich, Export, Chain, Batch, Outreach)
 """The kinds of job there are."""
 
 

@@ -1,0 +1,1 @@
+"""Outreach: mails that follow up on leads, spaced, and never sent twice."""
