@@ -260,7 +260,9 @@ class BatchPlan(Struct, frozen=True, gc=False, kw_only=True):
     archive_bytes_max: Annotated[
         int, Meta(ge=1, le=64 * 1024 * 1024), _key("The size of a zip with code, packed.", unit="bytes")
     ] = 4_194_304
-    own_database: Annotated[Literal["none", "read"], _key("Whether code may query the teamspace's own leads.")] = "none"
+    own_database: Annotated[
+        Literal["none", "read", "write"], _key("What code may do with the teamspace's own leads.")
+    ] = "none"
     etl_database: Annotated[
         Literal["none", "read", "write"],
         _key("What code may do with the database whose address the teamspace has set."),

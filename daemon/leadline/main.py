@@ -103,7 +103,7 @@ from leadline.features.batch.life import BatchLife
 from leadline.features.batch.ports import BatchPlan
 from leadline.features.batch.punctuality import Punctuality
 from leadline.features.batch.request_ports import Database as CodeDatabase
-from leadline.features.batch.request_ports import DatabaseName
+from leadline.features.batch.request_ports import DatabaseName, NotAllowed
 from leadline.features.batch.schedules import BatchSchedules
 from leadline.features.batch.workshop import CodeWorkshop
 from leadline.features.batch.world import House
@@ -616,14 +616,19 @@ class Daemon:
             batch.log_bytes_max,
         )
 
-    async def database_of(self, teamspace: str, name: DatabaseName, access: DatabaseAccess) -> CodeDatabase | None:
-        """What a teamspace's code may query."""
+    async def database_of(self, teamspace: str, name: DatabaseName) -> CodeDatabase | None:
+        """What a teamspace's code may query now. Raises NotAllowed."""
+        quotas = self.batch_plan(teamspace).quotas
+        access = quotas.own_database if name == "own" else quotas.etl_database
+        if access is DatabaseAccess.NONE:
+            raise NotAllowed("the plan does not allow that any more")
+        write = access is DatabaseAccess.WRITE
         if name == "own":
-            return await self.batch_access.open(teamspace)
+            return await self.batch_access.open(teamspace, write=write)
         known = self.config.teamspaces.get(teamspace)
         if known is None or known.etl.secret is None:
             return None
-        return BatchDatabase(known.etl.secret.reveal(), write=access is DatabaseAccess.WRITE)
+        return BatchDatabase(known.etl.secret.reveal(), write=write)
 
     def sends_mail(self) -> bool:
         """Whether there is a mail server."""

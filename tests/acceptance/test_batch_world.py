@@ -95,6 +95,38 @@ def test_the_database_is_refused_by_default_and_shown_by_plan(daemon: Stage) -> 
     assert "canary" not in str(shown)
 
 
+def test_code_changes_its_own_leads_while_the_plan_says_so(daemon: Stage) -> None:
+    daemon.table("hooli", "people", people(3))
+    daemon.table("piedpiper", "people", people(3))
+    program = """
+        from helper import LS
+        def main():
+            done = []
+            for sql in (
+                "update leads set data = data || '{\\"email\\": \\"new@hooli.example\\"}' where id = 1",
+                "update leads set data = data || '{\\"mine\\": 1}' where id = 1",
+                "delete from leads",
+            ):
+                try:
+                    done.append(str(LS.db.execute_DB_query(sql)))
+                except Exception as error:
+                    done.append(str(error))
+            return done
+        """
+    published(daemon, "update", program, teamspace="hooli")
+    results = []
+    for allowed in ("read", "write", "read"):
+        daemon.ask(wire.Plans(teamspace="hooli", key="batch.own_database", value=allowed))
+        ended = daemon.ended(invoke(daemon, "update", teamspace="hooli"))
+        results.append(run_of(daemon, ended.job).result)
+    assert results[0] == results[2] == ["the plan allows to read only"] * 3
+    assert results[1][1].startswith("lead 1 of table people: the table has no column mine")
+    assert "leads come by uploads" in results[1][2]
+    before = [lead["email"] for lead in people(3)]
+    assert [lead["email"] for lead in daemon.rows("hooli", "people")] == ["new@hooli.example", *before[1:]]
+    assert [lead["email"] for lead in daemon.rows("piedpiper", "people")] == before
+
+
 def test_code_sends_three_mails_at_most_to_those_who_are_named_with_it(world: World) -> None:
     with with_mail(world) as (daemon, mail):
         published(

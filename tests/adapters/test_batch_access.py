@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from leadline.adapters.postgres.batch_access import BatchAccess, scram_verifier
-from leadline.adapters.postgres.batch_database import BatchDatabase
+from leadline.adapters.postgres.batch_leads import BatchLeads
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.features.batch.request_ports import Declined, NotAllowed, Query, QueryFailed, Rows
 from leadline.ports.store import UnfitDatabase
@@ -26,7 +26,7 @@ async def store(database: str) -> AsyncIterator[PostgresStore]:
             INSERT INTO lead_table (id, teamspace, name) VALUES (1, 'acme', 'people'), (2, 'beta', '{CANARY}');
             UPDATE lead_table SET first_lead = 2, next_lead = 4;
             INSERT INTO lead SELECT 1, i, '{{"a": 1}}' FROM generate_series(1, 3) AS i;
-            INSERT INTO lead SELECT 2, i, '{{"a": "{CANARY}"}}' FROM generate_series(1, 3) AS i;
+            INSERT INTO lead SELECT 2, i, '{{"a": "{CANARY}"}}' FROM generate_series(1, 4) AS i;
             """
         )
     store = PostgresStore(database)
@@ -41,19 +41,19 @@ def access(store: PostgresStore, database: str) -> BatchAccess:
 
 
 @pytest.fixture
-async def acme(access: BatchAccess) -> BatchDatabase:
-    await access.open("beta")
-    return await access.open("acme")
+async def acme(access: BatchAccess) -> BatchLeads:
+    await access.open("beta", write=False)
+    return await access.open("acme", write=False)
 
 
-async def rows(database: BatchDatabase, sql: str) -> list[Any]:
+async def rows(database: BatchLeads, sql: str) -> list[Any]:
     found = await database.run(Query(sql, (), multi=False))
     assert isinstance(found, Rows)
     return [msgspec.json.decode(each) for each in found.rows]
 
 
 async def test_each_teamspace_sees_its_own_leads_that_are_kept(access: BatchAccess) -> None:
-    acme, beta, none = [await access.open(name) for name in ("acme", "beta", "none")]
+    acme, beta, none = [await access.open(name, write=False) for name in ("acme", "beta", "none")]
     assert await rows(acme, "SELECT * FROM leads ORDER BY id") == [["people", 2, {"a": 1}], ["people", 3, {"a": 1}]]
     assert await rows(beta, "SELECT table_name, data->>'a' FROM leads WHERE id = 2") == [[CANARY, CANARY]]
     assert await rows(none, "SELECT * FROM leads") == await rows(none, "SELECT * FROM lead_tables") == []
@@ -63,9 +63,9 @@ async def test_each_teamspace_sees_its_own_leads_that_are_kept(access: BatchAcce
 async def test_a_role_is_the_same_for_the_next_daemon_with_another_password(
     access: BatchAccess, store: PostgresStore, database: str
 ) -> None:
-    first = await access.open("acme")
-    assert await access.open("acme") is first
-    second = await BatchAccess(store, database).open("acme")
+    first = await access.open("acme", write=False)
+    assert await access.open("acme", write=False) is first
+    second = await BatchAccess(store, database).open("acme", write=False)
     assert await rows(first, "SELECT session_user") == await rows(second, "SELECT session_user")
 
 
@@ -98,6 +98,9 @@ ATTACKS = [
     "SELECT query_to_xml('SELECT pg_advi' || 'sory_lock(1)', true, true, '')",
     "SELECT * FROM ts_stat('SELECT to_tsvector(pg_advi' || 'sory_lock(1)::text)')",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{owner}'",
+    "SELECT lo_from_bytea(0, 'mine')",
+    "SELECT lo_create(0)",
+    "SELECT * FROM pg_settings",
     "SELECT * FROM leads FOR UPDATE",
     "UPDATE leads SET data = '{{}}'",
     "DELETE FROM leads",
@@ -111,7 +114,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize("multi", [False, True])
 @pytest.mark.parametrize("sql", ATTACKS)
-async def test_an_attack_is_refused(acme: BatchDatabase, database: str, sql: str, multi: bool, tmp_path: Path) -> None:
+async def test_an_attack_is_refused(acme: BatchLeads, database: str, sql: str, multi: bool, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     async with meddle(database) as connection:
         owner = await connection.fetchval("SELECT current_user")
@@ -140,28 +143,29 @@ LOOKS = [
 
 
 @pytest.mark.parametrize("sql", LOOKS)
-async def test_nothing_that_can_be_looked_at_shows_anothers_rows(acme: BatchDatabase, sql: str) -> None:
+async def test_nothing_that_can_be_looked_at_shows_anothers_rows(acme: BatchLeads, sql: str) -> None:
     try:
         said = str(await rows(acme, sql))
-    except QueryFailed as error:
+    except Declined as error:
         said = str(error)
     assert CANARY not in said
 
 
-PROBE = "SELECT count(*) FROM leads WHERE (data->>'a')::int = 1"
+PROBE = "SELECT count(*) FROM leads WHERE 1 / (id - 4) < 1"
+"""It fails on a lead that beta has."""
 
 
-async def test_a_condition_is_not_tried_on_a_row_that_is_not_shown(acme: BatchDatabase, database: str) -> None:
+async def test_a_condition_is_not_tried_on_a_row_that_is_not_shown(acme: BatchLeads, database: str) -> None:
     ((role,),) = await rows(acme, "SELECT session_user")
     async with meddle(database) as connection:
         await connection.execute(f"ALTER ROLE {role} SET enable_nestloop = off")
         assert await rows(acme, PROBE) == [[2]]
         await connection.execute("ALTER VIEW leads SET (security_barrier = false)")
-    with pytest.raises(QueryFailed, match=CANARY):
+    with pytest.raises(QueryFailed, match="division by zero"):
         await rows(acme, PROBE)
 
 
-async def test_a_write_is_not_allowed_by_its_word(acme: BatchDatabase) -> None:
+async def test_a_write_is_not_allowed_by_its_word(acme: BatchLeads) -> None:
     with pytest.raises(NotAllowed, match="read only"):
         await rows(acme, "DELETE FROM leads")
 
@@ -174,7 +178,7 @@ async def test_who_may_not_make_roles_is_told_what_to_do(database: str) -> None:
             plain = PostgresStore(database.replace("//leadline@", "//plain@"))
             await plain.take_over(owner="plain", kinds=KINDS)
             with pytest.raises(UnfitDatabase, match="CREATEROLE"):
-                await BatchAccess(plain, database).open("acme")
+                await BatchAccess(plain, database).open("acme", write=False)
             await plain.close()
         finally:
             await connection.execute("REASSIGN OWNED BY plain TO leadline; DROP ROLE plain")

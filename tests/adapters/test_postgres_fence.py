@@ -90,7 +90,8 @@ async def end_owners_session(url: str) -> None:
 
 def test_nothing_but_the_fence_begins_a_transaction() -> None:
     begins = re.compile(r'"BEGIN|"START|\.transaction\((?!readonly=True\))|AND CHAIN|READ WRITE')
-    # The queries of tenants' code log in as somebody who may write nothing of ours, or go to another database.
+    # The queries of tenants' code log in as somebody who may write nothing that counts (test_batch_leads.py), or go to
+    # another database.
     files = [path for path in (*ADAPTER.rglob("*.py"), *ADAPTER.rglob("*.sql")) if path.name != "batch_database.py"]
     found = [file.name for file in files for _ in begins.findall(file.read_text(encoding="utf-8"))]
     assert found == ["fence.py"], "in one place, which every transaction that writes goes through"

@@ -20,3 +20,20 @@ SELECT format('GRANT SELECT ON %1$I.leads, %1$I.lead_tables TO %2$I', $2::text, 
 
 -- name: store_reader
 INSERT INTO batch_reader (role, teamspace) VALUES ($1, $2) ON CONFLICT (teamspace) DO UPDATE SET role = EXCLUDED.role
+
+-- name: let_change
+SELECT format('GRANT UPDATE ON %I.leads TO %I', current_schema(), $1::text)
+
+-- name: let_read
+SELECT format('REVOKE UPDATE ON %I.leads FROM %I', current_schema(), $1::text)
+
+-- name: store_changes
+-- Whether what transaction $1 has put down is carried over; not where another is at one of the leads.
+SELECT store_lead_changes($1::text::xid8)
+
+-- name: forget_changes
+DELETE FROM lead_change WHERE transaction = $1::text::xid8
+
+-- name: forget_all_changes
+-- Of queries of daemons before, which nobody will carry over.
+DELETE FROM lead_change

@@ -3,7 +3,8 @@
 What they may reach is the affair of the role that they log in as: it is to be one that may do nothing else, and the
 server holds it to that. Here it is seen to that they take no more than they may: each statement goes by itself in the
 extended protocol, where a second one behind it is refused; reading is done in a READ ONLY transaction, which nothing
-that can be said in it turns into another; time, and what comes back, are bounded, the latter before it is in memory.
+that can be said in it turns into another, and it is committed only if it has written nothing (EXPLAIN ANALYZE CREATE
+TABLE does all the same); time, and what comes back, are bounded, the latter before it is in memory.
 
 Statements are looked at for their first word only. Those that lead out of the transaction, or to the server's files and
 programs (COPY), have others than the ones that may be said.
@@ -53,11 +54,7 @@ WRITING: Final = frozenset(
 )
 """First words of statements."""
 
-OF_THE_QUEUE: Final = re.compile(
-    r"(pg_(?:try_)?advisory_|pg_notify|set_config|query_to_|ts_stat|ts_rewrite|u&\")", re.IGNORECASE
-)
-"""What may not be named where the database is Leadline's own: its locks and signals, the memory and time of a session,
-and what would carry out a text or hide a name. A role cannot be forbidden any of it."""
+_HAS_WRITTEN: Final = "SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL"
 
 _PREFETCH: Final = 100
 _CONNECT_SECONDS: Final = 10.0
@@ -88,34 +85,39 @@ _COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
 class BatchDatabase:
     """One database as one teamspace may use it; one query at a time."""
 
-    def __init__(
-        self, dsn: str, *, write: bool, own: bool = False, user: str | None = None, password: str | None = None
-    ) -> None:
-        """`own`: it is Leadline's. Whoever sets the DSN answers for where it leads; `user` logs in instead of its."""
+    def __init__(self, dsn: str, *, write: bool, user: str | None = None, password: str | None = None) -> None:
+        """Whoever sets the DSN answers for where it leads; `user` logs in instead of its."""
         self._dsn = dsn
         self._user = user
         self._password = password
         self._write = write
-        self._own = own
         self._turn = asyncio.Lock()
 
     async def run(self, query: Query) -> Rows | Written:
         """Run statements. Raises BadRequest, NotAllowed, QueryFailed."""
         statements = self._allowed(query)
         async with self._turn:
-            try:
-                async with asyncio.timeout(SECONDS_MAX), self._connected() as (connection, meter):
-                    return await self._carried_out(connection, meter, statements, query.parameters)
-            except TimeoutError as error:
-                raise QueryFailed(f"the database took longer than {SECONDS_MAX:.0f} s") from error
-            except asyncpg.ReadOnlySQLTransactionError as error:
-                raise NotAllowed("the plan allows to read only") from error
-            except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
-                raise QueryFailed("the connection to the database was lost") from error
-            except asyncpg.PostgresError as error:
-                raise QueryFailed(str(error)) from error
-            except asyncpg.InternalClientError as error:
-                raise QueryFailed("the driver does not know a type of the result: cast it to text") from error
+            return await self._in_turn(statements, query.parameters)
+
+    async def _in_turn(self, statements: Sequence[str], parameters: Sequence[object]) -> Rows | Written:
+        """Run them, all in one transaction. Raises BadRequest, NotAllowed, QueryFailed."""
+        try:
+            async with asyncio.timeout(SECONDS_MAX), self._connected() as (connection, meter):
+                return await self._carried_out(connection, meter, statements, parameters)
+        except TimeoutError as error:
+            raise QueryFailed(f"the database took longer than {SECONDS_MAX:.0f} s") from error
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            raise NotAllowed(self._why_refused()) from error
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+            raise QueryFailed("the connection to the database was lost") from error
+        except asyncpg.PostgresError as error:
+            raise QueryFailed(str(error)) from error
+        except asyncpg.InternalClientError as error:
+            raise QueryFailed("the driver does not know a type of the result: cast it to text") from error
+
+    def _why_refused(self) -> str:
+        """What to say of a statement that the server refused because it would write."""
+        return "the plan allows to read only"
 
     def _allowed(self, query: Query) -> Sequence[str]:
         """The statements of a query. Raises BadRequest, NotAllowed."""
@@ -131,9 +133,6 @@ class BatchDatabase:
             if word not in READING | WRITING:
                 known = ", ".join(sorted(READING | WRITING if self._write else READING))
                 raise BadRequest(f"{word[:20]!r} is no statement that can be run here: {known}")
-        found = OF_THE_QUEUE.search(query.sql) if self._own else None
-        if found is not None:
-            raise NotAllowed(f"{found[1]} may not be named here")
         return statements
 
     @asynccontextmanager
@@ -158,7 +157,8 @@ class BatchDatabase:
     async def _carried_out(
         self, connection: Connection, meter: "_Meter", statements: Sequence[str], parameters: Sequence[object]
     ) -> Rows | Written:
-        await connection.execute(f"START TRANSACTION READ {'WRITE' if self._write else 'ONLY'}")
+        writes = self._writes(statements)
+        await connection.execute(f"START TRANSACTION READ {'WRITE' if writes else 'ONLY'}")
         found: Rows | Written = Written(0)
         try:
             for statement in statements:
@@ -171,8 +171,17 @@ class BatchDatabase:
             if meter.over:
                 raise QueryFailed(f"the result is larger than {RECEIVED_BYTES_MAX} bytes") from error
             raise
-        await connection.execute("COMMIT")
+        if not writes and await connection.fetchval(_HAS_WRITTEN):
+            raise NotAllowed(self._why_refused())
+        await self._commit(connection)
         return found
+
+    def _writes(self, statements: Sequence[str]) -> bool:  # noqa: ARG002  there are databases where that matters
+        """Whether the transaction of these statements may write."""
+        return self._write
+
+    async def _commit(self, connection: Connection) -> None:
+        await connection.execute("COMMIT")
 
 
 class _Meter(asyncio.Protocol):

@@ -28,8 +28,8 @@ from leadline.features.batch.request_ports import (
 )
 from leadline.ports.work import Attempt
 
-DatabaseOf = Callable[[str, DatabaseName, Access], Awaitable[Database | None]]
-"""A database of a teamspace, as far as it may be used; None: there is none."""
+DatabaseOf = Callable[[str, DatabaseName], Awaitable[Database | None]]
+"""A database of a teamspace, as far as its plan allows it now; None: there is none. Raises NotAllowed."""
 
 
 ProvidersOf = Callable[[Attempt, StoredRun, Tried, Collection[int]], Providers]
@@ -64,7 +64,7 @@ class House(Struct, frozen=True):
             _Progress(attempt, moved),
             _Mails(self.store, attempt, tried, run, recipients) if self.sends_mail() else None,
             {
-                name: _Database(self.database_of, run.teamspace, name, access)
+                name: _Database(self.database_of, run.teamspace, name)
                 for name, access in allowed.items()
                 if access is not Access.NONE
             },
@@ -119,17 +119,16 @@ class _Mails:
 
 
 class _Database:
-    """Opened when it is first asked for."""
+    """Asked for anew with each query, as the plan may have changed."""
 
-    def __init__(self, database_of: DatabaseOf, teamspace: str, name: DatabaseName, access: Access) -> None:
+    def __init__(self, database_of: DatabaseOf, teamspace: str, name: DatabaseName) -> None:
         self._database_of = database_of
         self._teamspace = teamspace
         self._name = name
-        self._access = access
 
     async def run(self, query: Query) -> Rows | Written:
         """Run statements. Raises BadRequest, NotAllowed, QueryFailed."""
-        database = await self._database_of(self._teamspace, self._name, self._access)
+        database = await self._database_of(self._teamspace, self._name)
         if database is None:
             raise NotAllowed("no address of that database is set for the teamspace")
         return await database.run(query)
