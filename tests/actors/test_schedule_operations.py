@@ -8,6 +8,7 @@ import pytest
 from leadline.actors import schedule_operations
 from leadline.actors.peers import Peer
 from leadline.actors.schedule_operations import ScheduleOperations
+from leadline.core.calendar.schedules import Timetable
 from leadline.ports.schedules import NewSchedule, ScheduleId, StoredOccurrence, StoredSchedule
 from leadline.ports.store import OutcomeUnknown
 from leadline_protocol import messages as wire
@@ -47,7 +48,10 @@ class NoRules:
     async def check(self, *_: object) -> Sequence[wire.JobWarning]:
         return []
 
-    async def marks(self, _submission: wire.Submission, coming: Sequence[Instant], _after: Instant) -> Sequence[None]:
+    async def marks(
+        self, submission: wire.Submission, coming: Sequence[Instant], after: Instant, tried: Timetable | None = None
+    ) -> Sequence[None]:
+        del submission, after, tried
         return [None] * len(coming)
 
 

@@ -258,6 +258,30 @@ async def test_coming_times_are_marked_that_the_quota_may_not_allow(play: Play) 
         assert [each.quota for each in view.coming] == [None, None, "invocations"]
 
 
+async def test_a_preview_marks_warns_and_refuses_as_if_the_schedule_were_added(play: Play) -> None:
+    async with play.daemon():
+        await play.client.call(Plans(teamspace="acme", key="batch.invocations_per_day", value=2))
+        await play.publish("job", Part(1), timeout_seconds=60)
+
+        async def preview(line: str, **submission: object) -> SchedulesReply:
+            timetable = Cron(line, "UTC")
+            job = {"kind": "batch", "batch_job": "job", **submission}
+            asked = Schedules(action="preview", teamspace="acme", timetable=timetable, submission=job, count=3)
+            return await play.client.call(asked)
+
+        previewed = await preview("0 * * * *")
+        assert [each.quota for each in previewed.coming] == [None, None, "invocations"]
+        (view,) = (await schedule(play, "hourly", Cron("0 * * * *", "UTC"))).schedules
+        assert view.coming[:3] == previewed.coming
+        told = await refused(ErrorCode.BAD_SCHEDULE, preview("30 * * * *"))
+        assert told.at == "timetable"
+        await refused(ErrorCode.NOT_FOUND, preview("0 * * * *", batch_job="missing"))
+        await play.publish("other", Part(1), timeout_seconds=14_400)
+        crowded = await preview("30 3 * * *", batch_job="other")
+        assert [each.code for each in crowded.warnings] == ["overrun"]
+        assert len((await play.client.call(Schedules(teamspace="acme"))).schedules) == 1, "nothing was stored"
+
+
 async def test_somebody_is_told_of_the_fifth_failure_in_a_row_and_not_of_the_sixth(place: Place) -> None:
     play = Play(place, MORNING)
     place.configure("[plans.default.batch]", "enabled = true")

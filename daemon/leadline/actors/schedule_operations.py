@@ -1,7 +1,7 @@
 """The operation `schedules`: what is due when, and what has become of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from typing import Any, Final, assert_never
@@ -16,7 +16,6 @@ from leadline.ports.schedules import NewSchedule, ScheduleRules, ScheduleStore, 
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import Instant
-from leadline_protocol.schedules import Schedule
 
 PAGE_BYTES_MAX: Final = 16 << 20
 """So much of what schedules submit is on one page: 1,000 of the longest would be more than a client reads."""
@@ -54,9 +53,7 @@ class ScheduleOperations:
         if operation.action == "list":
             return await self._list(operation, line)
         if operation.action == "preview":
-            assert operation.timetable is not None
-            coming = self._coming(operation.timetable, operation.count)
-            return wire.SchedulesReply(line=line, schedules=[], coming=coming, ref=operation.ref)
+            return await self._previewed(operation, line)
         target = f"schedule {operation.teamspace}/{operation.name}"
         warnings: list[wire.JobWarning] = []
         if operation.action != "describe":
@@ -118,6 +115,20 @@ class ScheduleOperations:
             await asyncio.sleep(0)  # a page with all that was asked for takes seconds, in which others are served
         return wire.SchedulesReply(line=line, schedules=views_of_page, next=following, ref=operation.ref)
 
+    async def _previewed(self, operation: wire.Schedules, line: int) -> wire.SchedulesReply:
+        """The next times, as they would be if there were such a schedule. Raises Refused."""
+        assert operation.timetable is not None
+        timetable, now = read_schedule(operation.timetable, "timetable"), self._wall()
+        shown = preview(timetable, now, operation.count)
+        marks: Sequence[JobReason | None] = [None] * len(shown)
+        warnings: Sequence[wire.JobWarning] = []
+        if operation.submission is not None:
+            _, submission = self._submission(operation)
+            warnings = await self._rules.check("", timetable, submission, now)
+            marks = await self._rules.marks(submission, [each.instant for each in shown], now, timetable)
+        coming = [_coming(each, mark) for each, mark in zip(shown, marks, strict=True)]
+        return wire.SchedulesReply(line=line, schedules=[], coming=coming, warnings=list(warnings), ref=operation.ref)
+
     async def _described(self, operation: wire.Schedules) -> wire.ScheduleView:
         found = await self._schedules.page(operation.teamspace, operation.name, None, 1)
         self._check_found(operation, found=bool(found))
@@ -132,22 +143,9 @@ class ScheduleOperations:
     def _new(self, operation: wire.Schedules, peer: Peer) -> tuple[NewSchedule, wire.Submission]:
         """A schedule that can be stored, and what it submits. Raises Refused."""
         assert operation.timetable is not None
-        assert operation.submission is not None
         assert operation.teamspace is not None
         assert operation.name is not None
-        submission: dict[str, Any] = {"teamspace": operation.teamspace, **operation.submission}
-        if submission["teamspace"] != operation.teamspace:
-            message = f"the schedule is of {operation.teamspace}, and so must be what it submits"
-            raise Refused(ErrorCode.BAD_REQUEST, message, at="submission.teamspace")
-        for word in OF_ONE_TIME:
-            if word in submission:
-                raise Refused(ErrorCode.BAD_REQUEST, f"{word} is of one time only", at=f"submission.{word}")
-        text = msgspec.json.encode(submission)
-        try:
-            decoded = self._decode(text)
-        except Refused as refused:
-            at = "submission" if refused.at is None else f"submission.{refused.at}"
-            raise Refused(refused.code, refused.message, at=at) from refused
+        text, submission = self._submission(operation)
         new = NewSchedule(
             operation.teamspace,
             operation.name,
@@ -157,7 +155,24 @@ class ScheduleOperations:
             operation.overlap,
             peer.uid,
         )
-        return new, decoded
+        return new, submission
+
+    def _submission(self, operation: wire.Schedules) -> tuple[bytes, wire.Submission]:
+        """What is submitted each time, as it is stored and as it is read. Raises Refused."""
+        assert operation.submission is not None
+        submission: dict[str, Any] = {"teamspace": operation.teamspace, **operation.submission}
+        if submission["teamspace"] != operation.teamspace:
+            message = f"the schedule is of {operation.teamspace}, and so must be what it submits"
+            raise Refused(ErrorCode.BAD_REQUEST, message, at="submission.teamspace")
+        for word in OF_ONE_TIME:
+            if word in submission:
+                raise Refused(ErrorCode.BAD_REQUEST, f"{word} is of one time only", at=f"submission.{word}")
+        text = msgspec.json.encode(submission)
+        try:
+            return text, self._decode(text)
+        except Refused as refused:
+            at = "submission" if refused.at is None else f"submission.{refused.at}"
+            raise Refused(refused.code, refused.message, at=at) from refused
 
     async def _view(self, stored: StoredSchedule, count: int) -> wire.ScheduleView:
         return wire.ScheduleView(
@@ -181,11 +196,6 @@ class ScheduleOperations:
             marks = await self._rules.marks(submission, [each.instant for each in shown], now)
             return [_coming(each, mark) for each, mark in zip(shown, marks, strict=True)]
         return []
-
-    def _coming(self, timetable: Schedule, count: int) -> list[wire.ComingOccurrence]:
-        """The next times. Raises Refused."""
-        shown = preview(read_schedule(timetable, "timetable"), self._wall(), count)
-        return [_coming(each, None) for each in shown]
 
 
 def _coming(occurrence: Shown, quota: JobReason | None) -> wire.ComingOccurrence:

@@ -126,6 +126,10 @@ def add(
 def preview(
     *,
     place: Placed,
+    teamspace: Annotated[str | None, Parameter(help="The teamspace of --job.")] = None,
+    job: Annotated[
+        FileOrDash | None, Parameter(help="The job, as for add: times are marked at which it may be skipped.")
+    ] = None,
     zone: Zone,
     daily: Every = None,
     weekly: OnDays = None,
@@ -136,13 +140,22 @@ def preview(
     json: Json = False,
 ) -> None:
     """Tell when a schedule would fire, with what changes of the clocks do to it. Nothing is stored."""
-    timetable = _timetable(zone, daily, weekly, monthly, at, cron)
-    reply = _told(place, Schedules(action="preview", timetable=timetable, count=count))
+    if (job is None) != (teamspace is None):
+        raise Misused("--job goes with --teamspace, and it with --job")
+    asked = Schedules(
+        action="preview",
+        teamspace=teamspace,
+        timetable=_timetable(zone, daily, weekly, monthly, at, cron),
+        submission=None if job is None else _job_in(job),
+        count=count,
+    )
+    reply = _told(place, asked)
     if json:
         for each in reply.coming:
             terminal.json_line(each)
         return
     _show_coming(reply.coming)
+    _show_warnings(reply)
 
 
 @schedule.command
@@ -247,6 +260,10 @@ def _show(reply: SchedulesReply, *, json: bool) -> None:
     if view.past:
         terminal.say()
         _show_past(view.past)
+    _show_warnings(reply)
+
+
+def _show_warnings(reply: SchedulesReply) -> None:
     for warning in reply.warnings:
         terminal.say()
         terminal.say(f"Warning: {shown(warning.message)}.")

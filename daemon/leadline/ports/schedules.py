@@ -114,7 +114,10 @@ class ScheduleRules(Protocol):
         ...
 
     async def marks(
-        self, submission: Submission, coming: Sequence[Instant], after: Instant
+        self, submission: Submission, coming: Sequence[Instant], after: Instant, tried: Timetable | None = None
     ) -> Sequence[JobReason | None]:
-        """For each time from then on at which it would be submitted, why it may be skipped."""
+        """For each time from then on at which it would be submitted, why it may be skipped.
+
+        `tried`: a schedule that is not there and is to be reckoned with.
+        """
         ...

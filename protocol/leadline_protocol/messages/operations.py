@@ -300,7 +300,7 @@ class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, 
     timetable: Schedule | None = None
     """Of `add` and `preview`: when it fires."""
     submission: dict[str, Any] | None = None
-    """Of `add`: what is submitted each time, without what belongs to one time only."""
+    """Of `add`, and of `preview` with a teamspace: what is submitted each time, without what is of one time only."""
     missed: Literal["skip", "once", "all"] = "skip"
     """Of `add`: what becomes of times that nobody was there for, more than five minutes ago."""
     overlap: bool = False
@@ -316,8 +316,10 @@ class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, 
             raise ValueError("name the teamspace and the schedule")
         if (self.timetable is not None) != (self.action in {"add", "preview"}):
             raise ValueError("timetable goes with the actions add and preview, and they with it")
-        if (self.submission is not None) != (self.action == "add"):
-            raise ValueError("submission goes with the action add, and it with submission")
+        if (self.submission is not None) != (self.action == "add") and self.action != "preview":
+            raise ValueError("submission goes with the actions add and preview, and add with it")
+        if self.action == "preview" and (self.submission is None) != (self.teamspace is None):
+            raise ValueError("a preview has a teamspace and a submission, or neither")
         if self.action != "add" and (self.overlap or self.missed != "skip"):
             raise ValueError("missed and overlap go with the action add")
 

@@ -65,7 +65,7 @@ class BatchSchedules:
         return [] if found is None else [_warning(found, plan.quotas)]
 
     async def marks(
-        self, submission: Submission, coming: Sequence[Instant], after: Instant
+        self, submission: Submission, coming: Sequence[Instant], after: Instant, tried: Timetable | None = None
     ) -> Sequence[JobReason | None]:
         """For each time from then on at which it would be submitted, why it may be skipped."""
         if not isinstance(submission, Batch) or not coming:
@@ -73,7 +73,11 @@ class BatchSchedules:
         plan = self._plan_of(submission.teamspace)
         planned: list[Planned] = []
         names: list[str] = []
-        for _, batch_job, timetable in await self._running(submission.teamspace):
+        running = await self._running(submission.teamspace)
+        if tried is not None:
+            batch_jobs = await self._store.batch_jobs(submission.teamspace, submission.batch_job, 0, 1)
+            running += [("", batch_job, tried) for batch_job in batch_jobs]
+        for _, batch_job, timetable in running:
             for each in islice(occurrences(timetable, after, coming[-1]), PLANNED_MAX):
                 planned.append(Planned(each.instant, batch_job.id, batch_job.conduct.timeout_ms))
                 names.append(batch_job.name)
