@@ -87,3 +87,25 @@ async def test_a_daemon_does_not_start_on_a_database_it_does_not_know(empty_data
 
 def test_migrations_are_numbered_without_gaps_from_1() -> None:
     assert [migration.number for migration in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
+
+
+async def test_runs_from_before_are_in_the_sums_of_their_quarters(connection: Connection) -> None:
+    before = next(place for place, each in enumerate(MIGRATIONS) if each.name == "0021_batch_quarters")
+    await migrate(connection, MIGRATIONS[:before])
+    await connection.execute(
+        """
+        INSERT INTO batch_run (job, batch_job, teamspace, token, started)
+        SELECT job, job % 2, 'acme', job::text::bytea, started
+        FROM (VALUES (1, 0), (2, 900000000), (3, 1799999999), (4, 1799999999), (5, NULL)) AS run (job, started);
+        INSERT INTO batch_attempt (job, retry, began, timeout_ms, cap_ms, real_ms)
+        VALUES (1, 0, 0, 9, 9, 5), (2, 0, 0, 9, 9, 5), (2, 1, 0, 9, 7, NULL), (3, 0, 0, 9, 9, NULL);
+        """
+    )
+    await migrate(connection)
+    await connection.execute("INSERT INTO batch_attempt VALUES (4, 0, 0, 9, 8)")
+    await connection.execute("UPDATE batch_run SET started = 9 WHERE job = 5")
+    await connection.execute("UPDATE batch_attempt SET real_ms = 6 WHERE job = 3")
+    sums = await connection.fetch(
+        "SELECT quarter, batch_job, executions, recorded_ms, in_progress_ms FROM batch_quarter ORDER BY 1, 2"
+    )
+    assert [tuple(row) for row in sums] == [(0, 1, 2, 5, 0), (1, 0, 2, 5, 15), (1, 1, 1, 6, 0)]

@@ -1,7 +1,7 @@
 """A day goes from local midnight to local midnight, whatever clocks do, and every instant is in exactly one."""
 
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import example, given
@@ -83,3 +83,17 @@ def test_a_new_day_begins_when_clocks_first_show_a_later_date(name: str, change:
     assert all(wall_at(each, zone).date() <= date for each in [*later, Instant(day.ends - 1)]), (
         "another has begun in it"
     )
+
+
+def test_in_every_zone_a_day_begins_with_a_quarter_of_an_hour() -> None:
+    """By which the store adds up what runs have used."""
+    dates = [
+        datetime(year, month, day, tzinfo=UTC) for year in (2026, 2031) for month in range(1, 13) for day in (1, 28)
+    ]
+    for name in sorted(available_timezones()):
+        zone = ZoneInfo(name)
+        changes = [date for date in dates if day_of(instant_of(date.replace(tzinfo=zone)), zone).begins % (HOUR // 4)]
+        assert changes == [], name
+    for name, begins, _ in DAYS:
+        zone = ZoneInfo(name)
+        assert day_of(instant_of(datetime.fromisoformat(begins).replace(tzinfo=zone)), zone).begins % (HOUR // 4) == 0

@@ -17,6 +17,8 @@ import pytest
 from msgspec import Struct
 
 from leadline import main
+from leadline.core.quota.days import day_of
+from leadline.core.quota.ledger import KEPT_MICROSECONDS, Ledger
 from leadline.ports.runner import Answer, End, How, Killed, KilledFor, LogLine, Order, Question, Raised, Returned
 from leadline_protocol.client import Client
 from leadline_protocol.ids import Instant
@@ -172,7 +174,11 @@ class Play:
         return sorted(found, key=lambda run: run.instance)
 
     async def used(self) -> tuple[int, float]:
-        """Executions, and recorded seconds, of the present day."""
+        """Executions, and recorded seconds, of the present day, which agree with the executions one by one."""
+        store, plan = self.running.batch_store, self.running.batch_plan("acme")
+        today = day_of(self.wall, plan.zone)
+        rows = await store.rows("acme", Instant(self.wall - KEPT_MICROSECONDS))
+        assert (await store.used("acme", today, self.wall)).usage == Ledger(rows.executions, rows.attempts).usage(today)
         day = (await self.client.call(BatchJobs(teamspace="acme"))).day
         assert day is not None
         return day.executions, day.seconds

@@ -1,6 +1,6 @@
 """Batch jobs and their runs in Postgres (`features.batch.ports.BatchStore`)."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any, Final
@@ -10,8 +10,9 @@ import msgspec
 from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.queries import parse
 from leadline.adapters.postgres.store import PostgresStore
-from leadline.core.model import JobState
-from leadline.core.quota.ledger import KEPT_MICROSECONDS, AttemptRow, BatchJobId, ExecutionRow
+from leadline.core.model import SECOND, JobState
+from leadline.core.quota.days import Day
+from leadline.core.quota.ledger import KEPT_MICROSECONDS, AttemptRow, BatchJobId, ExecutionRow, Usage
 from leadline.core.quota.quotas import Quotas, check_new_job
 from leadline.features.batch.archive import Code
 from leadline.features.batch.ports import (
@@ -27,12 +28,15 @@ from leadline.features.batch.ports import (
     StoredRun,
     StoredSetting,
     Tried,
+    Used,
     Version,
-    Waiting,
 )
 from leadline.features.batch.request_ports import QUESTIONS_MAX, Mail, mark_of
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import Instant, JobId
+
+QUARTER: Final = 900 * SECOND
+"""A quarter of an hour, by which the database adds up what runs have used."""
 
 QUERIES: Final = parse((files(__package__) / "batch.sql").read_text(encoding="utf-8"))
 
@@ -118,6 +122,26 @@ class PostgresBatch:
         """What the ledger of a teamspace is made of, as far as days since then are concerned."""
         async with self._store.read() as connection:
             return await _rows(connection, teamspace, since)
+
+    async def used(self, teamspace: str, day: Day, since: Instant, tokens: Collection[bytes] = ()) -> Used:
+        """What a day has used, however many runs it has; which runs of these tokens have started, or any since then."""
+        quarters = (day.begins // QUARTER, day.ends // QUARTER)
+        async with self._store.read() as connection:
+            found = await connection.fetch(QUERIES["batch_used"].sql, teamspace, *quarters, list(tokens), since)
+        sums = [row for row in found if row["token"] is None]
+        usage = Usage(
+            day,
+            sum(row["executions"] for row in sums),
+            {BatchJobId(row["batch_job"]): row["executions"] for row in sums},
+            sum(row["recorded_ms"] for row in sums),
+            sum(row["in_progress_ms"] for row in sums),
+        )
+        runs = [row for row in found if row["token"] is not None]
+        return Used(
+            usage,
+            {row["token"]: BatchJobId(row["batch_job"]) for row in runs if not row["executions"]},
+            frozenset(row["token"] for row in runs if row["executions"]),
+        )
 
     @asynccontextmanager
     async def books(self, job: JobId, number: int, wall: Instant) -> AsyncIterator["PostgresBooks"]:
@@ -214,6 +238,7 @@ class PostgresBatch:
         """Drop what is kept of runs that ended before that, once their jobs are forgotten."""
         async with self._store.write() as connection:
             await connection.execute(QUERIES["drop_old_batch_runs"].sql, before)
+            await connection.execute(QUERIES["drop_old_batch_quarters"].sql, (before - KEPT_MICROSECONDS) // QUARTER)
 
     async def _fetch(self, query: str, *arguments: object) -> Sequence[Any]:
         async with self._store.read() as connection:
@@ -252,18 +277,14 @@ class PostgresBooks:
 
 
 async def _rows(connection: Connection, teamspace: str, since: Instant) -> Rows:
-    found = await connection.fetch(QUERIES["batch_books"].sql, teamspace, since)
-    started = [row for row in found if row["started"] is not None]
-    jobs = [row["job"] for row in started]
-    tried = await connection.fetch(QUERIES["batch_attempts"].sql, jobs)
+    started = await connection.fetch(QUERIES["batch_books"].sql, teamspace, since)
+    tried = await connection.fetch(QUERIES["batch_attempts"].sql, [row["job"] for row in started])
     return Rows(
         [ExecutionRow(row["job"], row["batch_job"], Instant(row["started"]), row["ended"]) for row in started],
         [
             AttemptRow(row["job"], Instant(row["began"]), row["timeout_ms"], row["cap_ms"], row["real_ms"])
             for row in tried
         ],
-        [Waiting(row["token"], row["batch_job"]) for row in found if row["started"] is None],
-        frozenset(row["token"] for row in started),
     )
 
 

@@ -93,13 +93,23 @@ DELETE FROM batch_setting WHERE batch_job = $1 AND name = ANY($2::text[])
 INSERT INTO batch_run (job, batch_job, teamspace, due, token) VALUES ($1, $2, $3, $4, $5)
 
 -- name: batch_books
--- What counts in days from the moment $2 on: the runs of a teamspace that have started, or wait to.
-SELECT job, batch_job, token, started, ended IS NOT NULL AS ended FROM batch_run
-WHERE teamspace = $1 AND started >= $2
+-- What counts in days from the moment $2 on: the runs of a teamspace that have started.
+SELECT job, batch_job, started, ended IS NOT NULL AS ended FROM batch_run WHERE teamspace = $1 AND started >= $2
+
+-- name: batch_used
+-- What a teamspace has used from the quarter of an hour $2 to before $3, by batch job; its runs that wait to start; and
+-- those that have started, of the tokens $4 or since $5.
+SELECT batch_job, NULL::bytea AS token, sum(executions)::bigint AS executions, sum(recorded_ms)::bigint AS recorded_ms,
+    sum(in_progress_ms)::bigint AS in_progress_ms
+FROM batch_quarter WHERE teamspace = $1 AND quarter >= $2 AND quarter < $3 GROUP BY batch_job
 UNION ALL
-SELECT run.job, run.batch_job, run.token, NULL, false FROM batch_run AS run
+SELECT run.batch_job, run.token, 0, 0, 0 FROM batch_run AS run
 WHERE run.teamspace = $1 AND run.started IS NULL AND run.ended IS NULL
     AND EXISTS (SELECT FROM job WHERE job.id = run.job)
+UNION ALL
+SELECT batch_job, token, 1, 0, 0 FROM batch_run WHERE token = ANY($4::bytea[]) AND started IS NOT NULL
+UNION ALL
+SELECT batch_job, token, 1, 0, 0 FROM batch_run WHERE teamspace = $1 AND started >= $5
 
 -- name: oldest_open_run
 SELECT min(started) FROM batch_run WHERE teamspace = $1 AND started IS NOT NULL AND ended IS NULL
@@ -191,6 +201,9 @@ SELECT coalesce(max(n), 0) FROM batch_line WHERE job = $1 AND retry = $2
 
 -- name: batch_lines
 SELECT n, at, text FROM batch_line WHERE job = $1 AND retry = $2 AND n > $3 ORDER BY n LIMIT $4
+
+-- name: drop_old_batch_quarters
+DELETE FROM batch_quarter WHERE quarter < $1
 
 -- name: drop_old_batch_runs
 -- Those of jobs that nobody remembers any more.

@@ -16,7 +16,9 @@ A retry after midnight is therefore capped by what is left of that day, and take
 The ledger keeps executions, not sums: the moments when they started and what they took. What a day has used is added up
 when it is asked for, so a clock that is set, or a teamspace that gets another zone, leaves nothing to be put right, and
 an execution counts wherever it belongs by then. They are few: a plan allows some dozens a day, and after some days they
-are let go. It is rebuilt from two kinds of rows, executions and attempts, written as they begin and as they end.
+are let go. It is rebuilt from two kinds of rows, executions and attempts, written as they begin and as they end. (For
+plans that allow thousands the store also adds up by quarters of an hour, of which any zone's days are made: whoever
+submits a run asks for these.)
 """
 
 from collections import Counter

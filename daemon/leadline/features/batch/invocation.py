@@ -22,7 +22,7 @@ from msgspec import Struct
 from leadline.core.events import Statement
 from leadline.core.model import Counts, Family, JobState, StopCause
 from leadline.core.quota.days import day_of
-from leadline.core.quota.ledger import KEPT_MICROSECONDS, Ahead, BatchJobId, Ledger, refusal
+from leadline.core.quota.ledger import Ahead, BatchJobId, refusal
 from leadline.features.batch.attempts import Attempts, name_of
 from leadline.features.batch.course import Begin, GoOn, Over, ending_of, next_step, took_ms, words
 from leadline.features.batch.packages import InstallFailed
@@ -142,18 +142,17 @@ class Batch:
             return Refused(ErrorCode.BAD_STATE, message, at="batch_job")
         wall, teamspace = self._wall(), batch_job.teamspace
         before = {token: each for token, each in self._promises.items() if each.teamspace == teamspace}
-        rows = await self._store.rows(teamspace, Instant(wall - KEPT_MICROSECONDS))
-        waiting = {each.token: each.batch_job for each in rows.waiting}
+        used = await self._store.used(teamspace, day_of(wall, plan.zone), wall, list(before))
+        waiting = dict(used.waiting)
         for token, each in before.items():
             if each.stored and token not in waiting:  # it has started, or was cancelled
                 self._promises.pop(token, None)
         now = anyio.current_time()
         for token, each in list(self._promises.items()):
-            if each.teamspace == teamspace and token not in rows.started and now - each.made < PROMISED_SECONDS:
+            if each.teamspace == teamspace and token not in used.started and now - each.made < PROMISED_SECONDS:
                 waiting.setdefault(token, each.batch_job)
         ahead = Ahead(len(waiting), sum(each == batch_job.id for each in waiting.values()))
-        usage = Ledger(rows.executions, rows.attempts).usage(day_of(wall, plan.zone))
-        refused = refusal(usage, plan.quotas, batch_job.id, batch_job.conduct.timeout_ms, ahead)
+        refused = refusal(used.usage, plan.quotas, batch_job.id, batch_job.conduct.timeout_ms, ahead)
         return None if refused is None else refused.refused(wall, plan.zone)
 
     def _settle(self, token: bytes, *, stored: bool) -> None:

@@ -25,7 +25,6 @@ import msgspec
 
 from leadline.core.model import ENDED, SECOND, JobState
 from leadline.core.quota.days import day_of
-from leadline.core.quota.ledger import KEPT_MICROSECONDS, Ledger
 from leadline.core.quota.quotas import check_archive, check_retries, check_timeout
 from leadline.features.batch.attempts import Attempts
 from leadline.features.batch.invocation import source_of
@@ -237,8 +236,7 @@ class BatchLife:
 
     async def _day(self, teamspace: str) -> wire.BatchDay:
         plan, wall = self._plan_of(teamspace), self._wall()
-        rows = await self._store.rows(teamspace, Instant(wall - KEPT_MICROSECONDS))
-        usage = Ledger(rows.executions, rows.attempts).usage(day_of(wall, plan.zone))
+        usage = (await self._store.used(teamspace, day_of(wall, plan.zone), wall)).usage
         return wire.BatchDay(
             executions=usage.executions,
             executions_max=plan.quotas.executions_per_day_max,

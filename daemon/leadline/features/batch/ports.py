@@ -1,6 +1,6 @@
 """What batch jobs need of the world: their rows, folders with code, and who watches runs."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, tzinfo
 from enum import StrEnum
@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from leadline.core.model import JobState
-from leadline.core.quota.ledger import AttemptRow, BatchJobId, ExecutionRow
+from leadline.core.quota.days import Day
+from leadline.core.quota.ledger import AttemptRow, BatchJobId, ExecutionRow, Usage
 from leadline.core.quota.quotas import Quotas
 from leadline.features.batch.archive import Code
 from leadline.features.batch.request_ports import Mail
@@ -99,21 +100,21 @@ class StoredSetting(Struct, frozen=True):
     sealed: bytes
 
 
-class Waiting(Struct, frozen=True, gc=False):
-    """A run that is queued."""
-
-    token: bytes
-    batch_job: BatchJobId
-
-
 class Rows(Struct, frozen=True):
     """What the ledger of a teamspace is made of, as it was at one moment."""
 
     executions: Sequence[ExecutionRow]
     attempts: Sequence[AttemptRow]
-    waiting: Sequence[Waiting]
+
+
+class Used(Struct, frozen=True):
+    """What a day of a teamspace has used, and who is about to use it, as it was at one moment."""
+
+    usage: Usage
+    waiting: Mapping[bytes, BatchJobId]
+    """The batch jobs of the runs that are queued, by their tokens."""
     started: frozenset[bytes]
-    """Tokens of the executions."""
+    """The tokens of runs that have started: of those asked about, and since then."""
 
 
 class Tried(Struct, frozen=True, gc=False):
@@ -249,6 +250,10 @@ class BatchStore(Protocol):
 
     async def rows(self, teamspace: str, since: Instant) -> Rows:
         """What the ledger of a teamspace is made of, as far as days since then are concerned."""
+        ...
+
+    async def used(self, teamspace: str, day: Day, since: Instant, tokens: Collection[bytes] = ()) -> Used:
+        """What a day has used, however many runs it has; which runs of these tokens have started, or any since then."""
         ...
 
     def books(self, job: JobId, number: int, wall: Instant) -> AbstractAsyncContextManager[Books]:
