@@ -34,6 +34,7 @@ from leadline_protocol.messages import (
     Started,
     notices,
     operations,
+    outreach,
     replies,
     submissions,
     words,
@@ -41,7 +42,7 @@ from leadline_protocol.messages import (
 
 PATH: Final = Path(__file__).with_name("schema.json")
 
-_SOURCES: Final = (words, submissions, replies, operations, notices, schedules)
+_SOURCES: Final = (words, submissions, replies, operations, outreach, notices, schedules)
 
 _REPLIES: Final[tuple[type[msgspec.Struct], ...]] = (
     Receipt,

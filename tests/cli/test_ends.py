@@ -2,13 +2,24 @@
 
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from leadline.config import Queue
 from leadline_protocol.errors import ErrorCode
-from leadline_protocol.messages import Cancel, Changed, Get, Job, JobList, JobReply, Jobs
+from leadline_protocol.messages import (
+    Cancel,
+    Changed,
+    FollowUps,
+    Get,
+    Job,
+    JobList,
+    JobReply,
+    Jobs,
+    OutreachReply,
+)
 from tests.cli.conftest import Leadline
 from tests.cli.fake_daemon import FakeDaemon, refusal, view
 
@@ -163,19 +174,34 @@ def test_what_is_wrong_with_a_module_is_wrong_with_the_configuration(leadline: L
     assert not (tmp_path / "state").exists()
 
 
-def test_a_common_command_imports_only_what_it_needs(daemon: FakeDaemon, script: str) -> None:
+@pytest.mark.parametrize(("command", "says"), [(["jobs"], "enrich"), (["outreach", "list"], "FOLLOW-UP")])
+def test_a_common_command_imports_only_what_it_needs(
+    daemon: FakeDaemon, script: str, command: Sequence[str], says: str
+) -> None:
     """Each of these costs more than the rest of the command; together they make a second."""
     daemon.on(Jobs, lambda _: JobList(line=0, jobs=[view(41)]))
+    daemon.on(FollowUps, lambda _: OutreachReply(line=0))
     program = (
         "import sys\n"
         "from leadline.cli.app import run\n"
-        "assert run(['jobs']) == 0\n"
+        f"assert run({command!r}) == 0\n"
         "sys.stderr.write(' '.join(sys.modules))\n"
     )
     python = Path(script).with_name("python")
     ran = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
-    assert "enrich" in ran.stdout
-    heavy = {"rich", "asyncio", "anyio", "asyncpg", "aiohttp", "structlog", "sqlglot", "leadline.main", "tomllib"}
+    assert says in ran.stdout
+    heavy = {
+        "rich",
+        "jinja2",
+        "asyncio",
+        "anyio",
+        "asyncpg",
+        "aiohttp",
+        "structlog",
+        "sqlglot",
+        "leadline.main",
+        "tomllib",
+    }
     assert heavy & set(ran.stderr.split()) == set()
 
 

@@ -247,7 +247,7 @@ def test_the_greatest_integers_fit() -> None:
         (b'{"kind":3}', ErrorCode.BAD_REQUEST, "kind"),
         (b'{"op":["ping"]}', ErrorCode.BAD_REQUEST, "op"),
         (b'{"op":"pingg"}', ErrorCode.UNKNOWN_OP, "op"),
-        (b'{"kind":"outreach","teamspace":"a"}', ErrorCode.UNKNOWN_KIND, "kind"),
+        (b'{"kind":"letters","teamspace":"a"}', ErrorCode.UNKNOWN_KIND, "kind"),
         (b'{"kind":"noop"}', ErrorCode.BAD_REQUEST, "teamspace"),
         (b'{"kind":"noop","teamspace":""}', ErrorCode.BAD_REQUEST, "teamspace"),
         (b'{"kind":"noop","teamspace":7}', ErrorCode.BAD_REQUEST, "teamspace"),
@@ -581,7 +581,7 @@ def answers(connection: ClientConnection, *messages: Any) -> list[Any]:
 
 def test_a_client_reads_replies_in_the_order_of_its_requests_and_notices_among_them() -> None:
     connection = ClientConnection()
-    sent = connection.send([Noop(teamspace="a"), Ping(), {"kind": "outreach", "teamspace": "a"}, Follow()])
+    sent = connection.send([Noop(teamspace="a"), Ping(), {"kind": "letters", "teamspace": "a"}, Follow()])
     assert sent.count(b"\n") == 4
     receipt = Receipt(line=1, job=5, state="queued", jobs_ahead=0)  # type: ignore[arg-type]
     pong = Pong(line=2, version="1")

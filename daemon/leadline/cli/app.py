@@ -60,6 +60,12 @@ _COMMANDS: Final[Sequence[tuple[Group, str, str, str]]] = (
         "Submit jobs by the clock: list schedules, add, try, pause or delete one.",
     ),
     (_WORK, "batch", "batch:batch", "Your own Python as jobs: create, upload, publish and run batch jobs."),
+    (
+        _WORK,
+        "outreach",
+        "outreach:outreach",
+        "Follow-up mails: import who writes what to whom, queue, preview and look after them.",
+    ),
     (_WORK, "rerun", "control:rerun", "Submit a job again, over the leads that it has not finished."),
     (_QUEUE, "jobs", "jobs:jobs", "List jobs, newest first."),
     (_QUEUE, "job", "jobs:job", "Show one job."),

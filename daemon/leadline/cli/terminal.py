@@ -27,12 +27,14 @@ STATE_STYLE: Final[dict[str, Style]] = {
     "open": "green",
     "ready": "green",
     "published": "green",
+    "finished": "green",
     "partial": "yellow",
     "throttled": "yellow",
     "trying": "yellow",
     "draining": "yellow",
     "paused": "yellow",
     "draft": "yellow",
+    "unknown": "yellow",
     "failed": "red",
     "parked": "red",
     "unavailable": "red",
@@ -40,8 +42,9 @@ STATE_STYLE: Final[dict[str, Style]] = {
     "skipped": "dim",
     "delayed": "dim",
     "unpublished": "dim",
+    "stopped": "dim",
 }
-"""The colour of each word for a state, of jobs, batch jobs, providers and the daemon."""
+"""The colour of each word for a state, of jobs, batch jobs, follow-ups, providers and the daemon."""
 
 
 def now() -> datetime:

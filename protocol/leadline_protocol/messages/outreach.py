@@ -10,7 +10,7 @@ from leadline_protocol.messages.replies import Reply
 from leadline_protocol.messages.submissions import Address
 from leadline_protocol.messages.words import INT64_MAX, AwareTime, Name, Ref
 
-Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+SendingDay = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 DayTime = Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 """A time on the clocks of a zone."""
@@ -54,7 +54,7 @@ class MailServer(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit
 class SendingHours(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """When an associate writes."""
 
-    days: Annotated[list[Weekday], Meta(min_length=1, max_length=7)] = field(
+    days: Annotated[list[SendingDay], Meta(min_length=1, max_length=7)] = field(
         default_factory=lambda: ["mon", "tue", "wed", "thu", "fri"]
     )
     begin: DayTime = "09:00"

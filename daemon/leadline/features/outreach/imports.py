@@ -39,6 +39,14 @@ KEY_CHARACTERS_MAX: Final = 100
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
+_NONE_SUCH: Final[Mapping[str, str]] = {
+    "address": "it is no address such as ann@acme.example",
+    "domain": "it is no domain such as acme.example",
+    "begin": "it is no time of day such as 09:00",
+    "end": "it is no time of day such as 17:00",
+}
+"""What is said of a field whose text has not the form that it must have."""
+
 _ROWS: Final[Any] = wire.AssociateRow | wire.ScriptRow | wire.FollowUpRow | wire.SuppressionRow
 
 
@@ -97,12 +105,7 @@ class Imports:
                     case _:
                         assert_never(row)
             except msgspec.ValidationError as error:
-                message, _, at = str(error).partition(" - at ")
-                tally.faults.append(
-                    wire.ImportFault(
-                        row=number, code=ErrorCode.BAD_REQUEST, message=message, at=at.strip("`").lstrip("$.") or None
-                    )
-                )
+                tally.faults.append(_fault(number, error))
             except Refused as refused:
                 tally.faults.append(
                     wire.ImportFault(row=number, code=refused.code, message=refused.message, at=refused.at)
@@ -176,6 +179,16 @@ class Imports:
             seed=secrets.randbelow(SEED_MAX),
         )
         return key, follow_up
+
+
+def _fault(number: int, error: msgspec.ValidationError) -> wire.ImportFault:
+    message, _, place = str(error).partition(" - at ")
+    at = place.strip("`").lstrip("$.")
+    if "matching regex" in message:
+        message = _NONE_SUCH.get(at.rpartition(".")[2], message)
+    return wire.ImportFault(
+        row=number, code=ErrorCode.BAD_REQUEST, message=message[:1].lower() + message[1:], at=at or None
+    )
 
 
 def _script(teamspace: str, row: wire.ScriptRow) -> Script:
