@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leadline.cli import doctor, doctor_batch
-from leadline_protocol.messages import DatabaseStatus, Ping, Pong, Status, StatusReply
+from leadline_protocol.messages import DatabaseStatus, FollowUps, OutreachReply, Ping, Pong, Status, StatusReply
 from tests.cli.conftest import Leadline
 from tests.cli.fake_daemon import NOON, FakeDaemon
 
@@ -36,6 +36,7 @@ def healthy(daemon: FakeDaemon, **changes: Any) -> None:
         "database": DatabaseStatus(reachable=True, embedded=True),
     }
     daemon.on(Status, lambda _: StatusReply(**{**values, **changes}))
+    daemon.on(FollowUps, lambda _: OutreachReply(line=0))
 
 
 def test_where_nothing_is_wrong_it_says_so(leadline: Leadline, daemon: FakeDaemon) -> None:

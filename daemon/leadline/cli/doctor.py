@@ -23,6 +23,7 @@ from leadline.cli import terminal
 from leadline.cli.configuration import check_providers
 from leadline.cli.daemon import Daemon, NoDaemon, Place, Placed, any_socket
 from leadline.cli.doctor_batch import batch
+from leadline.cli.doctor_outreach import outreach
 from leadline.cli.files import EXPORTS, INCOMING
 from leadline.cli.jobs import Json
 from leadline.cli.words import shown, size, span
@@ -91,6 +92,7 @@ def _checked(place: Place) -> Iterator[Found]:
     if config is not None:
         yield from _guarded("database", lambda: _database(config))
         yield from _guarded("batch jobs", lambda: batch(config, _status(place)))
+        yield from _guarded("outreach", lambda: outreach(config, place))
 
 
 def _guarded(check: str, look: Callable[[], Iterator[tuple[Finding, str]]]) -> Iterator[Found]:
@@ -127,7 +129,7 @@ def _configuration(place: Place) -> tuple[Config | None, list[Found]]:
 def _secrets(config: Config) -> Iterator[tuple[Finding, str]]:
     """Files with secrets are for their owner alone, or for a group."""
     keys: list[Provider | OwnKey | PythonModule | Smtp | TeamspaceNotices] = [*config.providers.values()]
-    keys += [*config.modules.values(), config.notices.smtp, *config.notices.teamspaces.values()]
+    keys += [*config.modules.values(), config.notices.smtp, config.outreach.smtp, *config.notices.teamspaces.values()]
     keys += (key for provider in config.providers.values() for key in provider.own.values())
     files = {key.secret_file for key in keys if key.secret_file is not None}
     holds_secrets = config.database.url is not None or any(
