@@ -16,9 +16,12 @@ from collections.abc import Iterator
 from datetime import UTC
 from io import StringIO
 from pathlib import Path
+from typing import Any, get_args
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
+from msgspec import Struct
 
 from leadline import config
 from leadline.cli.app import app
@@ -27,6 +30,8 @@ from leadline.core.quota.days import day_of
 from leadline.core.quota.ledger import BatchJobId, Ledger, failure
 from leadline.core.quota.quotas import MINUTE_MS, Quotas
 from leadline.features.batch.archive import takes_event
+from leadline.features.outreach import bounce_guard, templates
+from leadline.features.outreach.model import REASONS, Reason
 from leadline.features.tables import ingest, lead_files
 from leadline.features.tables.columns import ColumnType, declared_columns
 from leadline.features.tables.expressions import DOCUMENTATION, compile_expression, compiler, grammar
@@ -38,9 +43,11 @@ from leadline_protocol.errors import ErrorCode, JobReason, LeadReason, Refused
 from leadline_protocol.ids import Instant, JobId
 from leadline_protocol.messages import (
     CONTROL_OPERATIONS,
+    IMPORT_ROWS,
     SUBMISSION_TYPES,
     Batch,
     Chain,
+    ContactEvent,
     Enrich,
     EnrichStep,
     Formula,
@@ -52,10 +59,11 @@ from tests.architecture.repository import ROOT, tracked_files
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "daemon" / "ARCHITECTURE.md"
 CHANGELOG = ROOT / "CHANGELOG.md"
-TABLES, BATCH, PROVIDERS, PYTHON_MODULES, OPERATIONS = (
-    ROOT / "daemon" / "docs" / f"{name}.md" for name in ("tables", "batch", "providers", "python-modules", "operations")
+TABLES, BATCH, OUTREACH, PROVIDERS, PYTHON_MODULES, OPERATIONS = (
+    ROOT / "daemon" / "docs" / f"{name}.md"
+    for name in ("tables", "batch", "outreach", "providers", "python-modules", "operations")
 )
-GUIDES = (README, TABLES, BATCH, PROVIDERS, PYTHON_MODULES, OPERATIONS)
+GUIDES = (README, TABLES, BATCH, OUTREACH, PROVIDERS, PYTHON_MODULES, OPERATIONS)
 DOCUMENTS = (*GUIDES, ARCHITECTURE)
 
 EVERYDAY_PROGRAMS = {"echo", "export", "install", "pg_dump", "psql", "python3", "systemctl", "tar"}
@@ -404,6 +412,56 @@ def test_the_batch_guide_is_read_by_the_daemon(tmp_path: Path) -> None:
     assert any(isinstance(each, Batch) for each in scheduled(BATCH))
 
 
+def fields_of(struct: type[Struct]) -> set[str]:
+    """The fields of a row of an import, those of what is within it with a dot."""
+    names = set()
+    for field in msgspec.structs.fields(struct):
+        names.add(field.name)
+        inner = [each for each in flattened(field.type) if isinstance(each, type) and issubclass(each, Struct)]
+        names |= {f"{field.name}.{name}" for each in inner for name in fields_of(each)}
+    return names
+
+
+def flattened(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from flattened(argument)
+
+
+@pytest.mark.parametrize("row", IMPORT_ROWS, ids=lambda row: str(row.__struct_config__.tag))
+def test_the_outreach_guide_tells_every_field_of_a_row_and_its_default(row: type[Struct]) -> None:
+    part = str(row.__struct_config__.tag)
+    told = {name.strip("`"): default for name, default, _ in rows(marked(OUTREACH, part)) if name}
+    assert set(told) == fields_of(row)
+    for field in msgspec.structs.fields(row):
+        if isinstance(field.default, int | str) and field.default != "" and field.name != "smtp":
+            assert told[field.name].strip("`") == str(field.default).replace("True", "true"), field.name
+
+
+def test_the_outreach_guide_tells_every_setting_and_every_reason_to_end() -> None:
+    in_force = [key for key in config.reference() if key.name.startswith("outreach.")]
+    told = [
+        (name, default.partition(" s")[0].partition(" days")[0], sentence)
+        for name, default, sentence in rows(marked(OUTREACH, "settings"))
+    ]
+    assert told == [(f"`{key.name}`", f"`{key.default}`" if key.default else "", key.sentence) for key in in_force]
+    ends = {reason: meaning for reason, meaning in REASONS.items() if reason is not Reason.NO_ASSOCIATE}
+    assert rows(marked(OUTREACH, "reasons")) == [[f"`{reason}`", meaning] for reason, meaning in ends.items()]
+
+
+def test_the_outreach_guide_is_read_by_the_daemon(tmp_path: Path) -> None:
+    for text in blocks(OUTREACH, "toml config"):
+        config.parse(text, tmp_path / "leadline.toml")
+    (event,) = (decoder.decode(block.encode()) for block in blocks(OUTREACH, "json"))
+    assert isinstance(event, ContactEvent)
+    bounds = (bounce_guard.MAILS, bounce_guard.BAD_MIN, bounce_guard.BOUNCED_PERCENT_MAX, bounce_guard.COMPLAINTS)
+    paragraph = re.search(r"\*\*Bounces\.\*\*.*?\n\n", read(OUTREACH), re.DOTALL)
+    assert paragraph is not None
+    assert tuple(map(int, re.findall(r"\b\d+\b", paragraph[0]))) == bounds
+    told = " ".join(inline_code(OUTREACH))
+    assert [name for name in templates._FILTERS if name not in told] == []
+
+
 def scheduled(path: Path) -> Iterator[Submission]:
     """Every submission that a guide hands to a schedule, which has the teamspace from there."""
     for text in re.findall(r"echo '(\{.*\})' \| leadline schedule add", "\n".join(blocks(path, "sh"))):
@@ -458,16 +516,11 @@ def test_every_runbook_is_for_a_word_that_exists_and_every_event_is_logged() -> 
         assert re.search(rf'log\.\w+\(\s*"{event}"', sources), event
 
 
-def test_a_kind_is_called_unbuilt_as_long_as_it_is() -> None:
-    unbuilt = re.search(r"## What is not built yet\n(.*?)\n## ", read(README), re.DOTALL)
+def test_no_kind_is_called_unbuilt() -> None:
+    unbuilt = re.search(r"## What is not built yet\n.*?today:\n(.*?)\n## ", read(README), re.DOTALL)
     assert unbuilt is not None
     built = {str(kind.__struct_config__.tag) for kind in SUBMISSION_TYPES}
-    named = set(re.findall(r"\*(\w+)\*", unbuilt[1]))
-    assert named == {"outreach"}
-    assert not named & built
-    for word in named:
-        fault = decoder.decode(json.dumps({"kind": word, "teamspace": "a"}).encode())
-        assert getattr(fault, "code", None) == ErrorCode.UNKNOWN_KIND
+    assert set(re.findall(r"\w+", unbuilt[1])) & built == set()
 
 
 def test_the_changelog_tells_of_the_version_that_this_is() -> None:

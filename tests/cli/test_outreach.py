@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -165,7 +165,7 @@ def test_a_mail_is_shown_as_its_reader_would_see_it(leadline: Leadline, daemon: 
         subject="Fair",
         text=text,
         html="<p>",
-        goes="Soon.",
+        goes_at=datetime(2019, 5, 2, 9, 0, tzinfo=UTC),
     )
     answering(daemon, written=[written])
     ran = leadline("outreach", "preview", *TO_ACME, "--follow-up", 7)
@@ -179,19 +179,19 @@ def test_a_mail_is_shown_as_its_reader_would_see_it(leadline: Leadline, daemon: 
         "  how are you?\\x1b[2J",
         "",
         "It has an HTML part as well, which --json shows.",
-        "Soon.",
+        "It goes 2019-05-02 14:30 at the earliest.",
     ]
     assert asked(daemon) == FollowUps(action="write", teamspace="acme", follow_up=7)
 
 
 def test_fields_that_a_mail_lacks_are_named(leadline: Leadline, daemon: FakeDaemon) -> None:
     lacking = WrittenView(
-        follow_up=7, sender="a@b.example", to="c@d.example", missing=["first_name", "company"], goes="No."
+        follow_up=7, sender="a@b.example", to="c@d.example", missing=["first_name", "company"], kept="No."
     )
     answering(daemon, written=[lacking])
     assert leadline("outreach", "preview", *TO_ACME, "--follow-up", 7).out.splitlines()[-2:] == [
         "Missing: first_name, company",
-        "No.",
+        "It does not go: No.",
     ]
 
 

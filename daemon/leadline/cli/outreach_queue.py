@@ -154,4 +154,7 @@ def _mail(view: WrittenView) -> Iterator[str]:
         yield "It has an HTML part as well, which --json shows."
     if view.missing:
         yield f"Missing: {shown(', '.join(view.missing))}"
-    yield shown(view.goes)
+    if view.goes_at is not None:
+        yield f"It goes {clock(view.goes_at, terminal.now())} at the earliest."
+    elif view.kept is not None:
+        yield f"It does not go: {shown(view.kept)}"

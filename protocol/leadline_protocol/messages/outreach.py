@@ -289,7 +289,7 @@ class SkippedView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=Tru
     follow_up: int
     address: str
     reason: str
-    """`no_script` or `keyword`; `queue_full` where the teamspace has as many queued jobs as it may."""
+    """`script_unset` or `keyword`; `queue_full` where the teamspace has as many queued jobs as it may."""
 
 
 class QueueReceipt(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
@@ -313,8 +313,10 @@ class WrittenView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=Tru
     html: str | None = None
     missing: list[str] = field(default_factory=list)
     """Fields that the texts name and the contact does not have: while there are any, nothing is sent."""
-    goes: str = ""
-    """When it would go, or what keeps it from going, in words."""
+    goes_at: datetime | None = None
+    """When it would go at the earliest."""
+    kept: str | None = None
+    """What keeps it from going, in words."""
 
 
 class OutreachReply(Reply, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.queries import parse
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.core.calendar.zones import day_start, zone
+from leadline.core.model import Counts
 from leadline.features.outreach.addresses import domain_of
 from leadline.features.outreach.books import (
     QUEUE,
@@ -272,10 +273,22 @@ class PostgresOutreach:
                 return
             yield PostgresBooks(connection, await _found(connection, row, day_of), job, number)
 
-    async def end(self, job: JobId, number: int, mail: int, ending: Ending, wall: Instant) -> None:
-        """Store how a mail has ended, and what that makes of its follow-up. Raises AttemptRetired."""
+    async def end(
+        self, job: JobId, number: int, mail: int, ending: Ending, counts: Counts | None, wall: Instant
+    ) -> None:
+        """Store how a mail has ended, what that makes of its follow-up, and where it ends the job its counts.
+
+        Raises AttemptRetired.
+        """
         async with self._store.work(job, number) as connection:
             await _end(connection, mail, MailState.SENDING, ending, None, wall)
+            if counts is not None:
+                await _count(connection, job, counts)
+
+    async def count(self, job: JobId, number: int, counts: Counts) -> None:
+        """The job ends with these counts. Raises AttemptRetired."""
+        async with self._store.work(job, number) as connection:
+            await _count(connection, job, counts)
 
     async def resolve(self, mail: StoredMail, ending: Ending, by: str, wall: Instant) -> bool:
         """Say what has become of a mail of unknown outcome; False: that is known already."""
@@ -383,6 +396,15 @@ class PostgresBooks:
     async def move(self, status: Status, reason: Reason | None, detail: str, at: Instant) -> None:
         """The follow-up is in another state."""
         await _move(self._connection, self.found.follow_up.id, status, reason, detail, at)
+
+    async def count(self, counts: Counts) -> None:
+        """The job ends with these."""
+        await _count(self._connection, self._job, counts)
+
+
+async def _count(connection: Connection, job: JobId, counts: Counts) -> None:
+    settled = (counts.done, counts.failed, counts.skipped, counts.unknown)
+    await connection.execute(QUERIES["count_job"].sql, job, counts.total, *settled)
 
 
 async def _found(connection: Connection, row: Any, day_of: DayOf) -> Found:

@@ -222,6 +222,10 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id
 UPDATE mail SET state = $2, ended = $5, evidence = $4, settled_by = coalesce($6, settled_by)
 WHERE id = $1 AND state = ANY($3::text[]) RETURNING follow_up, associate, day
 
+-- name: count_job
+-- The counts that job $1 ends with.
+UPDATE attempt SET total = $2, done = $3, failed = $4, skipped = $5, unknown = $6 WHERE job = $1
+
 -- name: count_mail
 -- What has been sent is part of what a month has cost, though of no credits.
 INSERT INTO spending (job, teamspace, month, account, calls, credits)

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from leadline.core.model import Counts
 from leadline.features.outreach.model import (
     Associate,
     AssociateId,
@@ -189,6 +190,10 @@ class Books(Protocol):
         """The follow-up is in another state."""
         ...
 
+    async def count(self, counts: Counts) -> None:
+        """The job ends with these."""
+        ...
+
 
 class Next(Struct, frozen=True):
     """What a follow-up goes on with."""
@@ -306,12 +311,21 @@ class OutreachStore(Protocol):
         """Decide about the mail of a task, for an attempt at it; None: it is nobody's task. Raises AttemptRetired."""
         ...
 
-    async def end(self, job: JobId, number: int, mail: int, ending: Ending, wall: Instant) -> None:
-        """Store how a mail has ended, and what that makes of its follow-up. Raises AttemptRetired."""
+    async def end(
+        self, job: JobId, number: int, mail: int, ending: Ending, counts: Counts | None, wall: Instant
+    ) -> None:
+        """Store how a mail has ended, what that makes of its follow-up, and where it ends the job its counts.
+
+        Raises AttemptRetired.
+        """
         ...
 
     async def mail(self, teamspace: str, mail: int) -> StoredMail | None:
         """One mail."""
+        ...
+
+    async def count(self, job: JobId, number: int, counts: Counts) -> None:
+        """The job ends with these counts. Raises AttemptRetired."""
         ...
 
     async def resolve(self, mail: StoredMail, ending: Ending, by: str, wall: Instant) -> bool:

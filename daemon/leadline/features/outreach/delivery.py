@@ -180,15 +180,17 @@ class Outreach:
         teamspace = submission.teamspace
         match submission.do:
             case "queue":
-                return await self._queue(teamspace, submission)
+                finished = await self._queue(teamspace, submission)
             case "first_mails":
                 queued, expired, refused = await self._tasks.first_mails(teamspace, submission.limit)
                 message = f"{queued} first mails queued, {expired} contacts expired"
-                return _queued(queued, expired, refused, message)
+                finished = _queued(queued, expired, refused, message)
             case "send":
                 return await self._send(attempt)
             case _:
                 assert_never(submission.do)
+        await self._store.count(attempt.job.id, attempt.number, finished.counts)
+        return finished
 
     async def _queue(self, teamspace: str, submission: wire.Outreach) -> Finished:
         results = await self._tasks.queue(teamspace, submission.associate, submission.limit)
@@ -206,8 +208,10 @@ class Outreach:
             attempt.doing("it is looked whether the mail may leave")
             async with self._store.books(attempt.job.id, attempt.number, self._today) as books:
                 if books is None:
-                    return _over(skipped=1, message="the follow-up is nobody's task any more")
+                    break
                 step = await self._decide(attempt, books, self._settings())
+                if isinstance(step, Finished):
+                    await books.count(step.counts)
             if isinstance(step, _OnItsWay):
                 step = await self._hand_in(attempt, step)
             match step:
@@ -220,6 +224,9 @@ class Outreach:
                     await attempt.wait(reason, instant, numbers)
                 case _:
                     assert_never(step)
+        over = _over(skipped=1, message="the follow-up is nobody's task any more")
+        await self._store.count(attempt.job.id, attempt.number, over.counts)
+        return over
 
     async def _decide(
         self, attempt: Attempt, books: Books, settings: Settings
@@ -317,35 +324,44 @@ class Outreach:
         made, found = on_its_way.written, on_its_way.found
         associate = made.new.associate
         attempt.doing(f"mail to {made.envelope.recipient}")
-        outcome = await self._transport.send(associate.id, made.server, made.envelope, lambda: not attempt.stopping)
+        outcome = await self._transport.send(associate.id, made.server, made.envelope, lambda: not _must_stop(attempt))
         with anyio.CancelScope(shield=True):
             scripts = {each.name: each for each in await self._store.scripts(found.follow_up.teamspace)}
             wall = self._wall()
             ending = ending_of(outcome, found.follow_up, associate, scripts, wall)
-            await self._store.end(attempt.job.id, attempt.number, on_its_way.mail, ending, wall)
+            step = _after(outcome, ending, associate, wall)
+            counts = step.counts if isinstance(step, Finished) else None
+            await self._store.end(attempt.job.id, attempt.number, on_its_way.mail, ending, counts, wall)
             if _is_mailboxes(outcome):
                 why = f"the mail server refuses it: {ending.evidence}"
                 await self._store.pause(associate.id, why, wall)
-        match outcome:
-            case Accepted():
-                return _over(done=1, message="")
-            case Unknown(evidence):
-                return _over(unknown=1, message=f"{evidence}: `leadline outreach resolve` settles it")
-            case RefusedForGood():
-                if _is_mailboxes(outcome):
-                    return _Held({"guard": "mailbox_paused", "mailbox": associate.name})
-                return _over(failed=1, message=ending.evidence)
-            case NotSent():
-                raise Stopped("told to stop before anything was said")
-            case NotNow():
-                again = Instant(wall + BACKOFF_SECONDS * SECOND)
-                return _Waits(again, JobReason.BACKOFF, {"mailbox": associate.name, "story": ending.evidence})
-            case _:
-                assert_never(outcome)
+        if step is None:
+            raise Stopped("told to stop before anything was said")
+        return step
 
     def _today(self, associate: Associate) -> date:
         here = zone(associate.zone)
         return wall_at(day_of(self._wall(), here).begins, here).date()
+
+
+def _after(outcome: Outcome, ending: Ending, associate: Associate, wall: Instant) -> Finished | _Held | _Waits | None:
+    """How the job goes on; None: it was told to stop."""
+    match outcome:
+        case Accepted():
+            return _over(done=1, message="")
+        case Unknown(evidence):
+            return _over(unknown=1, message=f"{evidence}: `leadline outreach resolve` settles it")
+        case RefusedForGood():
+            if _is_mailboxes(outcome):
+                return _Held({"guard": "mailbox_paused", "mailbox": associate.name})
+            return _over(failed=1, message=ending.evidence)
+        case NotSent():
+            return None
+        case NotNow():
+            again = Instant(wall + BACKOFF_SECONDS * SECOND)
+            return _Waits(again, JobReason.BACKOFF, {"mailbox": associate.name, "story": ending.evidence})
+        case _:
+            assert_never(outcome)
 
 
 def ending_of(

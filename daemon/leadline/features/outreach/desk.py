@@ -176,10 +176,10 @@ class OutreachDesk:
         associate = stored.associate
         script = {each.name: each for each in await self._store.scripts(who.teamspace)}.get(who.script or "")
         view = wire.WrittenView(follow_up=int(who.id), sender=associate.address, to=who.address)
-        goes = await self._goes(who, associate)
+        goes_at, kept = await self._goes(who, associate)
         if script is None or who.step > len(script.steps):
             return wire.OutreachReply(
-                line=line, written=[msgspec.structs.replace(view, goes=REASONS[Reason.NO_SCRIPT])]
+                line=line, written=[msgspec.structs.replace(view, kept=REASONS[Reason.NO_SCRIPT])]
             )
         step = script.steps[who.step - 1]
         before = await self._store.mails(
@@ -189,27 +189,29 @@ class OutreachDesk:
         try:
             lacking = missing(step, who.fields)
             if lacking:
-                view = msgspec.structs.replace(view, missing=lacking, goes=REASONS[Reason.MISSING_FIELDS])
+                view = msgspec.structs.replace(view, missing=lacking, kept=REASONS[Reason.MISSING_FIELDS])
                 return wire.OutreachReply(line=line, written=[view])
             text = written(step, who.fields, associate, first_subject=thread[0] if thread else "")
         except (BadText, MissingFields) as bad:
-            return wire.OutreachReply(line=line, written=[msgspec.structs.replace(view, goes=str(bad))])
-        view = msgspec.structs.replace(view, subject=text.subject, text=text.text, html=text.html, goes=goes)
+            return wire.OutreachReply(line=line, written=[msgspec.structs.replace(view, kept=str(bad))])
+        view = msgspec.structs.replace(
+            view, subject=text.subject, text=text.text, html=text.html, goes_at=goes_at, kept=kept
+        )
         return wire.OutreachReply(line=line, written=[view])
 
-    async def _goes(self, who: FollowUp, associate: Associate) -> str:
-        """When the next mail would go, in words."""
+    async def _goes(self, who: FollowUp, associate: Associate) -> tuple[datetime | None, str | None]:
+        """When the next mail would go at the earliest, or what keeps it from going."""
         if who.status is not Status.PENDING and who.status is not Status.QUEUED:
-            return f"It does not: the follow-up is {who.status}."
+            return None, f"The follow-up is {who.status}."
         if associate.paused is not None:
-            return f"Not before its mailbox is resumed: {associate.paused}."
+            return None, f"Its mailbox is paused: {associate.paused}."
         wall = max(self._wall(), who.due)
         today = self._today(associate, Instant(wall))
         line = (await self._store.lines({associate.id: today}))[associate.id]
         begin = earliest(associate, line, who.zone, Instant(wall), first=False)
         if not isinstance(begin, Begin):
-            return "Its mailbox has no moment for it within a year."
-        return f"At {_when(begin.at):%Y-%m-%d %H:%M:%S} UTC at the earliest."
+            return None, "Its mailbox has no moment for it within a year."
+        return _when(begin.at), None
 
     # -- changing -----------------------------------------------------------------------------------------------------
 

@@ -119,9 +119,7 @@ class Template(Struct, frozen=True):
 
 @lru_cache(maxsize=2)
 def _environment(*, html: bool) -> SandboxedEnvironment:
-    environment = SandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=html, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
+    environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=html, keep_trailing_newline=True)
     environment.globals.clear()
     environment.filters = {name: environment.filters[name] for name in _FILTERS}
     environment.tests = {name: environment.tests[name] for name in _TESTS}

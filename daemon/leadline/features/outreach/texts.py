@@ -39,7 +39,7 @@ class BadText(LeadlineError):
     """A template cannot be used."""
 
     def __init__(self, step: int, field: str, line: int, message: str) -> None:
-        super().__init__(f"step {step}, {field}, line {line}: {message}")
+        super().__init__((f"step {step}, " if step else "") + f"{field}, line {line}: {message}")
         self.step: Final = step
         """From 1; 0 where it is not known."""
         self.field: Final = field
