@@ -102,10 +102,10 @@ async def test_runs_from_before_are_in_the_sums_of_their_quarters(connection: Co
         """
     )
     await migrate(connection)
-    await connection.execute("INSERT INTO batch_attempt VALUES (4, 0, 0, 9, 8)")
+    await connection.execute("INSERT INTO batch_attempt VALUES (4, 0, 0, 9, 8, NULL), (4, 1, 0, 9, 8, 2)")
     await connection.execute("UPDATE batch_run SET started = 9 WHERE job = 5")
     await connection.execute("UPDATE batch_attempt SET real_ms = 6 WHERE job = 3")
     sums = await connection.fetch(
         "SELECT quarter, batch_job, executions, recorded_ms, in_progress_ms FROM batch_quarter ORDER BY 1, 2"
     )
-    assert [tuple(row) for row in sums] == [(0, 1, 2, 5, 0), (1, 0, 2, 5, 15), (1, 1, 1, 6, 0)]
+    assert [tuple(row) for row in sums] == [(0, 1, 2, 5, 0), (1, 0, 2, 7, 15), (1, 1, 1, 6, 0)]

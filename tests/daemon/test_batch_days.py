@@ -252,3 +252,49 @@ async def test_a_run_that_is_only_tried_takes_nothing_and_is_refused_where_it_wo
     await submit(play, "job")
     with pytest.raises(Refused, match="1 of 1 executions of the day are used"):
         await play.client.preview(Batch(teamspace="acme", batch_job="job"))
+
+
+async def test_the_day_is_that_of_the_teamspaces_zone(days: Days) -> None:
+    play = await days.begin(executions_per_day=1)
+    await play.client.call(Plans(teamspace="acme", key="zone", value="Asia/Tokyo"))
+    await play.publish("job", Part(60))
+    await play.at(MIDNIGHT + 14 * HOUR)
+    await submit(play, "job")
+    await play.at(MIDNIGHT + 15 * HOUR - timedelta(seconds=1))
+    with pytest.raises(Refused, match="1 of 1 executions of the day are used") as refused:
+        await submit(play, "job")
+    assert refused.value.retry_after == 1
+    await play.at(MIDNIGHT + 15 * HOUR)
+    await submit(play, "job")
+    assert await play.used() == (1, 0)
+
+
+async def test_calls_may_come_closer_than_schedules(days: Days) -> None:
+    play = await days.begin(gap_minutes=60)
+    await play.publish("job", Part(1))
+    await hourly(play, "job")
+    await play.at(MIDNIGHT + HOUR)
+    await play.fire("job")
+    for _ in range(2):
+        await play.at(MIDNIGHT + HOUR + timedelta(minutes=1))
+        await submit(play, "job")
+    await play.at(MIDNIGHT + HOUR + timedelta(minutes=2))
+    assert [each.source for each in await play.all_runs()] == ["scheduler", "api", "api"]
+    assert await play.tally() == {"completed": 3}
+
+
+async def test_a_schedule_starts_uploads_too(days: Days) -> None:
+    play = await days.begin()
+    (play.place.state / "incoming" / "people.csv").write_text("email\na@b.example\n")
+    submission = {"kind": "upload", "table": "people", "path": "people.csv"}
+    timetable = Cron("0 * * * *", "UTC")
+    await play.client.call(
+        Schedules(action="add", teamspace="acme", name="fill", timetable=timetable, submission=submission)
+    )
+    await play.at(MIDNIGHT + HOUR)
+    await play.fire("fill")
+    asked = Schedules(action="describe", teamspace="acme", name="fill", count=0)
+    ((past,),) = [each.past for each in (await play.client.call(asked)).schedules]
+    assert past.verdict == "run"
+    assert past.job is not None
+    assert (await play.client.get(past.job)).kind == "upload"

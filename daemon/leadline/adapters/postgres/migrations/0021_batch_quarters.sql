@@ -38,7 +38,7 @@ BEGIN
     IF TG_OP = 'INSERT' AND NEW.real_ms IS NULL THEN
         PERFORM add_to_quarter(run, 0, 0, NEW.cap_ms);
     ELSIF TG_OP = 'INSERT' THEN
-        PERFORM add_to_quarter(run, 0, NEW.real_ms, -OLD.cap_ms);
+        PERFORM add_to_quarter(run, 0, NEW.real_ms, 0);
     ELSE
         PERFORM add_to_quarter(run, 0, NEW.real_ms, -OLD.cap_ms);
     END IF;
