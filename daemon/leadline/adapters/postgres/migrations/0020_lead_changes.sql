@@ -13,11 +13,12 @@ CREATE UNLOGGED TABLE lead_change (
 );
 COMMENT ON COLUMN lead_change.cells IS 'what is laid over the cells of the lead, of which those of `emptied` go';
 
+-- The transaction is asked for once, not for each row: that would keep a query from being done in parallel.
 CREATE OR REPLACE VIEW leads WITH (security_barrier) AS
 SELECT lead_table.name AS table_name, lead.id,
     CASE WHEN change.lead IS NULL THEN lead.data ELSE (lead.data || change.cells) - change.emptied END AS data
 FROM lead_table JOIN lead ON lead.table_id = lead_table.id AND lead.id >= lead_table.first_lead
-LEFT JOIN lead_change AS change ON change.transaction = pg_current_xact_id_if_assigned()
+LEFT JOIN lead_change AS change ON change.transaction = (SELECT pg_current_xact_id_if_assigned())
     AND change.table_id = lead.table_id AND change.lead = lead.id
 WHERE lead_table.teamspace = (SELECT teamspace FROM batch_reader WHERE role = session_user);
 
