@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from leadline import config as configuration
-from leadline.config import Config, ConfigError, Secret, describe, load, parse
+from leadline.config import Config, ConfigError, Secret, describe, load, parse, reading
 from leadline.core.model import Family
 from leadline.core.rate_limit import ConcurrentLimit, Unit, WindowLimit
 
@@ -132,7 +131,7 @@ def test_the_option_goes_before_the_variable_and_the_variable_before_the_system_
     for number, name in enumerate(("option", "variable", "system"), 1):
         files[name] = tmp_path / name
         files[name].write_text(f"[queue]\nmax_stall_kills = {number}")
-    monkeypatch.setattr(configuration, "SYSTEM_CONFIG", files["system"])
+    monkeypatch.setattr(reading, "SYSTEM_CONFIG", files["system"])
     monkeypatch.setenv("LEADLINE_CONFIG", str(files["variable"]))
     assert load(files["option"]).queue.max_stall_kills == 1
     assert load().queue.max_stall_kills == 2
@@ -228,7 +227,7 @@ def test_a_secret_may_not_be_given_twice(tmp_path: Path) -> None:
 
 def test_secrets_are_never_printed() -> None:
     config = parse("[database]\nurl = 'postgres://u:canary@db/x'\n[providers.x]\npreset = 'x'\nsecret = 'canary'", FILE)
-    shown = [repr(config), str(config.database.url), *map(str, configuration.describe(config))]
+    shown = [repr(config), str(config.database.url), *map(str, describe(config))]
     assert not any("canary" in text for text in shown)
     with pytest.raises(TypeError):
         pickle.dumps(config.database.url)
