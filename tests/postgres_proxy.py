@@ -64,6 +64,8 @@ class Proxy:
         """How slowly what the server says is passed on; None: as it comes."""
         self.round_trips = 0
         """Requests that waited for an answer."""
+        self._ends_at: int | None = None
+        self._last_passes = False
         self._writers: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
@@ -87,6 +89,13 @@ class Proxy:
         self._holds_next = self.held = False
         self._may_pass.set()
         self._may_pass = asyncio.Event()
+
+    def end_at(self, request: int | None, *, passes: bool = False) -> None:
+        """Let the so manyth request from now on be the last: then all is cut, and nobody gets through until `refuses`
+        is false again. `passes`: the server still carries that one out, though nobody hears of it. None: none is last.
+        """
+        self._ends_at = None if request is None else self.round_trips + request
+        self._last_passes = passes
 
     def cut_all(self) -> None:
         """Cut every connection there is."""
@@ -127,6 +136,17 @@ class Proxy:
             body = await client.readexactly(int.from_bytes(head[1:]) - 4)
             self.round_trips += head[:1] in {b"Q", b"S"}
             await self.to_server.wait()
+            if self._ends_at == self.round_trips:
+                self._ends_at = None
+                self.refuses = True
+                if self._last_passes:
+                    back.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await back
+                    to_server.write(head + body)
+                    await server.readexactly(1)  # the server answers when it has carried it out
+                self.cut_all()
+                return
             commits = head[:1] == b"Q" and body == b"COMMIT\0"
             if commits and self._holds_next:
                 self._holds_next, self.held = False, True

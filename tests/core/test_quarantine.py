@@ -26,11 +26,14 @@ def test_three_crashes_at_work_convict() -> None:
     assert convicted(suspicion)
 
 
-def test_with_calls_out_it_takes_ten() -> None:
+@pytest.mark.parametrize(
+    ("crashed", "mostly_asks"), [(Crashed(0, in_flight=True), False), (AT_WORK, True)], ids=["calls out", "a mail"]
+)
+def test_with_calls_out_it_takes_ten_and_so_it_does_where_a_mail_is_sent(crashed: Crashed, mostly_asks: bool) -> None:
     suspicion = None
     for crashes in range(1, 11):
         assert suspicion is None or not convicted(suspicion)
-        suspicion = after_crash(suspicion, Crashed(0, in_flight=True))
+        suspicion = after_crash(suspicion, crashed, mostly_asks=mostly_asks)
         assert suspicion.crashes == crashes
         assert alone(suspicion) == (7 <= crashes <= 9)
     assert suspicion is not None
@@ -46,7 +49,7 @@ def test_a_lead_that_was_settled_since_begins_the_count_anew() -> None:
 
 def test_a_crash_while_it_only_waited_weighs_nothing() -> None:
     waiting = Suspicion(2, 20, outside=True)
-    assert after_crash(waiting, AT_WORK) == Suspicion(2, 20)
+    assert after_crash(waiting, AT_WORK) == after_crash(waiting, AT_WORK, mostly_asks=True) == Suspicion(2, 20)
 
 
 # -- in the queue -----------------------------------------------------------------------------------------------------

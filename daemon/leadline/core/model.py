@@ -54,12 +54,18 @@ class Family(IntEnum):
         return self is not Family.BATCH
 
     @property
-    def patience_seconds(self) -> int | None:
+    def patience_seconds(self) -> float | None:
         """So long a job that waits keeps its slot; None: as long as the rules say.
 
-        A mail whose time has not come leaves its mailbox to the next one. Less than a second is not worth the change.
+        A mail whose time has not come leaves its mailbox to the next one. A moment is not worth the change; but it is
+        less than the least gap between two mails, as the mail that this one waits for may be waiting for its slot.
         """
-        return 1 if self is Family.OUTREACH else None
+        return 0.2 if self is Family.OUTREACH else None
+
+    @property
+    def mostly_asks(self) -> bool:
+        """Whether its jobs do next to nothing but wait for the answers of others, be these calls or not."""
+        return self is Family.OUTREACH
 
 
 FAMILIES: Final = tuple(Family)

@@ -3,13 +3,13 @@
 A job's work runs in the daemon's process, so a job may end it: by memory, by a fault of some library. At the next start
 it begins again, and ends it again. After three times it is quarantined: it waits for a person, and the others go on.
 
-The complication is that a dead daemon tells nothing, and that many jobs ran when it died. Four things keep the
-innocent out. Who has brought a lead to its end since, or has lived on for a while, is suspected no more. Who was only
-waiting has not done it; of a suspect, and of nobody else, it is stored when it begins to wait, so that this costs the
-others no commit. Who had calls out most likely waited for their answers, and gets little of the blame: a job that dies
-of an answer takes ten crashes, as there is no telling it from one that is killed from outside again and again before
-its first answers are stored. And who is one crash away from the end runs while no other suspect does, so that the last
-one hits exactly one.
+The complication is that a dead daemon tells nothing, and that many jobs ran when it died. Four things keep the innocent
+out. Who has brought a lead to its end since, or has lived on for a while, is suspected no more. Who was only waiting
+has not done it; of a suspect, and of nobody else, it is stored when it begins to wait, so that this costs the others no
+commit. Who had calls out most likely waited for their answers, as a job that sends a mail does, and gets little of the
+blame: a job that dies of an answer takes ten crashes, as there is no telling it from one that is killed from outside
+again and again before its first answers are stored. And who is one crash away from the end runs while no other suspect
+does, so that the last one hits exactly one.
 
 An end that was ordered (a stop, a drain, a take-over) is no crash, nor is the loss of the database. A kill from
 outside is taken for one, because it cannot be told from the kernel's when memory runs out.
@@ -53,13 +53,16 @@ class Suspicion(Struct, frozen=True, gc=False, omit_defaults=True):
     """It only waits at present."""
 
 
-def after_crash(before: Suspicion | None, crashed: Crashed) -> Suspicion:
-    """What to think of a job that ran when the daemon died."""
+def after_crash(before: Suspicion | None, crashed: Crashed, *, mostly_asks: bool = False) -> Suspicion:
+    """What to think of a job that ran when the daemon died.
+
+    One that `mostly_asks` is judged as if calls of it were out, whenever it was at work.
+    """
     if before is None or cleared(before, crashed.settled):
         before = Suspicion()
     elif before.outside and not crashed.in_flight:
         return Suspicion(before.crashes, before.weight, crashed.settled)
-    weight = IN_FLIGHT if crashed.in_flight else AT_WORK
+    weight = IN_FLIGHT if crashed.in_flight or mostly_asks else AT_WORK
     return Suspicion(before.crashes + 1, before.weight + weight, crashed.settled)
 
 

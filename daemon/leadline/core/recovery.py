@@ -139,7 +139,8 @@ class Recovery:
             if stored.cancelling:
                 self._cancelling.append(row.id)
         if (crashed := self._crashed.get(row.id)) is not None and details is not None:
-            details.suspicion = after_crash(details.suspicion, crashed)
+            asks = self.scheduler.kinds[row.kind].family.mostly_asks
+            details.suspicion = after_crash(details.suspicion, crashed, mostly_asks=asks)
             if convicted(details.suspicion) and not stored.cancelling:
                 numbers = {"crashes": details.suspicion.crashes}
                 details.waits[JobReason.QUARANTINED] = Wait(JobReason.QUARANTINED, None, numbers)

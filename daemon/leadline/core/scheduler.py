@@ -283,7 +283,7 @@ class Scheduler(Admission, Lives):
             return
         patience = self.kinds[job.kind].family.patience_seconds
         seconds = self.rules.yield_slot_after_seconds if patience is None else patience
-        horizon = self._decision.now.instant + seconds * SECOND
+        horizon = self._decision.now.instant + round(seconds * SECOND)
         waits = self.waits_of(job, self._decision.now.instant)
         if all(_is_long(wait, horizon) for wait in waits):
             attempt.yielding_to = tuple(waits)

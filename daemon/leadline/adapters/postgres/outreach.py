@@ -13,8 +13,9 @@ from msgspec import Struct
 from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.queries import parse
 from leadline.adapters.postgres.store import PostgresStore
+from leadline.adapters.postgres.writer import STATES
 from leadline.core.calendar.zones import day_start, zone
-from leadline.core.model import Counts
+from leadline.core.model import Counts, JobState
 from leadline.features.outreach.addresses import domain_of
 from leadline.features.outreach.books import (
     QUEUE,
@@ -56,8 +57,13 @@ STATEMENTS: Final = {QUEUE: QUERIES[QUEUE].sql}
 DUE_MAX: Final = 100_000
 """Follow-ups that are looked at in one go."""
 
-CANCELLED: Final = 7
+CANCELLED: Final = STATES.index(JobState.CANCELLED)
 """The state of a job, as stored."""
+AT_WORK: Final = [STATES.index(state) for state in (JobState.RUNNING, JobState.STOPPING)]
+"""The states of a job whose attempt may be at work."""
+
+LOST: Final = "its job, or the daemon, ended while it was on its way"
+"""Why nobody knows what has become of a mail."""
 
 _FROM: Final[Mapping[Status, list[str]]] = {
     to: sorted({before.value for (before, _), after in MOVES.items() if after is to}) for to in Status
@@ -215,17 +221,19 @@ class PostgresOutreach:
             await connection.execute(QUERIES["set_turn"].sql, teamspace, associate)
 
     async def settle_lost(self, teamspace: str | None, wall: Instant) -> None:
-        """See to follow-ups whose tasks have ended without them: cancelled, or failed by an error."""
-        if not await self._fetch("have_lost_tasks", teamspace):
+        """See to follow-ups whose tasks have ended without them, cancelled, or failed by an error; and to mails on
+        their way whose attempts are over. Until these are settled, no other mail of their mailbox leaves.
+        """
+        if not await self._fetch("have_lost_tasks", teamspace, AT_WORK):
             return
         async with self._store.write() as connection:
-            rows = await connection.fetch(QUERIES["lost_tasks"].sql, teamspace)
+            rows = await connection.fetch(QUERIES["lost_tasks"].sql, teamspace, AT_WORK)
             open_ = [row["id"] for row in rows if row["status"] == Status.SENDING]
-            for mail in await connection.fetch(QUERIES["lose_open_mails"].sql, open_, wall):
+            for mail in await connection.fetch(QUERIES["lose_open_mails"].sql, open_, wall, LOST):
                 await connection.execute(QUERIES["note_end"].sql, mail["associate"], wall)
             for row in rows:
                 if row["status"] == Status.SENDING:
-                    to, reason, detail = Status.UNKNOWN, None, "its job ended while its mail was on its way"
+                    to, reason, detail = Status.UNKNOWN, None, f"unknown: {LOST}"
                 elif row["state"] == CANCELLED:
                     to, reason, detail = Status.STOPPED, Reason.CANCELLED, "its job was cancelled"
                 else:

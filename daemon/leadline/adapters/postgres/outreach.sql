@@ -169,21 +169,36 @@ UPDATE outreach SET turn = $2 WHERE teamspace = $1 RETURNING teamspace
 -- name: have_lost_tasks
 -- Whether there are any of those that `lost_tasks` finds.
 SELECT FROM follow_up
-WHERE ($1::text IS NULL OR teamspace = $1) AND status IN ('queued', 'sending')
-    AND NOT EXISTS (SELECT FROM job WHERE job.id = follow_up.job)
+WHERE ($1::text IS NULL OR follow_up.teamspace = $1) AND (
+    follow_up.status = 'queued' AND NOT EXISTS (SELECT FROM job WHERE job.id = follow_up.job)
+    OR follow_up.status = 'sending' AND NOT EXISTS (
+        SELECT FROM mail
+        JOIN attempt ON attempt.job = mail.job AND attempt.number = mail.attempt
+        JOIN job ON job.id = mail.job AND job.state = ANY($2::smallint[])
+        WHERE mail.follow_up = follow_up.id AND mail.state = 'sending'
+    )
+)
 LIMIT 1
 
 -- name: lost_tasks
--- Follow-ups of teamspace $1, or of all, whose tasks have ended without them, and how.
+-- Follow-ups of teamspace $1, or of all, whose tasks have ended without them, and how; and those whose mail was begun by
+-- an attempt that is over: its job is in none of the states $2, or has another attempt.
 SELECT follow_up.id, follow_up.status, ended.state, coalesce(ended.message, '') AS message
 FROM follow_up LEFT JOIN job_ended AS ended ON ended.id = follow_up.job
-WHERE ($1::text IS NULL OR follow_up.teamspace = $1) AND follow_up.status IN ('queued', 'sending')
-    AND NOT EXISTS (SELECT FROM job WHERE job.id = follow_up.job)
+WHERE ($1::text IS NULL OR follow_up.teamspace = $1) AND (
+    follow_up.status = 'queued' AND NOT EXISTS (SELECT FROM job WHERE job.id = follow_up.job)
+    OR follow_up.status = 'sending' AND NOT EXISTS (
+        SELECT FROM mail
+        JOIN attempt ON attempt.job = mail.job AND attempt.number = mail.attempt
+        JOIN job ON job.id = mail.job AND job.state = ANY($2::smallint[])
+        WHERE mail.follow_up = follow_up.id AND mail.state = 'sending'
+    )
+)
 FOR UPDATE OF follow_up
 
 -- name: lose_open_mails
--- Mails on their way whose tasks have ended.
-UPDATE mail SET state = 'unknown', ended = $2, evidence = 'its job ended while it was on its way'
+-- Mails on their way whose attempts are over.
+UPDATE mail SET state = 'unknown', ended = $2, evidence = $3
 WHERE follow_up = ANY($1::bigint[]) AND state = 'sending' RETURNING associate, day
 
 -- name: move_follow_up

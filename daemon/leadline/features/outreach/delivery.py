@@ -233,9 +233,9 @@ class Outreach:
     ) -> "Finished | _Held | _Waits | _OnItsWay":
         found, wall = books.found, self._wall()
         who = found.follow_up
-        if who.status is Status.SENDING:
-            (open_,) = [each for each in found.before if each.state is MailState.SENDING]
-            await books.lose(open_, "the daemon ended while it was on its way", wall)
+        if who.status in {Status.SENDING, Status.UNKNOWN}:  # by an attempt before; the start may have settled it
+            for open_ in (each for each in found.before if each.state is MailState.SENDING):
+                await books.lose(open_, "the daemon ended while it was on its way", wall)
             return _over(
                 unknown=1, message="nobody knows whether the mail has left: `leadline outreach resolve` settles it"
             )
