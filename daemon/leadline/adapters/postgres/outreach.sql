@@ -56,7 +56,8 @@ UPDATE associate SET paused = $2, resumed = CASE WHEN $2::text IS NULL THEN $3 E
 WHERE id = $1 RETURNING id
 
 -- name: tasks_of_associate
-SELECT job FROM follow_up WHERE associate = $1 AND status = 'queued' AND place IS NOT NULL ORDER BY place, id
+-- In their order; what the mail server did not take has lost its place.
+SELECT job FROM follow_up WHERE associate = $1 AND status = 'queued' ORDER BY place NULLS FIRST, id
 
 -- name: mailbox_sent
 -- Mails of each mailbox of $1 by day, since day $2.
