@@ -679,10 +679,14 @@ class Daemon:
         return self._plans.of(teamspace)
 
     async def settle_mails(self) -> None:
-        """When the queue takes work: see to mails whose jobs ended while they were on their way."""
-        await self.supervisor.until_ready()
-        with suppress(Unavailable, OutcomeUnknown, Fenced):
-            await self.outreach_office.store.settle_lost(None, self.wall())
+        """In each reign: see to mails whose attempts ended while they were on their way."""
+        while True:
+            await self.supervisor.until_ready()
+            reign = self.supervisor.reign
+            with suppress(Unavailable, OutcomeUnknown, Fenced):
+                await self.outreach_office.store.settle_lost(None, self.wall())
+            if self.supervisor.reign is reign:
+                await self.supervisor.until_over()
 
     # -- its own tasks ----------------------------------------------------------------------------------------------
 

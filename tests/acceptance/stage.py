@@ -63,6 +63,18 @@ class Stage(LeadlineDaemon):
         os.kill(self.pid, signal.SIGKILL)
         self.stop()
 
+    def kill_while_starting(self, after_seconds: float) -> None:
+        """Start it once more, and kill it before it is ready, or soon after."""
+        process = subprocess.Popen(
+            self.command("serve", "--config", str(self.configuration)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(after_seconds)
+        process.kill()
+        process.wait()
+
     def restart(self) -> None:
         """End it as a service manager would, and start it on the same state."""
         self.stop()

@@ -8,7 +8,6 @@ more than it allows, across all the restarts.
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections import defaultdict
@@ -122,19 +121,6 @@ def in_table(daemon: Stage, teamspace: str) -> dict[str, tuple[str, str]]:
     return {row["email"]: (row["score"], row["line"]) for row in daemon.rows(teamspace, "people")}
 
 
-def kill_while_starting(daemon: Stage, after_seconds: float) -> None:
-    """Start it once more, and kill it before it is ready, or soon after."""
-    process = subprocess.Popen(
-        daemon.command("serve", "--config", str(daemon.configuration)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    time.sleep(after_seconds)
-    process.kill()
-    process.wait()
-
-
 @pytest.mark.timeout(240)
 def test_a_chain_survives_twenty_kills_at_random_moments_and_repeats_only_what_was_on_its_way(world: World) -> None:
     seed = random.SystemRandom().getrandbits(32) if os.environ.get("LEADLINE_SEED") is None else 0
@@ -162,7 +148,7 @@ def test_a_chain_survives_twenty_kills_at_random_moments_and_repeats_only_what_w
             daemon.kill()
             kills_us.append(read_clocks().instant)
             if number in starting:
-                kill_while_starting(daemon, chance.uniform(0.0, 2.0))
+                daemon.kill_while_starting(chance.uniform(0.0, 2.0))
                 kills_us.append(read_clocks().instant)
             daemon.start()
             assert daemon.view(receipt.job).state not in wire.ENDED_STATES, "killed too late to show anything"

@@ -125,6 +125,7 @@ class Supervisor:
         self.has_reigned = False
         """Whether there was a reign at all: before, the daemon starts; later, it has lost its database."""
         self._ready = anyio.Event()
+        self._over = anyio.Event()
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -136,6 +137,10 @@ class Supervisor:
     async def until_ready(self) -> None:
         """Wait until the queue takes work."""
         await self._ready.wait()
+
+    async def until_over(self) -> None:
+        """Wait until the present reign, or where there is none the next one, has ended."""
+        await self._over.wait()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Reign until cancelled.
@@ -161,6 +166,8 @@ class Supervisor:
                     finally:  # in the same breath in which the first is told `unavailable`
                         self.reign = None
                         self._ready = anyio.Event()
+                        self._over.set()
+                        self._over = anyio.Event()
                         self.announcer.reign_changed()
             except* (Unavailable, OutcomeUnknown) as lost:
                 pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
