@@ -3,8 +3,9 @@
 Kept for a minute or for the last thousand commits, in memory: it is for people who look, and a restart may begin anew.
 """
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from leadline.core.model import SECOND
@@ -13,22 +14,52 @@ from leadline_protocol.ids import Instant
 COMMITS_KEPT: Final = 1_000
 WINDOW_SECONDS: Final = 60
 
+COMMIT_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+START_BOUNDS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 86_400.0)
+"""Classes of seconds: from a disk that is quick to one that stalls, and from at once to a day in the queue."""
+
 STUCK_SECONDS: Final = 120.0
 """Longer than any commit and the search for its outcome may take: those end by themselves, in a new reign."""
+
+
+class Histogram:
+    """How many of something took how long, since it was made: what Prometheus reckons quantiles from."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """`bounds`: upper ends of the classes, rising; one more class takes what is beyond them."""
+        self.bounds: Final = bounds
+        self.counts: Final = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.sum += seconds
 
 
 class Pace:
     """Of one reign."""
 
     def __init__(self) -> None:
+        self.commits: Final = Histogram(COMMIT_BOUNDS)
+        self.starts: Final = Histogram(START_BOUNDS)
+        """From the time at which a job could have started, as far as it is concerned, to its first start."""
+        self.ended = 0
+        """Jobs, since the reign began."""
+        self.stall_kills = 0
         self._commits: deque[float] = deque(maxlen=COMMITS_KEPT)
         self._ended: deque[tuple[int, int]] = deque()
         """Second, and how many jobs ended in it; the last minute's."""
 
     def stored(self, began: Instant, now: Instant, ended: int) -> None:
         """A decision is durable, by which so many jobs ended."""
-        self._commits.append((now - began) / SECOND)
+        seconds = (now - began) / SECOND
+        self._commits.append(seconds)
+        self.commits.add(seconds)
         if ended:
+            self.ended += ended
             second = now // SECOND
             if self._ended and self._ended[-1][0] == second:
                 ended += self._ended.pop()[1]

@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 
 import msgspec
 
@@ -16,7 +17,7 @@ from leadline.core.rate_limit import BucketLimit
 from leadline.core.scheduler import Scheduler
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.ids import Instant
+from leadline_protocol.ids import Instant, JobId
 
 
 class QueueOperations:
@@ -42,7 +43,7 @@ class QueueOperations:
             teamspaces=0,
             database=await around.database(),
             loop_lag_seconds=around.loop_lag_seconds(),
-            memory_bytes=_resident_bytes(),
+            memory_bytes=resident_bytes(),
             connections=around.connections(),
             memory_bound=around.memory_bound(),
             warnings=_of_notices(await around.undelivered()),
@@ -58,7 +59,7 @@ class QueueOperations:
                 status,
                 state="draining" if scheduler.draining else "ready",
                 paused=sorted(f"{scope} {name}".strip() for scope, name in scheduler.pauses),
-                families=_families(scheduler),
+                families=family_statuses(scheduler, _delayed(scheduler)),
                 teamspaces=len({teamspace for teamspace, _ in scheduler.backlog.lanes}),
                 oldest_queued_at=None if oldest is None else views.certain_moment(Instant(oldest)),
                 jobs_per_second=pace.jobs_per_second(now.instant),
@@ -134,12 +135,18 @@ def _of_notices(undelivered: int) -> list[wire.JobWarning]:
     return [wire.JobWarning(code="undelivered_notices", message=message)]
 
 
-def _families(scheduler: Scheduler) -> list[wire.FamilyStatus]:
-    delayed = dict.fromkeys(Family, 0)
-    for _, job_id in scheduler.delayed:
-        job = scheduler.jobs.get(job_id)
-        if job is not None and job.state is JobState.DELAYED:
-            delayed[scheduler.kinds[job.kind].family] += 1
+def delayed_in(scheduler: Scheduler, entry: tuple[Instant, JobId]) -> Family | None:
+    """Of which family the job of an entry in the scheduler's list of delayed ones is; None: it is delayed no more."""
+    job = scheduler.jobs.get(entry[1])
+    return scheduler.kinds[job.kind].family if job is not None and job.state is JobState.DELAYED else None
+
+
+def _delayed(scheduler: Scheduler) -> Counter[Family | None]:
+    return Counter(delayed_in(scheduler, entry) for entry in scheduler.delayed)
+
+
+def family_statuses(scheduler: Scheduler, delayed: Mapping[Family | None, int]) -> list[wire.FamilyStatus]:
+    """The queue by family; `delayed`: how many of each are so."""
     running = dict.fromkeys(Family, 0)
     stopping = dict.fromkeys(Family, 0)
     for job in scheduler.running.values():
@@ -147,7 +154,7 @@ def _families(scheduler: Scheduler) -> list[wire.FamilyStatus]:
     return [
         wire.FamilyStatus(
             family=family.word,
-            delayed=delayed[family],
+            delayed=delayed.get(family, 0),
             queued=scheduler.backlog.queued[family],
             running=running[family],
             stopping=stopping[family],
@@ -186,6 +193,7 @@ def _records_available(scheduler: Scheduler, now: Now) -> float | None:
     return None
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """What the process holds of the memory."""
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  read on every status: no Path needed
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -6,6 +6,7 @@ Nothing is decided here: refusals come from preparing a submission, from the sch
 import asyncio
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -67,6 +68,10 @@ class Submissions:
         self._previews = previews
         self._losses = losses
         self._allows = allows
+        self.taken = 0
+        """Submissions that were given a receipt, since the daemon began."""
+        self.refused: Final[Counter[ErrorCode]] = Counter()
+        """Those that were refused, by the code."""
 
     async def submit(
         self, lines: Sequence[Line], peer: Peer, source: Hashable = None
@@ -101,9 +106,9 @@ class Submissions:
                 places.append(place)
                 jobs.append(new)
             except Refused as refused:
-                replies[place] = refusal(refused, number, submission.ref)
+                replies[place] = self._refusal(refused, number, submission.ref)
             except STORE_LOST as error:
-                replies[place] = refusal(self._losses.refused(error), number, submission.ref)
+                replies[place] = self._refusal(self._losses.refused(error), number, submission.ref)
         deciding = self._hand_in(jobs, source) if jobs else None
         if settled and deciding is not None:
             deciding.add_done_callback(partial(_settle, settled))
@@ -113,15 +118,21 @@ class Submissions:
                 answers = await deciding if deciding is not None else ()
             except Refused as refused:
                 answers = [refused] * len(jobs)
+            self.taken += len(answers)
             for place, answer in zip(places, answers, strict=True):
                 number, submission, _ = lines[place]
                 if isinstance(answer, Refused):
-                    replies[place] = refusal(answer, number, submission.ref)
+                    replies[place] = self._refusal(answer, number, submission.ref)
+                    self.taken -= 1
                 else:
                     replies[place] = receipt_of(answer, number, submission.ref, warnings.get(place, _NO_WARNINGS))
             return [reply for reply in replies if reply is not None]
 
         return answered
+
+    def _refusal(self, refused: Refused, line: int, ref: wire.Ref) -> wire.Refusal:
+        self.refused[refused.code] += 1
+        return refusal(refused, line, ref)
 
     async def submit_due(
         self, line: bytes, submission: wire.Submission, uid: int, due: Instant, statement: Statement

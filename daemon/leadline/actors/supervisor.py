@@ -32,7 +32,7 @@ from leadline.actors.teamspace import TeamspaceActor
 from leadline.actors.watchdog import Watchdog
 from leadline.core.effects import Effects, Records, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
 from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, RulesSet, Ticked
-from leadline.core.model import Family, Kind, Limits, Now, Rules
+from leadline.core.model import SECOND, Family, Kind, Limits, Now, Rules
 from leadline.core.permits import PERMIT_SECONDS
 from leadline.core.quarantine import Crashed
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, NextReset, WindowLimit
@@ -359,6 +359,9 @@ class Reign:
         """Run a job."""
         self.teamspaces.of(order.teamspace).start(order)
         self._watchdog.watch()
+        job = self.dispatcher.scheduler.jobs.get(order.job)
+        if order.number == 1 and job is not None:
+            self.dispatcher.pace.starts.add(max(0, self.clock.now().instant - job.order) / SECOND)
         self._announcer.started(order)
 
     def stop(self, order: StopAttempt) -> None:
@@ -379,6 +382,7 @@ class Reign:
 
     def warn(self, order: WarnStalled) -> None:
         """Tell people that a job stands still."""
+        self.dispatcher.pace.stall_kills += order.killed
         log.warning("job_stands_still", job=order.job, seconds=order.seconds, killed=order.killed)
         self._announcer.progressed(order.job)
 

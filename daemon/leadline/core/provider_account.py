@@ -102,6 +102,8 @@ class AccountState(Struct, frozen=True, gc=False):
     canary: CallId | None
     next: CallId | None
     """The head: the call whose turn it is, whatever may pass it."""
+    throttles: int = 0
+    """Calls that were thrown back as too fast, since this daemon's queue was built."""
 
 
 def _longest_first(wait: Wait) -> float:
@@ -164,6 +166,7 @@ class ProviderAccount:
         self._standing = FLOWING
         self._canary: CallId | None = None
         self._paused = False
+        self._throttles = 0
 
     # --- calls
 
@@ -242,6 +245,7 @@ class ProviderAccount:
 
         Returns what it has come to, where that is not what it was charged.
         """
+        self._throttles += 1
         del self._taken[call]
         self._limiter.response_began(call, instant)
         settled = self._limiter.ended(call, instant, failed=True)
@@ -418,6 +422,7 @@ class ProviderAccount:
             self._standing,
             self._canary,
             self._turns.heads()[0] if self._asks else None,
+            self._throttles,
         )
 
     # --- inside
