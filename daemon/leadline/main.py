@@ -44,6 +44,7 @@ from leadline.accounts import (
 )
 from leadline.actors import views
 from leadline.actors.announcer import Announcer, Listener
+from leadline.actors.api_tokens import ApiTokens
 from leadline.actors.notifier import Notifier
 from leadline.actors.operations import Operations
 from leadline.actors.pace import Progress
@@ -56,6 +57,7 @@ from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, l
 from leadline.adapters.interpreters import Interpreters
 from leadline.adapters.interpreters import find as find_interpreters
 from leadline.adapters.package_cache.cache import PackageCache
+from leadline.adapters.postgres.api_tokens import PostgresApiTokens
 from leadline.adapters.postgres.batch import STATEMENTS as BATCH_STATEMENTS
 from leadline.adapters.postgres.batch import PostgresBatch
 from leadline.adapters.postgres.batch_access import BatchAccess
@@ -933,12 +935,14 @@ async def daemon(
             refresh=running.setting,
         )
         decode = partial(_decode_submission, RequestDecoder(submissions))
+        api_tokens = ApiTokens(PostgresApiTokens(store))
         operations = Operations(
             supervisor,
             store,
             kinds,
             running,
             Previews(tried_kinds, trial, looked_at, running.endpoints, running.limits_in_force),
+            api_tokens,
             allows=running.allows,
             decode=decode,
         )

@@ -52,6 +52,7 @@ from leadline_protocol.messages import (
     Started,
     Submission,
     Tables,
+    Tokens,
 )
 
 LINE_BYTES_MAX: Final = 256 * 1024
@@ -431,6 +432,8 @@ def only_asks(request: AnyRequest) -> bool:
         return request.action in {"list", "describe", "runs", "logs"}
     if isinstance(request, FollowUps):
         return request.action in _LOOKING_AT_OUTREACH
+    if isinstance(request, Tokens):
+        return request.action == "list"
     if isinstance(request, Operation):
         return _tag(type(request)) in _ASKING
     return is_dry_run(request)

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from leadline.actors.api_tokens import ApiTokens
 from leadline.actors.job_operations import JobOperations
 from leadline.actors.losses import Losses
 from leadline.actors.peers import Peer, act, refusal
@@ -34,6 +35,7 @@ class Operations:
         kinds: Sequence[JobKind],
         surroundings: Surroundings,
         previews: Previews,
+        tokens: ApiTokens,
         *,
         allows: Callable[[int, str], bool],
         decode: Callable[[bytes], wire.Submission],
@@ -42,9 +44,11 @@ class Operations:
         self._supervisor = supervisor
         self._around = surroundings
         self._allows = allows
+        self._api_tokens = tokens
         self._losses = Losses()
         numbered = {kind.name: (number, kind) for number, kind in enumerate(kinds, start=2)}
         submissions = Submissions(supervisor, numbered, surroundings, previews, self._losses, allows)
+        self.submissions: Final = submissions
         self.submit: Final = submissions.submit
         self.submit_due: Final = submissions.submit_due
         self.jobs: Final = JobOperations(supervisor, store, numbered, surroundings, submissions, self._losses, decode)
@@ -79,6 +83,7 @@ class Operations:
             wire.Plans: self._plans,
             wire.Notices: self._notices,
             wire.Usage: self._usage,
+            wire.Tokens: self._tokens,
             wire.Reload: self._reload,
             wire.Drain: self._drain,
         }
@@ -119,6 +124,12 @@ class Operations:
             await self._around.record(act(operation, peer, target, detail))
 
         return await self._around.outreach(operation, record, line)
+
+    async def _tokens(self, operation: wire.Tokens, peer: Peer, line: int) -> wire.Reply:
+        async def record(target: str, detail: str) -> None:
+            await self._around.record(act(operation, peer, target, detail))
+
+        return await self._api_tokens.perform(operation, record, line)
 
     async def _event(self, operation: wire.ContactEvent, peer: Peer, line: int) -> wire.Reply:
         if not peer.operator and not self._allows(peer.uid, operation.teamspace):

@@ -236,6 +236,7 @@ class Subscriber:
         return wire.Ended(
             at=view.ended_at,
             job=view.job,
+            teamspace=view.teamspace,
             state=view.state,
             counts=view.counts,
             reason=view.reason,
@@ -249,6 +250,7 @@ class Subscriber:
             return None
         return wire.Progress(
             job=view.job,
+            teamspace=view.teamspace,
             state=view.state,
             shown=view.shown,
             counts=view.counts,

@@ -45,6 +45,7 @@ class Progress(NoticeBase, tag="progress", frozen=True, kw_only=True):
     """How far a job is; sent at most once a second for each job."""
 
     job: JobId
+    teamspace: str | None = None
     state: StateWord
     shown: str
     counts: Counts
@@ -58,6 +59,7 @@ class Ended(NoticeBase, tag="ended", frozen=True, kw_only=True):
     """A job ended; nothing more will be said of it."""
 
     job: JobId
+    teamspace: str | None = None
     state: StateWord
     counts: Counts
     reason: JobReason | None = None

@@ -33,6 +33,7 @@ from leadline_protocol.messages.replies import (
     StatusReply,
     TablesReply,
     TeamspacesReply,
+    TokensReply,
     UsageReply,
     WhyReply,
 )
@@ -49,7 +50,9 @@ from leadline_protocol.messages.words import (
     Name,
     Path,
     Ref,
+    Role,
     State,
+    TokenScope,
 )
 from leadline_protocol.schedules import Schedule
 
@@ -122,7 +125,7 @@ class Person(Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=
     """On whose behalf a request is made; the peer vouches for it."""
 
     person: Annotated[str, Meta(min_length=1, max_length=200)]
-    role: Literal["member", "admin", "super_admin"]
+    role: Role
 
 
 class ControlOperation(Operation[R_co], frozen=True, kw_only=True):
@@ -494,6 +497,35 @@ class Usage(ControlOperation[UsageReply], tag="usage", frozen=True, kw_only=True
     """The `next` of the page before."""
 
 
+class Tokens(ControlOperation[TokensReply], tag="tokens", frozen=True, kw_only=True):
+    """The API tokens by which HTTP is used; with another `action` than `list`, something about one of them."""
+
+    action: Literal["list", "create", "rotate", "revoke"] = "list"
+    """`rotate`: a new secret; the one before is taken for a while longer."""
+    name: Name | None = None
+    """What it is called in lists and in the audit trail."""
+    scopes: Annotated[list[TokenScope], Meta(max_length=3)] = field(default_factory=list)
+    """Of `create`: what it may do."""
+    teamspace: Name | None = None
+    """Of `create`: the only one that it can be used for; absent: all of them."""
+    role: Role = "member"
+    """Of `create`: as whom its requests are judged."""
+    expires_at: AwareTime | None = None
+    """Of `create` and `rotate`: it is not taken from then on; absent: until it is revoked, or as before."""
+    overlap_seconds: Annotated[int, Meta(ge=0, le=2_678_400)] = 86_400
+    """Of `rotate`: so long the secret before is taken."""
+
+    def __post_init__(self) -> None:
+        if self.action != "list" and self.name is None:
+            raise ValueError("name the token")
+        if (self.action == "create") != bool(self.scopes):
+            raise ValueError("scopes go with the action create, and it with at least one of them")
+        if self.action != "create" and (self.teamspace is not None or self.role != "member"):
+            raise ValueError("teamspace and role go with the action create")
+        if self.action not in {"create", "rotate"} and self.expires_at is not None:
+            raise ValueError("expires_at goes with the actions create and rotate")
+
+
 class Reload(ControlOperation[Done], tag="reload", frozen=True, kw_only=True):
     """Read the configuration file again. Refused with every fault it has."""
 
@@ -526,6 +558,7 @@ CONTROL_OPERATIONS: Final[tuple[type[Operation[Reply]], ...]] = (
     Schedules,
     BatchJobs,
     FollowUps,
+    Tokens,
     Reload,
     Drain,
 )

@@ -14,8 +14,10 @@ from leadline_protocol.messages.words import (
     ColumnSpec,
     FamilyWord,
     Ref,
+    Role,
     SelectLeads,
     StateWord,
+    TokenScope,
 )
 from leadline_protocol.schedules import Schedule
 
@@ -773,4 +775,29 @@ class BatchReply(Reply, frozen=True, kw_only=True):
     warnings: list[JobWarning] = field(default_factory=list)
     next: int | None = None
     """There are more: ask again with this as `after`."""
+    ref: Ref = None
+
+
+class TokenView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """An API token, without the secret by which it is known."""
+
+    name: str
+    scopes: list[Annotated[str, Meta(extra_json_schema={"enum": [*get_args(TokenScope)]})]]
+    teamspace: str | None = None
+    """The only one that it can be used for; absent: all of them."""
+    role: Annotated[str, Meta(extra_json_schema={"enum": [*get_args(Role)]})]
+    created_at: datetime
+    """When its present secret was made."""
+    expires_at: datetime | None = None
+    """It is not taken from then on; absent: until it is revoked."""
+    older_until: datetime | None = None
+    """It was rotated, and the secret before is taken until then."""
+
+
+class TokensReply(Reply, frozen=True, kw_only=True):
+    """API tokens by name, or the one that something was done to."""
+
+    tokens: list[TokenView]
+    secret: str | None = None
+    """Of `create` and `rotate`: what to send as `Authorization: Bearer …`. It is told this once; its hash is kept."""
     ref: Ref = None

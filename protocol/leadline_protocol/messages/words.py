@@ -74,6 +74,13 @@ SpendCap = Annotated[float, Meta(ge=0, le=1_000_000_000)]
 """Credits: the decimal that is written, up to 15 digits of it."""
 
 
+Role = Literal["member", "admin", "super_admin"]
+"""What somebody may do in a teamspace: look and submit, manage it, or manage also what its plan keeps from admins."""
+
+TokenScope = Literal["submit", "read", "control"]
+"""What an API token may do: hand work and files in, look, or see to what is there. None includes another."""
+
+
 class Dialect(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """How a CSV file is written, where guessing it is not wanted; of JSON Lines, `encoding` alone."""
 
