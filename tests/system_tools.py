@@ -12,9 +12,11 @@ from collections.abc import Iterable
 
 DEBIAN_PACKAGE = {
     "bwrap": "bubblewrap",
+    "curl": "curl",
     "git": "git",
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
+    "promtool": "prometheus",
     "slirp4netns": "slirp4netns",
     "smtp-sink": "postfix",
     "socat": "socat",

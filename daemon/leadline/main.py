@@ -45,6 +45,7 @@ from leadline.accounts import (
 from leadline.actors import views
 from leadline.actors.announcer import Announcer, Listener
 from leadline.actors.api_tokens import ApiTokens
+from leadline.actors.feed import Feed
 from leadline.actors.notifier import Notifier
 from leadline.actors.operations import Operations
 from leadline.actors.pace import Progress
@@ -54,6 +55,12 @@ from leadline.actors.surroundings import Record
 from leadline.adapters.code_providers import CodeProviders
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, listening_socket, make_state, sole_owner
+from leadline.adapters.http.face import Desk, HttpFace
+from leadline.adapters.http.face import Numbers as HttpNumbers
+from leadline.adapters.http.files import remove_parts
+from leadline.adapters.http.metrics import Metrics, Process
+from leadline.adapters.http.routes import OPERATIONS as HTTP_OPERATIONS
+from leadline.adapters.http.server import HttpServer, http_server
 from leadline.adapters.interpreters import Interpreters
 from leadline.adapters.interpreters import find as find_interpreters
 from leadline.adapters.package_cache.cache import PackageCache
@@ -92,7 +99,7 @@ from leadline.adapters.systemd import ServiceManager, activated_sockets, has_sta
 from leadline.adapters.unsubscribe_listener import unsubscribe_listener
 from leadline.adapters.upload_folder import LookedAtFolder, UploadFolder
 from leadline.adapters.webhooks import webhooks
-from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, Config
+from leadline.config import CONTROL_SOCKET, HTTP_SOCKET, SUBMIT_SOCKET, Config
 from leadline.core.events import CancelAsked, Expired, NewJob, Statement
 from leadline.core.forecast import why
 from leadline.core.model import SECOND
@@ -266,6 +273,7 @@ class Daemon:
         self._depth = _StatusLine(self._queue_depth, self.service.status)
         self.supervisor: Supervisor
         self.connected: Connections
+        self.http: HttpServer
 
     async def until_stopped(self) -> None:
         """Wait until somebody wants the daemon to end."""
@@ -581,7 +589,28 @@ class Daemon:
 
     def connections(self) -> int:
         """How many peers are connected."""
-        return len(self.connected)
+        return len(self.connected) + len(self.http)
+
+    def http_numbers(self) -> HttpNumbers:
+        """What the configuration says of HTTP, now."""
+        http = self.config.http
+        return HttpNumbers(http.requests_per_second, http.upload_bytes_max)
+
+    def process(self, operations: Operations) -> Process:
+        """What is measured of the process."""
+        return Process(
+            self.version,
+            self.started.timestamp(),
+            self.loop_lag_seconds(),
+            {"sockets": len(self.connected), "http": len(self.http)},
+            operations.submissions.taken,
+            operations.submissions.refused,
+        )
+
+    def is_ready(self) -> bool:
+        """Whether the queue takes work, and will go on with it."""
+        reign = self.supervisor.reign
+        return reign is not None and not reign.dispatcher.scheduler.draining
 
     def loop_lag_seconds(self) -> float:
         """The worst delay of the event loop in the last minute."""
@@ -838,7 +867,18 @@ async def daemon(
                 listening["control"], Face(RequestDecoder(submissions, wire.CONTROL_OPERATIONS), True)
             ),
         ]
-        log.info("listening", submit=str(runtime_dir / SUBMIT_SOCKET), control=str(runtime_dir / CONTROL_SOCKET))
+        incoming, exports = state_dir / "incoming", state_dir / "exports"
+        remove_parts(incoming)
+        http_requests = RequestDecoder(submissions, HTTP_OPERATIONS)
+        face = HttpFace(http_requests, version=version("leadline"), incoming=incoming, exports=exports)
+        listen = None if config.http.listen is None else address_of(config.http.listen)
+        http = await stack.enter_async_context(http_server(face, listening["http"], listen))
+        log.info(
+            "listening",
+            http=http.addresses,
+            submit=str(runtime_dir / SUBMIT_SOCKET),
+            control=str(runtime_dir / CONTROL_SOCKET),
+        )
         if config.database.url is None:
             postgres = await stack.enter_async_context(embedded_postgres(state_dir))
             url = postgres.url
@@ -947,6 +987,7 @@ async def daemon(
             decode=decode,
         )
         running.connected = connected
+        running.http = http.server
         couriers: Mapping[Medium, Courier] = {
             "webhook": await stack.enter_async_context(
                 webhooks(allowed=running.allowed_networks, secret_of=running.webhook_secret)
@@ -964,13 +1005,14 @@ async def daemon(
             running.schedules, submit_due, operations.jobs.is_live, running.wall, supervisor.until_ready
         )
         if config.outreach.unsubscribe_url is not None:
-            host, _, port = config.outreach.unsubscribe_listen.rpartition(":")
+            host, port = address_of(config.outreach.unsubscribe_listen)
             office = running.outreach_office
-            listener = unsubscribe_listener(
-                host=host.strip("[]"), port=int(port), read=office.wish_of, unsubscribed=office.unsubscribed
-            )
+            listener = unsubscribe_listener(host=host, port=port, read=office.wish_of, unsubscribed=office.unsubscribed)
             await stack.enter_async_context(listener)
         connected.open(operations)
+        feed = Feed(operations.jobs, announcer)
+        metrics = Metrics(supervisor, partial(running.process, operations))
+        face.open(Desk(operations, api_tokens, feed, metrics, running.is_ready, running.http_numbers, key))
         async with anyio.create_task_group() as tasks:
             await tasks.start(supervisor.run)
             tasks.start_soon(running.report)
@@ -989,19 +1031,31 @@ async def daemon(
                     running.service.stopping()
                     for server in servers:
                         server.close()
+                    await http.let_nobody_in()
                     await supervisor.drain(config.service.drain_seconds)
+                    face.close()
                     connected.close()
                 tasks.cancel_scope.cancel()
 
 
 def _listening_sockets(runtime_dir: Path) -> Mapping[str, socket.socket]:
-    """The two sockets: handed over by the service manager, or made here."""
+    """The sockets: handed over by the service manager, or made here."""
     given = activated_sockets()
     runtime_dir.mkdir(parents=True, exist_ok=True)
-    places = {"submit": (SUBMIT_SOCKET, SUBMIT_GROUP), "control": (CONTROL_SOCKET, CONTROL_GROUP)}
+    places = {
+        "submit": (SUBMIT_SOCKET, SUBMIT_GROUP),
+        "control": (CONTROL_SOCKET, CONTROL_GROUP),
+        "http": (HTTP_SOCKET, SUBMIT_GROUP),
+    }
     return {
         name: given.get(name) or listening_socket(runtime_dir / file, group) for name, (file, group) in places.items()
     }
+
+
+def address_of(listen: str) -> tuple[str, int]:
+    """Host and port as they are configured."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def setting_of(

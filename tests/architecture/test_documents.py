@@ -59,14 +59,14 @@ from tests.architecture.repository import ROOT, tracked_files
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "daemon" / "ARCHITECTURE.md"
 CHANGELOG = ROOT / "CHANGELOG.md"
-TABLES, BATCH, OUTREACH, PROVIDERS, PYTHON_MODULES, OPERATIONS = (
+TABLES, BATCH, OUTREACH, HTTP, PROVIDERS, PYTHON_MODULES, OPERATIONS = (
     ROOT / "daemon" / "docs" / f"{name}.md"
-    for name in ("tables", "batch", "outreach", "providers", "python-modules", "operations")
+    for name in ("tables", "batch", "outreach", "http", "providers", "python-modules", "operations")
 )
-GUIDES = (README, TABLES, BATCH, OUTREACH, PROVIDERS, PYTHON_MODULES, OPERATIONS)
+GUIDES = (README, TABLES, BATCH, OUTREACH, HTTP, PROVIDERS, PYTHON_MODULES, OPERATIONS)
 DOCUMENTS = (*GUIDES, ARCHITECTURE)
 
-EVERYDAY_PROGRAMS = {"echo", "export", "install", "pg_dump", "psql", "python3", "systemctl", "tar"}
+EVERYDAY_PROGRAMS = {"curl", "echo", "export", "install", "pg_dump", "printf", "psql", "python3", "systemctl", "tar"}
 """What commands in the guides may use besides Leadline: every Linux has them, or the text says where they come from."""
 
 ENRICH = (Enrich, EnrichStep)

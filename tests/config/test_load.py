@@ -11,7 +11,8 @@ from leadline.core.model import Family
 from leadline.core.rate_limit import ConcurrentLimit, Unit, WindowLimit
 
 SECTIONS = (
-    "database, queue, plans, teamspaces, submit, files, providers, modules, batch, outreach, notices, log, service"
+    "database, queue, plans, teamspaces, submit, files, providers, modules, batch, outreach, notices, http, log,"
+    " service"
 )
 FILE = Path("/etc/leadline/leadline.toml")
 

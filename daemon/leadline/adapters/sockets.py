@@ -34,6 +34,7 @@ from msgspec import Struct
 
 from leadline.actors.announcer import Announcer
 from leadline.actors.dispatcher import unavailable
+from leadline.actors.mishaps import Mishaps
 from leadline.actors.operations import Operations
 from leadline.actors.peers import Peer, refusal
 from leadline.actors.subscriber import LISTENED_MAX, Subscriber
@@ -81,9 +82,6 @@ CONNECTIONS_PER_USER_MAX: Final = 12_000
 FILES_RESERVED: Final = 1_024
 """Open files kept for the database, providers and uploads; where there may be few, a quarter of them."""
 
-MISHAPS_SECONDS: Final = 60.0
-"""Between two lines of the log on what peers do."""
-
 CROWD: Final = 1_000
 """When so many have gone, what they took is given back to the kernel."""
 
@@ -130,29 +128,6 @@ class User(Struct):
     def has_used_up(self) -> bool:
         """Whether it has sent more that is not answered than it may."""
         return self.unanswered_bytes >= UNANSWERED_BYTES_MAX
-
-
-class Mishaps:
-    """Counts what peers do, and says so once in a while: a line for each would be theirs to flood the log with."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def count(self, what: str) -> bool:
-        """One more. Returns whether it is the first of its sort since the log was told."""
-        self._counts[what] = self._counts.get(what, 0) + 1
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(MISHAPS_SECONDS, self.tell)
-        return self._counts[what] == 1
-
-    def tell(self) -> None:
-        """Write down what has been counted."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            counts, self._counts = self._counts, {}
-            log.warning("peers", **counts)
 
 
 def connections_max() -> int:

@@ -35,6 +35,7 @@ from leadline.config.keys import (
 )
 from leadline.config.places import (
     CONTROL_SOCKET,
+    HTTP_SOCKET,
     SOCKET_PATH_BYTES_MAX,
     SUBMIT_SOCKET,
     SYSTEM_CONFIG,
@@ -51,6 +52,7 @@ __all__ = [
     "CONTROL_SOCKET",
     "DEFAULT_PLAN",
     "EVERY_TEAMSPACE",
+    "HTTP_SOCKET",
     "SOCKET_PATH_BYTES_MAX",
     "SUBMIT_SOCKET",
     "SYSTEM_CONFIG",

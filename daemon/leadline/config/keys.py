@@ -562,6 +562,22 @@ class Outreach(Struct, frozen=True, gc=False, kw_only=True):
     smtp: OutreachSmtp = OutreachSmtp()
 
 
+class Http(Struct, frozen=True, gc=False, kw_only=True):
+    """The API over HTTP, which always listens on a Unix socket beside the others."""
+
+    listen: Annotated[
+        str | None,
+        Meta(min_length=3, max_length=300, pattern=r"^.+:\d{1,5}$", extra={"allowed": "ADDRESS:PORT"}),
+        _key("Where it listens besides, such as 127.0.0.1:8021, without TLS. Absent: nowhere."),
+    ] = None
+    requests_per_second: Annotated[
+        float, Meta(gt=0, le=100_000), _key("Requests that one token may send.", unit="requests/s")
+    ] = 100.0
+    upload_bytes_max: Annotated[int, Meta(ge=1, le=2**50), _key("The size of a file that is sent.", unit="bytes")] = (
+        2 * 1024 * 1024 * 1024
+    )
+
+
 class Service(Struct, frozen=True, gc=False, kw_only=True):
     """How the daemon gets on with its service manager."""
 
@@ -586,6 +602,7 @@ class Sections(Struct, frozen=True, gc=False, kw_only=True):
     batch: BatchRuns = BatchRuns()
     outreach: Outreach = field(default_factory=Outreach)
     notices: Notices = field(default_factory=Notices)
+    http: Http = Http()
     log: Log = Log()
     service: Service = Service()
 

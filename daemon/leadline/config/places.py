@@ -12,6 +12,7 @@ SYSTEM_RUNTIME: Final = Path("/run/leadline")
 
 SUBMIT_SOCKET: Final = "submit.sock"
 CONTROL_SOCKET: Final = "control.sock"
+HTTP_SOCKET: Final = "http.sock"
 
 SOCKET_PATH_BYTES_MAX: Final = 107
 """What `sockaddr_un` of Linux holds, without its closing NUL."""

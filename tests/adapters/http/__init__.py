@@ -1,0 +1,1 @@
+"""The parts of the API over HTTP that need no daemon."""
