@@ -872,7 +872,7 @@ async def daemon(
         http_requests = RequestDecoder(submissions, HTTP_OPERATIONS)
         face = HttpFace(http_requests, version=version("leadline"), incoming=incoming, exports=exports)
         listen = None if config.http.listen is None else address_of(config.http.listen)
-        http = await stack.enter_async_context(http_server(face, listening["http"], listen))
+        http = await stack.enter_async_context(http_server(face, listening.get("http"), listen))
         log.info(
             "listening",
             http=http.addresses,
@@ -1047,6 +1047,8 @@ def _listening_sockets(runtime_dir: Path) -> Mapping[str, socket.socket]:
         "control": (CONTROL_SOCKET, CONTROL_GROUP),
         "http": (HTTP_SOCKET, SUBMIT_GROUP),
     }
+    if given:  # units of a release before know of no HTTP, and what they have made is not ours to write to
+        places = {name: place for name, place in places.items() if name in given or name != "http"}
     return {
         name: given.get(name) or listening_socket(runtime_dir / file, group) for name, (file, group) in places.items()
     }

@@ -10,7 +10,7 @@ import pytest
 from leadline.config import Config, describe, parse, reference, toml_text
 from tests.acceptance.machine import DEPLOY, Machine, in_a_machine, wait_for
 
-UNITS = ["leadline.service", "leadline-submit.socket", "leadline-control.socket"]
+UNITS = ["leadline.service", "leadline-submit.socket", "leadline-control.socket", "leadline-http.socket"]
 SOCKETS = ["/run/leadline/submit.sock", "/run/leadline/control.sock"]
 NEWER_KEY = re.compile(r"Unknown key '?(name ')?DelegateSubgroup")
 """What systemd says before version 254, and goes on."""

@@ -224,8 +224,9 @@ class BatchDays(RuleBasedStateMachine):
 
     @rule()
     def prune(self) -> None:
+        before = set(self.ledger.executions)  # what was pruned stays so, though the clock is set back
         self.ledger.prune(self.now)
-        assert set(self.ledger.executions) == {row.id for row in self.log.kept(self.now)}
+        assert set(self.ledger.executions) == before & {row.id for row in self.log.kept(self.now)}
 
     @rule()
     def restart(self) -> None:

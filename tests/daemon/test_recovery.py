@@ -89,8 +89,7 @@ async def test_a_reload_takes_the_limit_of_the_database_away_and_brings_it_back(
     place.configure(limited)
     async with place.daemon() as (_, client):
         job = await upload(place, client, 5_000)
-        waiting = await until(client, job, lambda view: bool(view.waits))
-        assert waiting.counts.done == 2_000, "a minute's worth"
+        await until(client, job, lambda view: bool(view.waits) and view.counts.done == 2_000)  # a minute's worth
         place.configure("database.records_per_hour = 0")
         await client.call(Reload())
         assert (await asyncio.wait_for(client.wait(job), 20)).state == "completed"

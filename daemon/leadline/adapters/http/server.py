@@ -96,8 +96,10 @@ class Listening(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def http_server(face: HttpFace, sock: socket.socket, listen: tuple[str, int] | None) -> AsyncIterator[Listening]:
-    """Listen on a bound Unix socket, and on a TCP address, for as long as the context is open.
+async def http_server(
+    face: HttpFace, sock: socket.socket | None, listen: tuple[str, int] | None
+) -> AsyncIterator[Listening]:
+    """Listen on a bound Unix socket, and on a TCP address, where there are these, for as long as the context is open.
 
     Raises OSError where the address is taken.
     """
@@ -105,7 +107,8 @@ async def http_server(face: HttpFace, sock: socket.socket, listen: tuple[str, in
     runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     try:
-        await web.SockSite(runner, sock).start()
+        if sock is not None:
+            await web.SockSite(runner, sock).start()
         if listen is not None:
             host, port = listen
             await web.TCPSite(runner, host, port).start()
