@@ -185,7 +185,7 @@ def until_sent(daemon: Stage, *, seconds: float) -> None:
         if not left and len(capped(daemon)) == SMALL_CAP:
             return
         assert time.monotonic() < deadline, f"{len(left)} are left: {left[:1]}"
-        time.sleep(0.5)
+        time.sleep(0.5)  # a daemon says of no list that it is empty now
 
 
 def capped(daemon: Stage) -> list[wire.MailView]:
@@ -198,8 +198,8 @@ def kill_over_and_over(daemon: Stage, arrived: Callable[[], int], size: Size, ch
     moments = sorted(chance.sample(range(1, size.mails * 4 // 5), size.kills - size.kills_while_starting))
     starting = set(chance.sample(range(len(moments)), size.kills_while_starting))
     for number, moment in enumerate(moments):
-        until(lambda moment=moment: arrived() >= moment)  # type: ignore[misc]
-        time.sleep(chance.uniform(0.0, 0.2))
+        until(lambda moment=moment: arrived() >= moment)  # type: ignore[misc]  # mypy infers no lambda with a default
+        time.sleep(chance.uniform(0.0, 0.2))  # at any moment, which is the point of it
         daemon.kill()
         if number in starting:
             daemon.kill_while_starting(chance.uniform(0.0, 2.0))
@@ -211,7 +211,7 @@ def until(true_of: Callable[[], bool], *, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not true_of():
         assert time.monotonic() < deadline, "still not so"
-        time.sleep(0.02)
+        time.sleep(0.02)  # what it waits for is another process's
 
 
 def faults(daemon: Stage, arrived: Sequence[Arrived]) -> list[str]:

@@ -147,7 +147,7 @@ class Feed:
         subscriber = Subscriber(self._jobs, self._announcer, _EVERYBODY, send)
         try:
             await subscriber.watch(job)
-        except BaseException:
+        except BaseException:  # a reader who has left meanwhile is cancelled: nobody else would close it
             subscriber.close()
             raise
         return subscriber

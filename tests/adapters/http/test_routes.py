@@ -10,6 +10,7 @@ from leadline.adapters.http.routes import OPERATIONS, ROUTES, Route, RouteTable,
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import RequestDecoder
 from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import JobId
 
 table = RouteTable()
 decoder = RequestDecoder(wire.SUBMISSION_TYPES, OPERATIONS)
@@ -82,7 +83,7 @@ def read(method: str, path: str, query: list[tuple[str, str]] | None = None, bod
 
 def test_the_parts_of_a_request_become_one_operation() -> None:
     assert read("GET", "/v1/jobs", [("limit", "5"), ("state", "queued")]) == wire.Jobs(limit=5, state="queued", as_=JO)
-    assert read("POST", "/v1/jobs/7/pause") == wire.Pause(scope="job", name=wire.Id.__origin__(7), as_=JO)  # type: ignore[attr-defined]
+    assert read("POST", "/v1/jobs/7/pause") == wire.Pause(scope="job", name=JobId(7), as_=JO)
     assert read("POST", "/v1/pause", body=b'{"scope":"teamspace","name":"7"}').name == "7"
     assert read("GET", "/v1/tables", [("after", '["acme","t"]')]).after == ("acme", "t")
     assert read("GET", "/v1/usage", [("month", "2026-11"), ("by", "teamspace")]).by == ["teamspace"]

@@ -5,8 +5,8 @@ it is handed to the mail server, once; then what the server said is stored. Wher
 the job finds which of these it is: a follow-up that is still queued was not sent, one that is `sending` may have been,
 and is left to a person.
 
-A mail that may not leave yet waits for its place in the mailbox's line. It gives its slot back for that, whatever the
-wait: there are as many slots as mailboxes.
+A mail that may not leave yet waits for its place in the mailbox's line. It gives its slot back for all but a moment of
+that: there are as many slots as mailboxes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ from leadline.features.outreach.books import (
     StoredMail,
 )
 from leadline.features.outreach.characters import Unwritable
-from leadline.features.outreach.line import Why
+from leadline.features.outreach.line import Why, today_of
 from leadline.features.outreach.message import BadAddress, Leaving, ascii_address, message_id_of, message_of
 from leadline.features.outreach.model import SECOND, Associate, FollowUp, FollowUpId, Reason, Script, Status
 from leadline.features.outreach.ports import (
@@ -340,8 +340,7 @@ class Outreach:
         return step
 
     def _today(self, associate: Associate) -> date:
-        here = zone(associate.zone)
-        return wall_at(day_of(self._wall(), here).begins, here).date()
+        return today_of(associate, self._wall())
 
 
 def _after(outcome: Outcome, ending: Ending, associate: Associate, wall: Instant) -> Finished | _Held | _Waits | None:

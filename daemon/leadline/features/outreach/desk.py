@@ -1,13 +1,11 @@
 """What people and services see and do about outreach: the operations `outreach` and `event`."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
-from leadline.core.calendar.zones import wall_at, zone
-from leadline.core.quota.days import day_of
 from leadline.features.outreach import bounce_guard
 from leadline.features.outreach.books import (
     Ending,
@@ -21,7 +19,7 @@ from leadline.features.outreach.books import (
 from leadline.features.outreach.bounce_guard import Fate
 from leadline.features.outreach.delivery import sent
 from leadline.features.outreach.imports import WEEKDAYS, Imports
-from leadline.features.outreach.line import Begin, budget, earliest
+from leadline.features.outreach.line import Begin, budget, earliest, today_of
 from leadline.features.outreach.model import (
     REASONS,
     SECOND,
@@ -206,7 +204,7 @@ class OutreachDesk:
         if associate.paused is not None:
             return None, f"Its mailbox is paused: {associate.paused}."
         wall = max(self._wall(), who.due)
-        today = self._today(associate, Instant(wall))
+        today = today_of(associate, Instant(wall))
         line = (await self._store.lines({associate.id: today}))[associate.id]
         begin = earliest(associate, line, who.zone, Instant(wall), first=False)
         if not isinstance(begin, Begin):
@@ -347,13 +345,9 @@ class OutreachDesk:
 
     async def _associates(self, found: Sequence[StoredAssociate]) -> list[wire.AssociateView]:
         wall = self._wall()
-        today = {each.associate.id: self._today(each.associate, wall) for each in found}
+        today = {each.associate.id: today_of(each.associate, wall) for each in found}
         lines = await self._store.lines(today) if today else {}
         return [_associate(each, lines[each.associate.id], wall) for each in found]
-
-    def _today(self, associate: Associate, wall: Instant) -> date:
-        here = zone(associate.zone)
-        return wall_at(day_of(wall, here).begins, here).date()
 
 
 def _in_words(wanted: wire.FollowUps) -> str:

@@ -136,9 +136,14 @@ def cap_after(associate: Associate, sending_days: int) -> int:
 
 def budget(associate: Associate, line: Line, now: Instant) -> tuple[int, int]:
     """What a mailbox has sent today, and how much it may."""
-    sender = zone(associate.zone)
-    today = date_of(day_of(now, sender), sender)
+    today = today_of(associate, now)
     return line.sent.get(today, 0), cap_after(associate, _sending_days(line, today))
+
+
+def today_of(associate: Associate, now: Instant) -> date:
+    """What day it is for the associate, as `Line.sent` counts days."""
+    sender = zone(associate.zone)
+    return date_of(day_of(now, sender), sender)
 
 
 def date_of(day: Day, sender: tzinfo) -> date:
