@@ -114,6 +114,23 @@ async def test_a_bounce_settles_a_mail_of_unknown_outcome_as_sent(place: Place) 
         assert (seen.status, seen.reason) == ("stopped", "bounced")
 
 
+@pytest.mark.parametrize(
+    ("what", "more"), [("auto_reply", {}), ("bounce", {"permanent": False})], ids=["auto_reply", "soft bounce"]
+)
+async def test_what_settles_a_mail_and_stops_nothing_lets_its_follow_up_go_on(
+    place: Place, what: str, more: dict[str, Any]
+) -> None:
+    steps = [{"subject": "Hi", "text": "Hello"}, {"after_days": 3, "text": "again"}]
+    async with days(place, MailFault("dot", MailPlan(stop="cut"))) as running:
+        await running.take_in(SCRIPT | {"steps": steps}, contact("a@x.example"))
+        await running.queue()
+        seen = await running.follow_up("a@x.example")
+        assert seen.mails[0].state == "unknown"
+        await event(running, what, "a@x.example", message_id=seen.mails[0].message_id, **more)
+        seen = await running.follow_up("a@x.example")
+        assert (seen.mails[0].state, seen.status, seen.step) == ("sent", "pending", 2)
+
+
 async def test_nobody_at_a_suppressed_domain_is_written_to(place: Place) -> None:
     async with days(place) as running:
         await running.take_in(*(contact(each) for each in ("a@bad.example", "b@bad.example", "c@good.example")))

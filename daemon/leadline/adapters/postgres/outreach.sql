@@ -145,10 +145,11 @@ WHERE mail.teamspace = $1 AND mail.id = $2
 
 -- name: mails_about
 -- Mails of unknown outcome that an event is about: by Message-ID $2, else by the address $3.
-SELECT mail.*, '' AS associate_name FROM mail
-WHERE teamspace = $1 AND state = 'unknown'
-    AND CASE WHEN $2::text IS NULL THEN lower(address) = lower($3) ELSE message_id = $2 END
-ORDER BY id
+SELECT mail.*, associate.name AS associate_name
+FROM mail LEFT JOIN associate ON associate.id = mail.associate
+WHERE mail.teamspace = $1 AND mail.state = 'unknown'
+    AND CASE WHEN $2::text IS NULL THEN lower(mail.address) = lower($3) ELSE mail.message_id = $2 END
+ORDER BY mail.id
 
 -- name: due_follow_ups
 -- Pending ones of associate $1 whose date has come by $2, oldest first.
