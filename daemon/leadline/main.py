@@ -55,10 +55,11 @@ from leadline.actors.surroundings import Record
 from leadline.adapters.code_providers import CodeProviders
 from leadline.adapters.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from leadline.adapters.folders import CONTROL_GROUP, SUBMIT_GROUP, StateInUse, listening_socket, make_state, sole_owner
-from leadline.adapters.http.face import Desk, HttpFace
-from leadline.adapters.http.face import Numbers as HttpNumbers
+from leadline.adapters.http.face import HttpFace
 from leadline.adapters.http.files import remove_parts
 from leadline.adapters.http.metrics import Metrics, Process
+from leadline.adapters.http.reach import Desk, Reach
+from leadline.adapters.http.reach import Numbers as HttpNumbers
 from leadline.adapters.http.routes import OPERATIONS as HTTP_OPERATIONS
 from leadline.adapters.http.server import HttpServer, http_server
 from leadline.adapters.interpreters import Interpreters
@@ -870,7 +871,7 @@ async def daemon(
         incoming, exports = state_dir / "incoming", state_dir / "exports"
         remove_parts(incoming)
         http_requests = RequestDecoder(submissions, HTTP_OPERATIONS)
-        face = HttpFace(http_requests, version=version("leadline"), incoming=incoming, exports=exports)
+        face = HttpFace(Reach(http_requests, incoming=incoming, exports=exports), version=version("leadline"))
         listen = None if config.http.listen is None else address_of(config.http.listen)
         http = await stack.enter_async_context(http_server(face, listening.get("http"), listen))
         log.info(

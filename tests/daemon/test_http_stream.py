@@ -184,12 +184,12 @@ async def test_a_stream_ends_when_its_token_is_revoked(place: Place, monkeypatch
 
 async def test_a_token_has_so_many_streams_and_no_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with place.daemon() as (running, client), using(place, client, "a") as http:
-        running.http.face._stream_room = limits.Room("streams", 10, 2)
+        running.http.face._reach._stream_room = limits.Room("streams", 10, 2)
         async with source(http), source(http):
             answer = await http.get("/v1/stream")
             assert (answer.status, answer.code) == (429, "busy")
         async with asyncio.timeout(10):
-            while len(running.http.face._stream_room):
+            while len(running.http.face._reach._stream_room):
                 await asyncio.sleep(0.01)
         async with source(http):
             pass

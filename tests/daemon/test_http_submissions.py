@@ -222,9 +222,9 @@ async def test_no_other_site_is_let_in_and_nothing_is_kept_by_browsers(place: Pl
 
 async def test_a_daemon_that_is_not_ready_says_so_to_everybody(place: Place) -> None:
     async with place.daemon() as (running, client), using(place, client, "a") as http:
-        opened, running.http.face._opened = running.http.face._opened, None
+        opened, running.http.face._reach._opened = running.http.face._reach._opened, None
         answers = [await http.get(path) for path in ("/readyz", "/v1/jobs", "/healthz")]
-        running.http.face._opened = opened
+        running.http.face._reach._opened = opened
         assert [answer.status for answer in answers] == [503, 503, 200]
         assert [answer.headers.get("Retry-After") for answer in answers] == ["1", "1", None]
         running.supervisor.dispatcher.scheduler.draining = True
@@ -256,7 +256,7 @@ async def test_where_nobody_can_say_whether_it_took_place_nothing_is_said(
 ) -> None:
     async with place.daemon() as (running, client), using(place, client, "a") as http:
         await http.get("/v1/ping")
-        operations = running.http.face._desk.operations
+        operations = running.http.face._reach.desk.operations
 
         async def lost(*_: object) -> None:
             raise OutcomeUnknown("cut off")
@@ -275,7 +275,7 @@ async def test_a_fault_of_ours_costs_one_request_and_floods_no_log(
         async def broken(*_: object) -> None:
             raise ZeroDivisionError("secret in a local")
 
-        monkeypatch.setattr(running.http.face._desk.operations, "perform", broken)
+        monkeypatch.setattr(running.http.face._reach.desk.operations, "perform", broken)
         with capture_logs() as logs:
             for _ in range(50):
                 answer = await http.get("/v1/status")

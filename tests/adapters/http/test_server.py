@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from leadline.actors import mishaps
 from leadline.adapters.http import server
 from leadline.adapters.http.face import HttpFace
+from leadline.adapters.http.reach import Reach
 from leadline.adapters.http.routes import OPERATIONS
 from leadline.adapters.http.server import Listening, http_server
 from leadline_protocol import messages as wire
@@ -51,7 +52,7 @@ async def hall(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hall]:
     sock.bind(str(folder / "s"))
     sock.setblocking(False)
     decoder = RequestDecoder(wire.SUBMISSION_TYPES, OPERATIONS)
-    face = HttpFace(decoder, version="1", incoming=folder, exports=folder)
+    face = HttpFace(Reach(decoder, incoming=folder, exports=folder), version="1")
     async with http_server(face, sock, None) as listening:
         yield Hall(folder / "s", listening)
     remove(folder)

@@ -1,21 +1,14 @@
-"""One request over HTTP, from its address to its answer: who asks, for what, within which bounds.
+"""One request of a program, from its address to its answer: who asks, for what, within which bounds.
 
-    route ─▶ token ─▶ rate ─▶ scope ─▶ read ─▶ confine ─▶ the same operation as on the sockets ─▶ write
+    route ─▶ token ─▶ rate ─▶ scope ─▶ read ─▶ what the token reaches (`reach`) ─▶ write
 
-Every request goes this way, and nothing is done for it by another: a handler is reached only with a token that may
-reach it, and with an operation that is confined to the token's teamspace. What is done then, `actors.operations` does
-as it does for the sockets. A token takes the place of the peer: its name and role are what the audit trail tells and
-what roles are judged by; its user, where it came in by the Unix socket, is the kernel's word, else the daemon's own.
+Every request goes this way: a handler is reached only with a token that may reach it.
 """
 
 import asyncio
-import os
-import socket
-import struct
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, assert_never
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -25,27 +18,22 @@ import structlog
 from aiohttp import web
 from msgspec import Struct
 
-from leadline.actors.api_tokens import ApiTokens
 from leadline.actors.dispatcher import unavailable
-from leadline.actors.feed import Feed
 from leadline.actors.mishaps import Mishaps
-from leadline.actors.operations import Operations
-from leadline.actors.peers import Peer
 from leadline.adapters.http import files, openapi
-from leadline.adapters.http.confinement import Confinement, Namespace, nothing, plain
-from leadline.adapters.http.limits import FILES_PER_TOKEN_MAX, STREAMS_MAX, STREAMS_PER_TOKEN_MAX, Memory, Rates, Room
+from leadline.adapters.http.confinement import nothing
+from leadline.adapters.http.headers import API as HEADERS
+from leadline.adapters.http.limits import Memory, Rates
 from leadline.adapters.http.metrics import CONTENT_TYPE as METRICS_TYPE
-from leadline.adapters.http.metrics import Metrics
 from leadline.adapters.http.problems import problem
+from leadline.adapters.http.reach import ON_LINE, Caller, Desk, Reach, refusal
 from leadline.adapters.http.reading import fields_of, line_of, read_operation, read_query, refused
 from leadline.adapters.http.routes import Method, Route, RouteTable, Special
-from leadline.adapters.http.stream import Streams
 from leadline.ports.api_tokens import StoredToken
 from leadline.ports.store import OutcomeUnknown
 from leadline_protocol import messages as wire
-from leadline_protocol.codec import LINE_BYTES_MAX, LineDecoder, LineFault, RequestDecoder, encode
+from leadline_protocol.codec import LINE_BYTES_MAX, LineDecoder, LineFault, encode
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.ids import JobId
 
 log = structlog.get_logger(__name__)
 
@@ -64,43 +52,11 @@ BODY_SECONDS_MAX: Final = 30.0
 
 QUERY_FIELDS_MAX: Final = 32
 
-HEADERS: Final = {
-    "Server": "leadline",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-"""On every response."""
-
-_UCRED: Final = struct.Struct("3i")
 _OK: Final = b'{"ok":true,"line":1'
-_ON_LINE: Final = 1
 _JOB: Final = msgspec.json.Decoder(wire.Id, strict=False)
 _VERSION: Final = {"version": fields_of(wire.BatchJobs)["version"]}
 _LOOKED_AT: Final[dict[str, Any]] = {"teamspace": wire.Name, "job": wire.Id}
 _Handler = Callable[["_Request"], Awaitable[web.StreamResponse]]
-
-
-class Numbers(Struct, frozen=True):
-    """What the configuration says."""
-
-    requests_per_second: float
-    upload_bytes_max: int
-
-
-class Desk(Struct, frozen=True):
-    """Who does what is asked for, once the daemon has been put together."""
-
-    operations: Operations
-    tokens: ApiTokens
-    feed: Feed
-    metrics: Metrics
-    is_ready: Callable[[], bool]
-    numbers: Callable[[], Numbers]
-    """As the configuration says now."""
-    key: bytes
-    """The daemon's own secret."""
 
 
 class _Request(Struct, frozen=True):
@@ -113,40 +69,36 @@ class _Request(Struct, frozen=True):
     token: StoredToken | None
     """None where nobody is asked for one."""
 
+    @property
+    def caller(self) -> Caller:
+        """Who asks, on a route that asks for a token."""
+        assert self.token is not None
+        return Caller(self.token.hash, f"token {self.token.name}", self.token.role, self.token.teamspace)
+
 
 class HttpFace:
     """Answers requests."""
 
-    def __init__(self, decoder: RequestDecoder, *, version: str, incoming: Path, exports: Path) -> None:
-        """`incoming` and `exports` are folders that all share."""
-        self._decoder = decoder
+    def __init__(self, reach: Reach, *, version: str) -> None:
+        self._reach = reach
         self._version = version
-        self._incoming = incoming
-        self._exports = exports
-        self._opened: Desk | None = None
-        self._streams: Streams | None = None
         self._table = RouteTable()
         self._rates = Rates()
         self._memory = Memory()
-        self._stream_room = Room("streams", STREAMS_MAX, STREAMS_PER_TOKEN_MAX)
-        self._file_room = Room("files on their way", STREAMS_MAX, FILES_PER_TOKEN_MAX)
         self.mishaps: Final = Mishaps()
 
     def open(self, desk: Desk) -> None:
         """From now on requests are carried out."""
-        self._opened = desk
-        self._streams = Streams(desk.feed)
+        self._reach.open(desk)
 
     def close(self) -> None:
         """End the streams."""
-        if self._streams is not None:
-            self._streams.close()
+        self._reach.close()
         self.mishaps.tell()
 
     def connection_lost(self, connection: object) -> None:
         """Somebody has hung up."""
-        if self._streams is not None:
-            self._streams.connection_lost(connection)
+        self._reach.connection_lost(connection)
 
     async def answer(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Raises ConnectionError where there is no true answer, or nobody to take it."""
@@ -192,8 +144,8 @@ class HttpFace:
             return _not_allowed(http.method, routes)
         token = None
         if route.scope is not None:
-            token = await self._desk.tokens.find(_bearer(http))
-            self._rates.take(token.hash, self._desk.numbers().requests_per_second)
+            token = await self._reach.desk.tokens.find(_bearer(http))
+            self._rates.take(token.hash, self._reach.desk.numbers().requests_per_second)
             if route.scope not in token.scopes:
                 raise Refused(ErrorCode.FORBIDDEN, f"the token {token.name} has no scope {route.scope}")
         if http.headers.get("Content-Encoding", "identity") != "identity":
@@ -233,49 +185,15 @@ class HttpFace:
             case _:
                 return self._operate
 
-    # -- what every request of a token passes -------------------------------------------------------------------------
-
-    @property
-    def _desk(self) -> Desk:
-        """Raises Refused with unavailable while the daemon starts."""
-        if self._opened is None:
-            raise unavailable()
-        return self._opened
-
-    def _namespace(self, teamspace: str) -> Namespace:
-        return Namespace(self._desk.key, teamspace)
-
-    def _confinement(self, token: StoredToken) -> Confinement | None:
-        """The bounds of a token; None: it reaches everything."""
-        if token.teamspace is None:
-            return None
-        jobs = self._desk.operations.jobs
-
-        async def teamspace_of(job: JobId) -> str | None:
-            stored = await jobs.stored(job)
-            return None if stored is None else stored.teamspace
-
-        return Confinement(token.teamspace, self._namespace(token.teamspace), teamspace_of)
-
-    async def _perform(self, request: _Request, asked: wire.Operation[wire.Reply]) -> wire.Reply:
-        """Carry an operation out within the bounds of the token. Raises Refused."""
-        assert request.token is not None
-        confinement = self._confinement(request.token)
-        if confinement is not None:
-            asked = await confinement.operation(asked, self._submission_of)
-        reply = await self._desk.operations.perform(asked, _peer(request.http), _ON_LINE)
-        if isinstance(reply, wire.Refusal):
-            raise _refused(reply)
-        return reply
-
     # -- operations ---------------------------------------------------------------------------------------------------
 
     async def _operate(self, request: _Request) -> web.StreamResponse:
         route = request.route
         with self._memory.of(_size(request.http, LINE_BYTES_MAX)):
             body = await _body(request.http, LINE_BYTES_MAX)
-            asked = read_operation(self._decoder, route, request.in_path, request.query, body, _person(request))
-            reply = await self._perform(request, asked)
+            person = request.caller.person
+            asked = read_operation(self._reach.decoder, route, request.in_path, request.query, body, person)
+            reply = await self._reach.perform(request.caller, request.http, asked)
         if isinstance(reply, wire.Receipt):
             return _receipt(reply)
         following = getattr(reply, "next", None)
@@ -297,12 +215,12 @@ class HttpFace:
             body = await _body(request.http, LINE_BYTES_MAX)
             key = request.http.headers.get("Idempotency-Key")
             line = line_of({} if key is None else {"idempotency_key": key}, body)
-            taken = self._read_submission(line, request)
+            taken = self._reach.read_submission(request.caller, line)
             if isinstance(taken, LineFault):
                 raise refused(taken)
-            (reply,) = await self._hand_in([(_ON_LINE, *taken)], request)
+            (reply,) = await self._reach.hand_in(request.caller, request.http, [(ON_LINE, *taken)])
         if isinstance(reply, wire.Refusal):
-            raise _refused(reply)
+            raise refusal(reply)
         if isinstance(reply, wire.Preview):
             return web.Response(body=_encoded(reply), content_type=JSON, headers=HEADERS)
         return _receipt(reply)
@@ -322,78 +240,32 @@ class HttpFace:
                 refusals: list[wire.Refusal | wire.Receipt | wire.Preview] = []
                 run: list[tuple[int, wire.Submission, bytes]] = []
                 for number, line in lines[start : start + BLOCK_LINES_MAX]:
-                    taken = line if isinstance(line, LineFault) else self._read_submission(line, request)
+                    taken = line if isinstance(line, LineFault) else self._reach.read_submission(request.caller, line)
                     if isinstance(taken, LineFault):
                         refusals.append(taken.refusal(number))
                     else:
                         run.append((number, *taken))
-                replies = sorted([*await self._hand_in(run, request), *refusals], key=lambda reply: reply.line)
+                replies = sorted(
+                    [*await self._reach.hand_in(request.caller, request.http, run), *refusals],
+                    key=lambda reply: reply.line,
+                )
                 async with asyncio.timeout(BODY_SECONDS_MAX):
                     await response.write(encode(replies))
             await response.write_eof()
         return response
 
-    def _read_submission(self, line: bytes, request: _Request) -> tuple[wire.Submission, bytes] | LineFault:
-        """A submission within the bounds of the token, with the line that stands for it."""
-        assert request.token is not None
-        found = self._decoder.decode(line)
-        teamspace = request.token.teamspace
-        if isinstance(found, LineFault) and found.at == "teamspace" and teamspace is not None:
-            named = line_of({"teamspace": teamspace}, line)
-            again = self._decoder.decode(named)
-            if not isinstance(again, LineFault) or again.code is not ErrorCode.BAD_JSON:  # it was not named at all
-                found, line = again, named
-        if isinstance(found, LineFault):
-            return found
-        if not isinstance(found, wire.Submission):
-            return LineFault(ErrorCode.UNKNOWN_OP, "submissions alone are sent here", "op")
-        if found.notify:
-            message = "over HTTP nobody waits on a connection: see /v1/stream, or name whom to tell in `notices`"
-            return LineFault(ErrorCode.BAD_REQUEST, message, "notify", found.ref)
-        try:
-            confinement = self._confinement(request.token)
-            if confinement is None:
-                return found, line
-            confined = confinement.submission(found)
-        except Refused as no:
-            return LineFault(no.code, no.message, no.at, found.ref, no.retry_after)
-        return confined, line if confined is found else msgspec.json.encode(confined)
-
-    async def _hand_in(
-        self, run: list[tuple[int, wire.Submission, bytes]], request: _Request
-    ) -> list[wire.Receipt | wire.Preview | wire.Refusal]:
-        """Raises Refused where nothing is taken at all."""
-        if not run:
-            return []
-        assert request.token is not None
-        answered = await self._desk.operations.submit(run, _peer(request.http), request.token.name)
-        return await answered()
-
-    def _submission_of(self, fields: Mapping[str, Any]) -> wire.Submission:
-        """What a schedule submits. Raises Refused."""
-        found = self._decoder.decode(msgspec.json.encode(fields))
-        if isinstance(found, LineFault):
-            at = "submission" if found.at is None else f"submission.{found.at}"
-            raise Refused(found.code, found.message, at=at)
-        if not isinstance(found, wire.Submission):
-            raise Refused(ErrorCode.BAD_REQUEST, "a schedule submits", at="submission.op")
-        return found
-
     # -- files --------------------------------------------------------------------------------------------------------
 
     async def _put_file(self, request: _Request) -> web.StreamResponse:
         read_query(request.query, {})
-        name, file = self._named_file(request)
-        assert request.token is not None
-        with self._file_room.one(request.token.hash):
-            size = await files.receive(request.http, self._incoming, file, self._desk.numbers().upload_bytes_max)
+        (name,) = request.in_path
+        size = await self._reach.take_file(request.caller, name, files.Body(request.http))
         receipt = openapi.FileReceipt(name=name, size_bytes=size)
         return web.Response(status=201, body=msgspec.json.encode(receipt), content_type=JSON, headers=HEADERS)
 
     async def _get_file(self, request: _Request) -> web.StreamResponse:
         read_query(request.query, {})
-        name, file = self._named_file(request)
-        return await self._send(request, file, name)
+        return await self._reach.give_file(request.caller, request.http, request.in_path[0])
 
     async def _job_file(self, request: _Request) -> web.StreamResponse:
         read_query(request.query, {})
@@ -401,45 +273,18 @@ class HttpFace:
             job = _JOB.decode(request.in_path[0])
         except msgspec.MsgspecError:
             raise Refused(ErrorCode.BAD_REQUEST, "a job is named by its number", at="job") from None
-        reply = await self._perform(request, wire.Job(job=job, as_=_person(request)))
-        assert isinstance(reply, wire.JobReply)
-        view, submission = reply.view, reply.submission or {}
-        if view.kind != "export" or view.state not in wire.ENDED_STATES or not view.message:
-            raise Refused(ErrorCode.BAD_STATE, f"job {job} has written no file: it is {view.state}", at="job")
-        file, named = view.message, submission.get("path")
-        assert request.token is not None
-        teamspace = request.token.teamspace
-        if teamspace is not None and named is not None and not self._namespace(teamspace).has(named):
-            # A name that others gave may by now be that of another's file.
-            raise files.there_is_none(file)
-        return await self._send(request, file, f"{view.table}-{job}{Path(file).suffix}")
+        return await self._reach.give_job_file(request.caller, request.http, job)
 
     async def _batch_archive(self, request: _Request) -> web.StreamResponse:
         teamspace, name = request.in_path
         said = read_query(request.query, _VERSION)
-        fields = {"op": "batch", "action": "download", "teamspace": teamspace, "name": name, "as": _person(request)}
-        asked = self._decoder.decode(msgspec.json.encode({**fields, **said}))
+        person = request.caller.person
+        fields = {"op": "batch", "action": "download", "teamspace": teamspace, "name": name, "as": person}
+        asked = self._reach.decoder.decode(msgspec.json.encode({**fields, **said}))
         if isinstance(asked, LineFault):
             raise refused(asked)
         assert isinstance(asked, wire.BatchJobs)
-        reply = await self._perform(request, asked)
-        assert isinstance(reply, wire.BatchReply)
-        assert reply.path is not None
-        file = Path(reply.path).name
-        return await self._send(request, file, file)
-
-    async def _send(self, request: _Request, file: str, shown: str) -> web.StreamResponse:
-        assert request.token is not None
-        with self._file_room.one(request.token.hash):
-            return await files.send(request.http, self._exports, file, shown, HEADERS)
-
-    def _named_file(self, request: _Request) -> tuple[str, str]:
-        """The name of a file as it is said, and as it is. Raises Refused."""
-        assert request.token is not None
-        name = plain(request.in_path[0], "file")
-        if request.token.teamspace is None:
-            return name, name
-        return name, self._namespace(request.token.teamspace).inside(name)
+        return await self._reach.give_batch_archive(request.caller, request.http, asked)
 
     # -- streams and numbers ------------------------------------------------------------------------------------------
 
@@ -449,20 +294,9 @@ class HttpFace:
             wanted = msgspec.convert(said, _Wanted)
         except msgspec.ValidationError as error:
             raise Refused(ErrorCode.BAD_REQUEST, str(error)) from None
-        token = request.token
-        assert token is not None
-        if self._streams is None:
-            raise unavailable()
-        teamspace = wanted.teamspace
-        confinement = self._confinement(token)
-        if confinement is not None:
-            teamspace = confinement.teamspace if teamspace is None else teamspace
-            confinement.check_teamspace(teamspace)
-            if wanted.job is not None:
-                await confinement.check_job(wanted.job)
-        with self._stream_room.one(token.hash):
-            may_go_on = partial(self._desk.tokens.is_good, token)
-            return await self._streams.serve(request.http, teamspace, wanted.job, HEADERS, may_go_on)
+        assert request.token is not None
+        may_go_on = partial(self._reach.desk.tokens.is_good, request.token)
+        return await self._reach.stream(request.caller, request.http, wanted.teamspace, wanted.job, may_go_on)
 
     async def _openapi(self, request: _Request) -> web.StreamResponse:
         read_query(request.query, {})
@@ -473,7 +307,7 @@ class HttpFace:
         assert request.token is not None
         if request.token.teamspace is not None:
             raise nothing()
-        text = await self._desk.metrics.text()
+        text = await self._reach.desk.metrics.text()
         return web.Response(body=text, headers={**HEADERS, "Content-Type": METRICS_TYPE})
 
     async def _health(self, request: _Request) -> web.StreamResponse:
@@ -482,7 +316,7 @@ class HttpFace:
 
     async def _ready(self, request: _Request) -> web.StreamResponse:
         read_query(request.query, {})
-        if not self._desk.is_ready():
+        if not self._reach.desk.is_ready():
             raise unavailable()
         return web.Response(text="ready\n", headers=HEADERS)
 
@@ -501,20 +335,6 @@ def _bearer(http: web.BaseRequest) -> str:
     if kind.lower() != "bearer" or not secret:
         raise Refused(ErrorCode.UNAUTHORIZED, "send a token: Authorization: Bearer ldl_…")
     return secret.strip()
-
-
-def _person(request: _Request) -> wire.Person:
-    """On whose behalf a token acts, as roles are judged and the audit trail tells."""
-    assert request.token is not None
-    return wire.Person(person=f"token {request.token.name}", role=request.token.role)
-
-
-def _peer(http: web.BaseRequest) -> Peer:
-    sock = http.get_extra_info("socket")
-    if sock is not None and sock.family == socket.AF_UNIX:
-        pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        return Peer(uid, pid, operator=True)
-    return Peer(os.getuid(), os.getpid(), operator=True)
 
 
 def _size(http: web.BaseRequest, limit: int) -> int:
@@ -552,11 +372,6 @@ def _receipt(receipt: wire.Receipt) -> web.Response:
     status = 200 if receipt.duplicate else 201
     headers = {**HEADERS, "Location": f"/v1/jobs/{receipt.job}"}
     return web.Response(status=status, body=_encoded(receipt), content_type=JSON, headers=headers)
-
-
-def _refused(reply: wire.Refusal) -> Refused:
-    error = reply.error
-    return Refused(error.code, error.message, at=error.at, retry_after=error.retry_after)
 
 
 def _not_allowed(method: str, routes: Mapping[Method, Route]) -> web.Response:

@@ -11,12 +11,13 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote
 
 import anyio.to_thread
 from aiohttp import web
 
+from leadline.adapters.http.headers import API as HEADERS
 from leadline_protocol.errors import ErrorCode, Refused
 
 PIECE_BYTES: Final = 256 * 1024
@@ -33,14 +34,44 @@ def remove_parts(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-async def receive(request: web.BaseRequest, folder: Path, name: str, bytes_max: int) -> int:
-    """Store a request's body as a file, durably; its size. Raises Refused, and TimeoutError where nothing comes."""
-    if (request.content_length or 0) > bytes_max:
+class Source(Protocol):
+    """Where a file comes from."""
+
+    @property
+    def announced_bytes(self) -> int:
+        """The size that was announced; 0: none was."""
+
+    async def next(self) -> bytes:
+        """The next piece; empty: there is no more."""
+
+
+class Body:
+    """The body of a request as a file."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self._began = False
+
+    @property
+    def announced_bytes(self) -> int:
+        """The body's length."""
+        return self._request.content_length or 0
+
+    async def next(self) -> bytes:
+        """The next piece."""
+        if not self._began:
+            self._began = True
+            await expect(self._request)
+        return await self._request.content.read(PIECE_BYTES)
+
+
+async def receive(source: Source, folder: Path, name: str, bytes_max: int) -> int:
+    """Store a file, durably; its size. Raises Refused, and TimeoutError where nothing comes."""
+    if source.announced_bytes > bytes_max:
         raise _too_large(bytes_max)
-    await expect(request)
     part = folder / f"{_PART_PREFIX}{secrets.token_hex(16)}.part"
     try:
-        return await _receive(request, part, folder / name, bytes_max)
+        return await _receive(source, part, folder / name, bytes_max)
     except OSError as error:
         if isinstance(error, ConnectionError | TimeoutError):
             raise
@@ -51,11 +82,11 @@ async def receive(request: web.BaseRequest, folder: Path, name: str, bytes_max: 
             part.unlink()
 
 
-async def _receive(request: web.BaseRequest, part: Path, final: Path, bytes_max: int) -> int:
+async def _receive(source: Source, part: Path, final: Path, bytes_max: int) -> int:
     size = 0
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
-        while piece := await _next(request):
+        while piece := await _next(source):
             size += len(piece)
             if size > bytes_max:
                 raise _too_large(bytes_max)
@@ -66,9 +97,9 @@ async def _receive(request: web.BaseRequest, part: Path, final: Path, bytes_max:
     return size
 
 
-async def _next(request: web.BaseRequest) -> bytes:
+async def _next(source: Source) -> bytes:
     async with asyncio.timeout(SILENCE_SECONDS_MAX):
-        return await request.content.read(PIECE_BYTES)
+        return await source.next()
 
 
 def _write_all(descriptor: int, piece: bytes) -> None:
@@ -95,9 +126,7 @@ async def expect(request: web.BaseRequest) -> None:
         request.writer.output_size = 0  # of the response itself nothing has been written
 
 
-async def send(
-    request: web.BaseRequest, folder: Path, file: str, shown: str, headers: dict[str, str]
-) -> web.StreamResponse:
+async def send(request: web.BaseRequest, folder: Path, file: str, shown: str) -> web.StreamResponse:
     """Answer with a file of a folder under the name `shown`. Raises Refused where there is none."""
     try:
         descriptor = os.open(folder / file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -107,7 +136,7 @@ async def send(
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise there_is_none(shown)
-        response = web.StreamResponse(headers=headers)
+        response = web.StreamResponse(headers=HEADERS)
         response.content_type = "application/octet-stream"
         response.content_length = status.st_size
         response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(shown, safe='')}"

@@ -15,6 +15,7 @@ from typing import Final
 from aiohttp import web
 
 from leadline.actors.feed import Feed, Reader, ended_number
+from leadline.adapters.http.headers import API as HEADERS
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import encode
 from leadline_protocol.ids import JobId
@@ -32,7 +33,7 @@ not one for each event. The first event after a silence goes at once."""
 RETRY_MILLISECONDS: Final = 2_000
 """A browser that was cut off comes back after so long."""
 
-_HEADERS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_STREAM: Final = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
 
 
 class Streams:
@@ -59,13 +60,12 @@ class Streams:
         request: web.BaseRequest,
         teamspace: str | None,
         job: JobId | None,
-        headers: dict[str, str],
         may_go_on: Callable[[], bool],
     ) -> web.StreamResponse:
         """Tell what happens until one of both sides ends. Raises Refused before anything was written."""
         after = request.headers.get("Last-Event-ID")
         if job is not None and after == ended_number(job):
-            return web.Response(status=204, headers=headers)  # by which a browser knows that it need not come again
+            return web.Response(status=204, headers=HEADERS)  # by which a browser knows that it need not come again
         subscriber = None
         if job is None:
             reader = await self._feed.open(teamspace, after)
@@ -74,7 +74,7 @@ class Streams:
             subscriber = await self._feed.of_job(job, reader)
         self._readers[request.protocol] = reader
         try:
-            response = web.StreamResponse(headers={**headers, **_HEADERS})
+            response = web.StreamResponse(headers={**HEADERS, **_STREAM})
             await response.prepare(request)
             await self._tell(response, reader, may_go_on)
         finally:
