@@ -50,6 +50,7 @@ from leadline.actors.notifier import Notifier
 from leadline.actors.operations import Operations
 from leadline.actors.pace import Progress
 from leadline.actors.recurrences import Recurrences
+from leadline.actors.sessions import Sessions
 from leadline.actors.supervisor import Setting, Supervisor
 from leadline.actors.surroundings import Record
 from leadline.adapters.code_providers import CodeProviders
@@ -78,6 +79,7 @@ from leadline.adapters.postgres.notices import PostgresNotices
 from leadline.adapters.postgres.outreach import STATEMENTS as OUTREACH_STATEMENTS
 from leadline.adapters.postgres.schedules import STATEMENTS as SCHEDULE_STATEMENTS
 from leadline.adapters.postgres.schedules import PostgresSchedules
+from leadline.adapters.postgres.sessions import PostgresSessions
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.postgres.tables import PostgresTables
 from leadline.adapters.process import (
@@ -977,6 +979,7 @@ async def daemon(
         )
         decode = partial(_decode_submission, RequestDecoder(submissions))
         api_tokens = ApiTokens(PostgresApiTokens(store))
+        sessions = Sessions(PostgresSessions(store), key, lambda: running.config.http.public_url or http.url)
         operations = Operations(
             supervisor,
             store,
@@ -984,6 +987,7 @@ async def daemon(
             running,
             Previews(tried_kinds, trial, looked_at, running.endpoints, running.limits_in_force),
             api_tokens,
+            sessions,
             allows=running.allows,
             decode=decode,
         )
@@ -1013,7 +1017,7 @@ async def daemon(
         connected.open(operations)
         feed = Feed(operations.jobs, announcer)
         metrics = Metrics(supervisor, partial(running.process, operations))
-        face.open(Desk(operations, api_tokens, feed, metrics, running.is_ready, running.http_numbers, key))
+        face.open(Desk(operations, api_tokens, sessions, feed, metrics, running.is_ready, running.http_numbers, key))
         async with anyio.create_task_group() as tasks:
             await tasks.start(supervisor.run)
             tasks.start_soon(running.report)

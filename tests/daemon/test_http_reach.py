@@ -97,6 +97,8 @@ CALLS: Sequence[Call] = (
     ("PATCH", "/v1/plans", {}, {"teamspace": "acme", "key": "slots.tables", "value": 2}, 403),
     ("POST", "/v1/providers/{name}/try", {}, {"lead": {}, "teamspace": "acme"}, 404),
     ("DELETE", "/v1/tables/{teamspace}/{table}", {}, None, 200),
+    ("POST", "/v1/links", {}, {"teamspace": "acme", "person": "ann@acme.example", "role": "admin"}, 200),
+    ("DELETE", "/v1/links", {"teamspace": "acme", "person": "ann@acme.example"}, None, 200),
     ("POST", "/v1/reload", {}, None, 200),
     ("POST", "/v1/drain", {}, None, 200),
 )

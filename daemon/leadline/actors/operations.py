@@ -15,6 +15,7 @@ from leadline.actors.losses import Losses
 from leadline.actors.peers import Peer, act, refusal
 from leadline.actors.queue_operations import QueueOperations
 from leadline.actors.schedule_operations import ScheduleOperations
+from leadline.actors.sessions import Sessions
 from leadline.actors.submissions import Submissions
 from leadline.actors.supervisor import Supervisor
 from leadline.actors.surroundings import Surroundings
@@ -36,6 +37,7 @@ class Operations:
         surroundings: Surroundings,
         previews: Previews,
         tokens: ApiTokens,
+        sessions: Sessions,
         *,
         allows: Callable[[int, str], bool],
         decode: Callable[[bytes], wire.Submission],
@@ -45,6 +47,7 @@ class Operations:
         self._around = surroundings
         self._allows = allows
         self._api_tokens = tokens
+        self._sessions = sessions
         self._losses = Losses()
         numbered = {kind.name: (number, kind) for number, kind in enumerate(kinds, start=2)}
         submissions = Submissions(supervisor, numbered, surroundings, previews, self._losses, allows)
@@ -84,6 +87,7 @@ class Operations:
             wire.Notices: self._notices,
             wire.Usage: self._usage,
             wire.Tokens: self._tokens,
+            wire.Links: self._links,
             wire.Reload: self._reload,
             wire.Drain: self._drain,
         }
@@ -130,6 +134,12 @@ class Operations:
             await self._around.record(act(operation, peer, target, detail))
 
         return await self._api_tokens.perform(operation, record, line)
+
+    async def _links(self, operation: wire.Links, peer: Peer, line: int) -> wire.Reply:
+        async def record(target: str, detail: str) -> None:
+            await self._around.record(act(operation, peer, target, detail))
+
+        return await self._sessions.perform(operation, record, line)
 
     async def _event(self, operation: wire.ContactEvent, peer: Peer, line: int) -> wire.Reply:
         if not peer.operator and not self._allows(peer.uid, operation.teamspace):

@@ -570,6 +570,15 @@ class Http(Struct, frozen=True, gc=False, kw_only=True):
         Meta(min_length=3, max_length=300, pattern=r"^.+:\d{1,5}$", extra={"allowed": "ADDRESS:PORT"}),
         _key("Where it listens besides, such as 127.0.0.1:8021, without TLS. Absent: nowhere."),
     ] = None
+    public_url: Annotated[
+        str | None,
+        Meta(
+            max_length=300,
+            pattern=r"^https?://([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?$",
+            extra={"allowed": "http:// or https:// and a host, with nothing after it"},
+        ),
+        _key("By which address browsers reach it, such as https://jobs.example.com. Absent: by `listen`."),
+    ] = None
     requests_per_second: Annotated[
         float, Meta(gt=0, le=100_000), _key("Requests that one token may send.", unit="requests/s")
     ] = 100.0

@@ -68,6 +68,8 @@ def of_a_teamspace(teamspace: str | None) -> list[wire.Operation[wire.Reply]]:
         wire.Schedules(teamspace=teamspace),
         wire.BatchJobs(teamspace=teamspace),
         wire.FollowUps(teamspace=teamspace),
+        wire.Links(person="ann", teamspace=teamspace),
+        wire.Links(action="end", person="ann", teamspace=teamspace),
         wire.Notices(teamspace=teamspace),
         wire.Usage(month="2026-11", teamspace=teamspace),
         wire.Plans(teamspace=teamspace),

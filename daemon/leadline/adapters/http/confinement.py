@@ -31,7 +31,10 @@ FILE_NAME_BYTES_MAX: Final = 150
 """Of a name as it is said over HTTP; with what stands before it, it is still one that the rest of the daemon takes."""
 
 _OF_ONE_JOB: Final = (wire.Get, wire.Job, wire.Why, wire.History, wire.Cancel, wire.Rerun)
-_OF_ONE_TEAMSPACE: Final = (wire.Jobs, wire.Usage, wire.Tables, wire.Schedules, wire.FollowUps, wire.ContactEvent)
+_OF_ONE_TEAMSPACE: Final = (
+    *(wire.Jobs, wire.Usage, wire.Tables, wire.Schedules, wire.FollowUps, wire.ContactEvent),
+    wire.Links,
+)
 
 
 class Namespace:

@@ -22,6 +22,7 @@ from leadline.actors.dispatcher import unavailable
 from leadline.actors.feed import Feed
 from leadline.actors.operations import Operations
 from leadline.actors.peers import Peer
+from leadline.actors.sessions import Sessions
 from leadline.adapters.http import files
 from leadline.adapters.http.confinement import Confinement, Namespace, plain
 from leadline.adapters.http.limits import FILES_PER_TOKEN_MAX, STREAMS_MAX, STREAMS_PER_TOKEN_MAX, Room
@@ -53,6 +54,7 @@ class Desk(Struct, frozen=True):
 
     operations: Operations
     tokens: ApiTokens
+    sessions: Sessions
     feed: Feed
     metrics: Metrics
     is_ready: Callable[[], bool]

@@ -147,6 +147,10 @@ def _acts() -> Iterator[Route]:
     )
     yield act("PATCH", "/v1/plans", wire.Plans, "Set one limit live.", "plan", "teamspace", "provider", "key", "value")
     yield act("POST", "/v1/notices/{again}/again", wire.Notices, "Send a notice once more.")
+    yield act("POST", "/v1/links", wire.Links, "A link by which a person signs in once.", "person", "teamspace", "role")
+    yield act(
+        "DELETE", "/v1/links", wire.Links, "Sign a person out, or a teamspace.", "person", "teamspace", action="end"
+    )
     yield act("POST", "/v1/reload", wire.Reload, "Read the configuration again.")
     yield act("POST", "/v1/drain", wire.Drain, "Start nothing more, and end the daemon.")
     table = "/v1/tables/{teamspace}/{table}"

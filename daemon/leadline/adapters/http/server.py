@@ -11,6 +11,7 @@ import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Final
 
 from aiohttp import web
@@ -87,12 +88,24 @@ class Listening(Struct, frozen=True):
     @property
     def addresses(self) -> list[str]:
         """Where it listens: the path of a Unix socket, and host:port."""
-        return [each if isinstance(each, str) else f"{each[0]}:{each[1]}" for each in self.runner.addresses]
+        return [each if isinstance(each, str) else _host_port(*each[:2]) for each in self.runner.addresses]
+
+    @property
+    def url(self) -> str | None:
+        """What it is reached by on TCP; None where it does not listen there, or on all addresses, which are no one."""
+        named = [each for each in self.runner.addresses if not isinstance(each, str)]
+        if not named or ip_address(named[0][0]).is_unspecified:
+            return None
+        return f"http://{_host_port(*named[0][:2])}"
 
     async def let_nobody_in(self) -> None:
         """Take no more connections; those that there are stay."""
         for site in tuple(self.runner.sites):
             await site.stop()
+
+
+def _host_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @asynccontextmanager
