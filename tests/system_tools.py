@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 DEBIAN_PACKAGE = {
     "bwrap": "bubblewrap",
+    "chromium": "chromium",
     "curl": "curl",
     "git": "git",
     "ip": "iproute2",

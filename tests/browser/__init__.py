@@ -1,0 +1,1 @@
+"""What a person sees and does: the pages in a real browser, Debian's chromium driven by Playwright."""
