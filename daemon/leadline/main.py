@@ -1017,7 +1017,18 @@ async def daemon(
         connected.open(operations)
         feed = Feed(operations.jobs, announcer)
         metrics = Metrics(supervisor, partial(running.process, operations))
-        face.open(Desk(operations, api_tokens, sessions, feed, metrics, running.is_ready, running.http_numbers, key))
+        desk = Desk(
+            operations,
+            api_tokens,
+            sessions,
+            feed,
+            metrics,
+            running.is_ready,
+            running.http_numbers,
+            key,
+            lambda: running.config.http.public_url,
+        )
+        face.open(desk)
         async with anyio.create_task_group() as tasks:
             await tasks.start(supervisor.run)
             tasks.start_soon(running.report)

@@ -6,13 +6,13 @@ import pytest
 
 from leadline.adapters.http.problems import STATUS
 from leadline.adapters.http.reading import fields_of, line_of, read_operation, read_query
-from leadline.adapters.http.routes import OPERATIONS, ROUTES, Route, RouteTable, Special
+from leadline.adapters.http.routes import OPERATIONS, ROUTES, AddressTable, Route, Special
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import RequestDecoder
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import JobId
 
-table = RouteTable()
+table = AddressTable(ROUTES)
 decoder = RequestDecoder(wire.SUBMISSION_TYPES, OPERATIONS)
 JO = wire.Person(person="token jo", role="member")
 
@@ -137,4 +137,4 @@ def test_fields_go_before_those_of_the_body(said: dict[str, object], body: bytes
 
 def test_two_routes_at_one_address_are_a_mistake() -> None:
     with pytest.raises(AssertionError):
-        RouteTable((*ROUTES, Route("GET", "/v1/jobs/{id}", wire.Ping, "read", "Twice.")))
+        AddressTable((*ROUTES, Route("GET", "/v1/jobs/{id}", wire.Ping, "read", "Twice.")))

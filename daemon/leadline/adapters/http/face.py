@@ -25,10 +25,11 @@ from leadline.adapters.http.confinement import nothing
 from leadline.adapters.http.headers import API as HEADERS
 from leadline.adapters.http.limits import Memory, Rates
 from leadline.adapters.http.metrics import CONTENT_TYPE as METRICS_TYPE
+from leadline.adapters.http.pages.site import Site
 from leadline.adapters.http.problems import problem
 from leadline.adapters.http.reach import ON_LINE, Caller, Desk, Reach, refusal
 from leadline.adapters.http.reading import fields_of, line_of, read_operation, read_query, refused
-from leadline.adapters.http.routes import Method, Route, RouteTable, Special
+from leadline.adapters.http.routes import ROUTES, AddressTable, Method, Route, Special
 from leadline.ports.api_tokens import StoredToken
 from leadline.ports.store import OutcomeUnknown
 from leadline_protocol import messages as wire
@@ -81,8 +82,9 @@ class HttpFace:
 
     def __init__(self, reach: Reach, *, version: str) -> None:
         self._reach = reach
+        self._site = Site(reach)
         self._version = version
-        self._table = RouteTable()
+        self._table = AddressTable(ROUTES)
         self._rates = Rates()
         self._memory = Memory()
         self.mishaps: Final = Mishaps()
@@ -102,37 +104,46 @@ class HttpFace:
 
     async def answer(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Raises ConnectionError where there is no true answer, or nobody to take it."""
+        is_page = self._is_page(http.raw_path.partition("?")[0])
         try:
-            return await self._answer(http)
+            return await (self._site.answer(http) if is_page else self._answer(http))
         except Exception as error:  # noqa: BLE001  a bug in an operation costs this request, not the daemon
-            response = self._answer_to(error)
-        if response is None or http.writer.output_size:  # nothing can be said, or something has been said already
+            said = self._said_of(error)
+        if said is None or http.writer.output_size:  # nothing can be said, or something has been said already
             if http.transport is not None:
                 http.transport.abort()
             raise ConnectionResetError("the request has no answer")
+        refused, status = said
+        response = self._site.refusal(refused, status) if is_page else problem(refused, HEADERS, status=status)
+        if status is not None:
+            response.force_close()
         return response
 
-    def _answer_to(self, error: Exception) -> web.Response | None:
-        """What is said when a request could not be carried out; None: nothing, and the connection is cut."""
+    def _is_page(self, path: str) -> bool:
+        """Whether an address is for people: all are that are not the API's or a machine's."""
+        return not path.startswith("/v1/") and not self._table.find(path)[0]
+
+    def _said_of(self, error: Exception) -> tuple[Refused, int | None] | None:
+        """What is said, with a status of its own, when a request could not be carried out.
+
+        None: nothing is said, and the connection is cut.
+        """
         match error:
             case Refused():
-                return problem(error, HEADERS)
+                return error, None
             case OutcomeUnknown():  # silence is the one true answer; who comes again with its key will learn
                 self.mishaps.count("unknown_outcomes")
                 return None
             case TimeoutError():
                 self.mishaps.count("slow_requests")
-                late = Refused(ErrorCode.BAD_REQUEST, "the request took too long to come in")
-                response = problem(late, HEADERS, status=408)
-                response.force_close()
-                return response
+                return Refused(ErrorCode.BAD_REQUEST, "the request took too long to come in"), 408
             case ConnectionError() | aiohttp.ClientError() | web.RequestPayloadError():
                 self.mishaps.count("broken_requests")
                 return None
             case _:
                 if self.mishaps.count("failed_requests"):
                     log.error("request_failed", error="".join(traceback.format_exception(error)))
-                return problem(Refused(ErrorCode.INTERNAL, "a fault of the daemon: its log says more"), HEADERS)
+                return Refused(ErrorCode.INTERNAL, "a fault of the daemon: its log says more"), None
 
     async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
         path, _, query = http.raw_path.partition("?")

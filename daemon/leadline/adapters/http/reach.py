@@ -62,6 +62,8 @@ class Desk(Struct, frozen=True):
     """As the configuration says now."""
     key: bytes
     """The daemon's own secret."""
+    public_url: Callable[[], str | None]
+    """What the addresses of pages begin with, where the configuration says so."""
 
 
 class Caller(Struct, frozen=True):

@@ -7,9 +7,9 @@ and DELETE, or the body of the others. The same table finds the route of a reque
 table by what answers them (`Special`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import unquote
 
 from msgspec import Struct, field
@@ -253,44 +253,59 @@ OPERATIONS: Final = tuple(dict.fromkeys(route.means for route in ROUTES if isins
 """What may be asked over HTTP: not the operations that are about connections, nor tokens, which are made nearer by."""
 
 
-class _Node:
+class Addressed(Protocol):
+    """Something that has an address."""
+
+    @property
+    def method(self) -> Method:
+        """How it is asked for."""
+
+    @property
+    def path(self) -> str:
+        """Such as `/v1/jobs/{job}/why`; a name in braces stands for any value."""
+
+
+A = TypeVar("A", bound=Addressed)
+
+
+class _Node(Generic[A]):
     """What may follow in an address."""
 
     def __init__(self) -> None:
-        self.words: dict[str, _Node] = {}
-        self.name: _Node | None = None
-        self.routes: dict[Method, Route] = {}
+        self.words: dict[str, _Node[A]] = {}
+        self.name: _Node[A] | None = None
+        self.found: dict[Method, A] = {}
 
 
-class RouteTable:
-    """Finds the route of a request; a word goes before a name."""
+class AddressTable(Generic[A]):
+    """Finds what a request is for; a word goes before a name."""
 
-    def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
-        self._root = _Node()
-        for route in routes:
+    def __init__(self, addressed: Iterable[A]) -> None:
+        self._root: _Node[A] = _Node()
+        for each in addressed:
             node = self._root
-            for part in route.path.split("/")[1:]:
+            for part in each.path.split("/")[1:]:
                 if part.startswith("{"):
                     node.name = node.name or _Node()
                     node = node.name
                 else:
                     node = node.words.setdefault(part, _Node())
-            assert route.method not in node.routes, route
-            node.routes[route.method] = route
+            assert each.method not in node.found, each
+            node.found[each.method] = each
 
-    def find(self, path: str) -> tuple[Mapping[Method, Route], list[str]]:
-        """The routes at an address as it was sent, by method, and the values of the names in it.
+    def find(self, path: str) -> tuple[Mapping[Method, A], list[str]]:
+        """What is at an address as it was sent, by method, and the values of the names in it.
 
-        There are none where nothing is at that address, or where it is no text. Values are decoded after the path was
-        taken apart, so that a name may hold a slash.
+        There is nothing where it leads nowhere, or where it is no text. Values are decoded after the path was taken
+        apart, so that a name may hold a slash.
         """
         return _below(self._root, path.split("/")[1:]) or ({}, [])
 
 
-def _below(node: _Node, parts: list[str]) -> tuple[Mapping[Method, Route], list[str]] | None:
+def _below(node: _Node[A], parts: list[str]) -> tuple[Mapping[Method, A], list[str]] | None:
     """What is found below a node. Where a word leads nowhere it may be a name: a teamspace may be called `mails`."""
     if not parts:
-        return (node.routes, []) if node.routes else None
+        return (node.found, []) if node.found else None
     first, *rest = parts
     if first in node.words and (found := _below(node.words[first], rest)) is not None:
         return found

@@ -1,0 +1,143 @@
+"""What the handler of a page has in hand."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from leadline.adapters.http.pages.forms import Form
+from leadline.adapters.http.pages.rendering import PAGE, Templates
+from leadline.adapters.http.reach import ON_LINE, Caller, Reach, refusal
+from leadline.adapters.http.reading import refused
+from leadline.ports.sessions import Session
+from leadline_protocol import messages as wire
+from leadline_protocol.codec import LineFault
+from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import JobId
+
+R = TypeVar("R", bound=wire.Reply)
+
+_JOB: Final = msgspec.json.Decoder(wire.Id, strict=False)
+
+
+class Place(Struct, frozen=True):
+    """A place in the navigation."""
+
+    name: str
+    path: str
+
+
+_OF_TEAMSPACE: Final = (
+    Place("Jobs", "/jobs"),
+    Place("Tables", "/tables"),
+    Place("Batch", "/batch"),
+    Place("Schedules", "/schedules"),
+    Place("Outreach", "/outreach"),
+)
+_OF_OPERATOR: Final = (Place("Overview", "/operator"),)
+
+
+class Visit:
+    """One request of a person who has signed in."""
+
+    def __init__(
+        self,
+        http: web.BaseRequest,
+        reach: Reach,
+        templates: Templates,
+        session: Session,
+        csrf: str,
+        values: tuple[str, ...],
+        query: Mapping[str, str],
+        form: Form,
+    ) -> None:
+        """`values`: of the names in the address, in order."""
+        self.http: Final = http
+        self.reach: Final = reach
+        self.session: Final = session
+        self.values: Final = values
+        self.query: Final = query
+        self.form: Final = form
+        self.caller: Final = Caller(session.hash, session.person, session.role, session.teamspace)
+        self._templates = templates
+        self._csrf = csrf
+
+    # -- where ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the person sees all teamspaces."""
+        return self.session.teamspace is None
+
+    @property
+    def teamspace(self) -> str | None:
+        """The teamspace that the page is about: a customer's own; of an operator the one the address names, if any."""
+        return self.session.teamspace or self.query.get("teamspace") or None
+
+    @property
+    def certain_teamspace(self) -> str:
+        """The same, where the page is about one. Raises Refused."""
+        if self.teamspace is None:
+            raise Refused(ErrorCode.BAD_REQUEST, "choose a teamspace first", at="teamspace")
+        return self.teamspace
+
+    def link(self, path: str, /, **query: object) -> str:
+        """An address of another page about the same teamspace; None among the parameters are left out."""
+        said = {name: value for name, value in query.items() if value is not None}
+        if self.is_operator and self.teamspace is not None:
+            said.setdefault("teamspace", self.teamspace)
+        return path if not said else f"{path}?{urlencode(said)}"
+
+    def job(self) -> JobId:
+        """The job that the address names first. Raises Refused."""
+        try:
+            return _JOB.decode(self.values[0])
+        except msgspec.MsgspecError:
+            raise Refused(ErrorCode.NOT_FOUND, "there is no such job", at="job") from None
+
+    # -- ask ------------------------------------------------------------------------------------------------------
+
+    async def ask(self, asked: wire.Operation[R]) -> R:
+        """Carry an operation out, on behalf of the person. Raises Refused."""
+        if isinstance(asked, wire.ControlOperation):
+            asked = msgspec.structs.replace(asked, as_=self.caller.person)
+        return await self.reach.perform(self.caller, self.http, asked)
+
+    async def submit(self, submission: Mapping[str, Any]) -> wire.Receipt | wire.Preview:
+        """Submit a job, or with `dry_run` ask what it would take. Raises Refused."""
+        read = self.reach.read_submission(self.caller, msgspec.json.encode(submission))
+        if isinstance(read, LineFault):
+            raise refused(read)
+        (reply,) = await self.reach.hand_in(self.caller, self.http, [(ON_LINE, *read)])
+        if isinstance(reply, wire.Refusal):
+            raise refusal(reply)
+        return reply
+
+    # -- answer ---------------------------------------------------------------------------------------------------
+
+    def page(self, template: str, /, *, status: int = 200, **context: object) -> web.Response:
+        """A page of the site."""
+        around = {
+            "visit": self,
+            "link": self.link,
+            "csrf": self._csrf,
+            "places": [*(_OF_OPERATOR if self.is_operator else ()), *(_OF_TEAMSPACE if self.teamspace else ())],
+            "here": self.http.path,
+            "said": self.query.get("said"),
+        }
+        return self._templates.page(template, {**around, **context}, status)
+
+    def see(self, path: str, /, *, said: str | None = None, **query: object) -> web.Response:
+        """What follows a form that was carried out: look at that page, which tells what was done (`said.html`)."""
+        return web.Response(status=303, headers={**PAGE, "Location": self.link(path, said=said, **query)})
+
+
+Handler = Callable[[Visit], Awaitable[web.StreamResponse]]
+
+
+def in_path(name: str) -> str:
+    """A name as a part of an address."""
+    return quote(name, safe="")
