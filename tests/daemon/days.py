@@ -17,6 +17,7 @@ from leadline import main
 from leadline.core.events import Ticked
 from leadline.core.model import Now
 from leadline.core.scheduler import Scheduler
+from leadline.daemon import Daemon
 from leadline.ports.store import Recovered
 from leadline_protocol.client import Client
 from leadline_protocol.ids import Instant
@@ -72,7 +73,7 @@ class Days:
         """By so much instants are ahead of the wall."""
         self.server = Noting(self, faults)
         self.served: MailServed
-        self.running: main.Daemon
+        self.running: Daemon
         self.client: Client
         self._settings = settings
 
@@ -91,7 +92,7 @@ class Days:
             self.place.configure("[outreach]", *crons, *self._settings, *smtp)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(main, "_clock", lambda recovered: SetClock(self, recovered))
-                patch.setattr(main.Daemon, "wall", lambda _: self.wall)
+                patch.setattr(Daemon, "wall", lambda _: self.wall)
                 async with self.place.daemon() as (self.running, self.client):
                     yield self
 

@@ -19,6 +19,7 @@ from msgspec import Struct
 from leadline import main
 from leadline.core.quota.days import day_of
 from leadline.core.quota.ledger import KEPT_MICROSECONDS, Ledger
+from leadline.daemon import Daemon
 from leadline.ports.runner import Answer, End, How, Killed, KilledFor, LogLine, Order, Question, Raised, Returned
 from leadline_protocol.client import Client
 from leadline_protocol.ids import Instant
@@ -91,7 +92,7 @@ class Play:
         self.parts: dict[str, list[Part]] = {}
         self.runs: dict[str, ActedRun] = {}
         self.begun: list[tuple[str, int]] = []
-        self.running: main.Daemon
+        self.running: Daemon
         self.client: Client
 
     # -- the runner ---------------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ class Play:
         """A daemon of this play; another one after it goes on with it."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(main, "sandbox_runner", self._runner)
-            patch.setattr(main.Daemon, "wall", lambda _: self.wall)
+            patch.setattr(Daemon, "wall", lambda _: self.wall)
             async with self.place.daemon() as (self.running, self.client):
                 yield self
 
@@ -175,7 +176,7 @@ class Play:
 
     async def used(self) -> tuple[int, float]:
         """Executions, and recorded seconds, of the present day, which agree with the executions one by one."""
-        store, plan = self.running.batch_store, self.running.batch_plan("acme")
+        store, plan = self.running.batch_store, self.running.live.batch_plan("acme")
         today = day_of(self.wall, plan.zone)
         rows = await store.rows("acme", Instant(self.wall - KEPT_MICROSECONDS))
         assert (await store.used("acme", today, self.wall)).usage == Ledger(rows.executions, rows.attempts).usage(today)

@@ -9,7 +9,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from leadline.config import CONTROL_SOCKET, SUBMIT_SOCKET, parse
-from leadline.main import Daemon, daemon
+from leadline.daemon import Daemon
+from leadline.main import daemon
 from leadline_protocol.client import Client
 from leadline_protocol.messages import Plans
 

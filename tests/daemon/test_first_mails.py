@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from leadline import main
+from leadline.daemon import Daemon
 from leadline_protocol.client import Client
 from leadline_protocol.ids import Instant
 from leadline_protocol.messages import FollowUps, FollowUpView, Outreach
@@ -37,7 +37,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(main.Daemon, "wall", lambda _: clock.wall())
+    monkeypatch.setattr(Daemon, "wall", lambda _: clock.wall())
     return clock
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leadline import main
+from leadline import health
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.messages import Noop, Pause, Plans, Status
 from tests.daemon.running import Place
@@ -45,7 +45,7 @@ async def test_status_tells_what_holds_runs_to_their_memory_where_anybody_may_ha
 async def test_status_answers_also_without_a_database_and_says_so(
     place: Place, notices: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "STATUS_SECONDS", 0.0)
+    monkeypatch.setattr(health, "STATUS_SECONDS", 0.0)
     name = place.url.rpartition("/")[2].partition("?")[0]
     async with place.daemon() as (running, client), meddle(place.url.replace(f"/{name}?", "/leadline?")) as server:
         lost = running.supervisor.reign
@@ -69,7 +69,7 @@ async def test_status_answers_also_without_a_database_and_says_so(
 async def test_the_service_manager_hears_how_deep_the_queue_is_and_not_at_each_change(
     place: Place, notices: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "STATUS_SECONDS", 2.0)
+    monkeypatch.setattr(health, "STATUS_SECONDS", 2.0)
     loop = asyncio.get_running_loop()
     async with place.daemon() as (_, client):
         said = [await loop.sock_recv(notices, 4096) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What the composition root knows and the queue does not, for whoever carries out requests."""
+"""What the daemon knows and the queue does not, for whoever carries out requests."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
