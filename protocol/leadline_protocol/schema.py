@@ -32,17 +32,9 @@ from leadline_protocol.messages import (
     Receipt,
     Refusal,
     Started,
-    notices,
-    operations,
-    outreach,
-    replies,
-    submissions,
-    words,
 )
 
 PATH: Final = Path(__file__).with_name("schema.json")
-
-_SOURCES: Final = (words, submissions, replies, operations, outreach, notices, schedules)
 
 _REPLIES: Final[tuple[type[msgspec.Struct], ...]] = (
     Receipt,
@@ -110,7 +102,13 @@ def _describe(definition: dict[str, Any], struct: type[msgspec.Struct], texts: d
 def _field_documentation() -> dict[str, dict[str, str]]:
     """Class → field → the text that stands under the field in the source."""
     found: dict[str, dict[str, str]] = {}
-    for node in (node for module in _SOURCES for node in ast.parse(inspect.getsource(module)).body):
+    structs = [
+        each
+        for each in (*vars(messages).values(), *vars(schedules).values())
+        if inspect.isclass(each) and issubclass(each, msgspec.Struct) and each is not msgspec.Struct
+    ]
+    sources = dict.fromkeys(struct.__module__ for struct in structs)
+    for node in (node for name in sources for node in ast.parse(inspect.getsource(sys.modules[name])).body):
         if isinstance(node, ast.ClassDef):
             texts = found[node.name] = {}
             for field, under in zip(node.body, node.body[1:], strict=False):

@@ -8,7 +8,8 @@ exception is `as`, a Python keyword, which is `as_` here). There are four famili
     reply        `ok`      one per request, in the order of the requests: what was asked for, or a Refusal
     notice       `event`   sent by the daemon between replies, because of `notify`, `follow` or `watch`
 
-Each family is a module of this package, and `words` what they share; whoever speaks the protocol imports the package.
+Each family is a module of this package, the replies a module for each subject, and `words` what they share; whoever
+speaks the protocol imports the package.
 
 What a peer sends is read strictly: an unknown field is a mistake worth telling. What the daemon sends is read
 leniently, so that a client goes on working with a daemon that has learnt to say more. Optional fields at their default
@@ -24,6 +25,18 @@ submissions only.
 from leadline_protocol.messages.notices import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.operations import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.outreach import *  # noqa: F403  what is said on a socket, by one name
-from leadline_protocol.messages.replies import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.base import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.batch import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.jobs import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.links import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.notices import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.plans import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.providers import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.schedules import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.status import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.submissions import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.tables import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.tokens import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.replies.usage import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.submissions import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.words import *  # noqa: F403  what is said on a socket, by one name

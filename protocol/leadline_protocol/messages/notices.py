@@ -7,12 +7,8 @@ from msgspec import Struct, field
 
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages.replies import (
-    Counts,
-    JobView,
-    JobWarning,
-    Wait,
-)
+from leadline_protocol.messages.replies.base import JobWarning
+from leadline_protocol.messages.replies.jobs import Counts, JobView, Wait
 from leadline_protocol.messages.words import (
     StateWord,
 )

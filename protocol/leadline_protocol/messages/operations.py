@@ -16,28 +16,19 @@ from leadline_protocol.messages.outreach import (
     MailId,
     OutreachReply,
 )
-from leadline_protocol.messages.replies import (
-    BatchReply,
-    Changed,
-    Done,
-    HistoryReply,
-    JobList,
-    JobReply,
-    LinksReply,
-    NoticesReply,
-    PlansReply,
-    Pong,
-    ProvidersReply,
-    Receipt,
-    Reply,
-    SchedulesReply,
-    StatusReply,
-    TablesReply,
-    TeamspacesReply,
-    TokensReply,
-    UsageReply,
-    WhyReply,
-)
+from leadline_protocol.messages.replies.base import Done, Reply
+from leadline_protocol.messages.replies.batch import BatchReply
+from leadline_protocol.messages.replies.jobs import Changed, HistoryReply, JobList, JobReply, WhyReply
+from leadline_protocol.messages.replies.links import LinksReply
+from leadline_protocol.messages.replies.notices import NoticesReply
+from leadline_protocol.messages.replies.plans import PlansReply
+from leadline_protocol.messages.replies.providers import ProvidersReply
+from leadline_protocol.messages.replies.schedules import SchedulesReply
+from leadline_protocol.messages.replies.status import Pong, StatusReply, TeamspacesReply
+from leadline_protocol.messages.replies.submissions import Receipt
+from leadline_protocol.messages.replies.tables import TablesReply
+from leadline_protocol.messages.replies.tokens import TokensReply
+from leadline_protocol.messages.replies.usage import UsageReply
 from leadline_protocol.messages.submissions import (
     Address,
     Submission,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct, field
 
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages.replies import Reply
+from leadline_protocol.messages.replies.base import Reply
 from leadline_protocol.messages.submissions import Address
 from leadline_protocol.messages.words import INT64_MAX, AwareTime, Name, Ref
 

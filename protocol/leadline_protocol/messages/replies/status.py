@@ -1,0 +1,102 @@
+"""The daemon, its queue, and who has what in it."""
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct, field
+
+from leadline_protocol.messages.replies.base import JobWarning, Reply
+from leadline_protocol.messages.replies.providers import ProviderView
+from leadline_protocol.messages.words import (
+    PROTOCOL_VERSION,
+    FamilyWord,
+    Ref,
+)
+
+
+class Pong(Reply, frozen=True, kw_only=True):
+    """The daemon is there and takes work."""
+
+    version: str
+    protocol: int = field(default_factory=lambda: PROTOCOL_VERSION)
+    ref: Ref = None
+
+
+class FamilyStatus(Struct, frozen=True, gc=False, kw_only=True):
+    """One family's part of the queue."""
+
+    family: FamilyWord
+    delayed: int
+    queued: int
+    running: int
+    stopping: int
+    in_hand: int
+    """Jobs with work in hand, which is what `capacity` bounds."""
+    capacity: int | None
+    """Null: no cap."""
+
+
+class DatabaseStatus(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """The database the queue is kept in."""
+
+    reachable: bool
+    embedded: bool
+    version: str | None = None
+    size_bytes: int | None = None
+    commit_seconds_p50: float | None = None
+    commit_seconds_p99: float | None = None
+    records_available: float | None = None
+    """What the bucket of records per hour holds now."""
+
+
+class StatusReply(Reply, frozen=True, kw_only=True):
+    """How the daemon is."""
+
+    version: str
+    pid: int
+    epoch: int
+    """Grows by one at each start; only the present one may write."""
+    started_at: datetime
+    uptime_seconds: float
+    state: Literal["starting", "ready", "draining", "unavailable"]
+    paused: list[str] = field(default_factory=list)
+    """What is paused: `queue`, or `scope name`."""
+    families: list[FamilyStatus]
+    teamspaces: int
+    """With jobs that have not ended."""
+    oldest_queued_at: datetime | None = None
+    jobs_per_second: float = 0.0
+    """Ended, over the last minute."""
+    providers: list[ProviderView] = field(default_factory=list)
+    """Those somebody uses or waits for."""
+    database: DatabaseStatus
+    loop_lag_seconds: float = 0.0
+    """The worst delay of the event loop in the last minute."""
+    memory_bytes: int = 0
+    connections: int = 0
+    memory_bound: str | None = None
+    """What holds a batch job's run to its memory: a cgroup, a look at it, or nothing; absent where no plan has any."""
+    warnings: list[JobWarning] = field(default_factory=list)
+    ref: Ref = None
+
+
+class TeamspaceView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A teamspace and what it has in the queue."""
+
+    teamspace: str
+    plan: str
+    queued: int = field(default_factory=int)
+    running: int = field(default_factory=int)
+    delayed: int = 0
+    paused: bool = False
+    slots: dict[FamilyWord, int] = field(default_factory=dict)
+    """How many jobs of each family it may run at a time."""
+
+
+class TeamspacesReply(Reply, frozen=True, kw_only=True):
+    """Teamspaces by name."""
+
+    teamspaces: list[TeamspaceView]
+    next: str | None = None
+    """To be sent as `after` for the next page; absent on the last."""
+    ref: Ref = None
