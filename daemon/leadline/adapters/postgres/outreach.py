@@ -224,10 +224,12 @@ class PostgresOutreach:
         """See to follow-ups whose tasks have ended without them, cancelled, or failed by an error; and to mails on
         their way whose attempts are over. Until these are settled, no other mail of their mailbox leaves.
         """
-        if not await self._fetch("have_lost_tasks", teamspace, AT_WORK):
-            return
+        lost = QUERIES["lost_tasks"].sql
+        async with self._store.read() as connection:
+            if not await connection.fetchval(f"SELECT EXISTS ({lost})", teamspace, AT_WORK):
+                return
         async with self._store.write() as connection:
-            rows = await connection.fetch(QUERIES["lost_tasks"].sql, teamspace, AT_WORK)
+            rows = await connection.fetch(f"{lost} FOR UPDATE OF follow_up", teamspace, AT_WORK)
             open_ = [row["id"] for row in rows if row["status"] == Status.SENDING]
             for mail in await connection.fetch(QUERIES["lose_open_mails"].sql, open_, wall, LOST):
                 await connection.execute(QUERIES["note_end"].sql, mail["associate"], wall)

@@ -168,20 +168,6 @@ ORDER BY created, id LIMIT $3
 -- name: set_turn
 UPDATE outreach SET turn = $2 WHERE teamspace = $1 RETURNING teamspace
 
--- name: have_lost_tasks
--- Whether there are any of those that `lost_tasks` finds.
-SELECT FROM follow_up
-WHERE ($1::text IS NULL OR follow_up.teamspace = $1) AND (
-    follow_up.status = 'queued' AND NOT EXISTS (SELECT FROM job WHERE job.id = follow_up.job)
-    OR follow_up.status = 'sending' AND NOT EXISTS (
-        SELECT FROM mail
-        JOIN attempt ON attempt.job = mail.job AND attempt.number = mail.attempt
-        JOIN job ON job.id = mail.job AND job.state = ANY($2::smallint[])
-        WHERE mail.follow_up = follow_up.id AND mail.state = 'sending'
-    )
-)
-LIMIT 1
-
 -- name: lost_tasks
 -- Follow-ups of teamspace $1, or of all, whose tasks have ended without them, and how; and those whose mail was begun by
 -- an attempt that is over: its job is in none of the states $2, or has another attempt.
@@ -196,7 +182,6 @@ WHERE ($1::text IS NULL OR follow_up.teamspace = $1) AND (
         WHERE mail.follow_up = follow_up.id AND mail.state = 'sending'
     )
 )
-FOR UPDATE OF follow_up
 
 -- name: lose_open_mails
 -- Mails on their way whose attempts are over.
