@@ -101,10 +101,20 @@ class Visit:
     # -- ask ------------------------------------------------------------------------------------------------------
 
     async def ask(self, asked: wire.Operation[R]) -> R:
-        """Carry an operation out, on behalf of the person. Raises Refused."""
+        """Carry an operation out, on behalf of the person. Raises Refused.
+
+        What a person has typed may stand in it as it is: it is read by the codec, like whatever comes by a socket.
+        """
         if isinstance(asked, wire.ControlOperation):
             asked = msgspec.structs.replace(asked, as_=self.caller.person)
-        return await self.reach.perform(self.caller, self.http, asked)
+        try:
+            read = self.reach.decoder.decode(msgspec.json.encode(asked))
+        except UnicodeEncodeError:
+            raise Refused(ErrorCode.BAD_REQUEST, "that is no text") from None
+        if isinstance(read, LineFault):
+            raise refused(read)
+        assert isinstance(read, type(asked))
+        return await self.reach.perform(self.caller, self.http, read)
 
     async def submit(self, submission: Mapping[str, Any]) -> wire.Receipt | wire.Preview:
         """Submit a job, or with `dry_run` ask what it would take. Raises Refused."""
