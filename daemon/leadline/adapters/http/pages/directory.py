@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from leadline.adapters.http.pages import home, jobs
+from leadline.adapters.http.pages import home, jobs, outreach
 from leadline.adapters.http.pages.visit import Handler
 
 
@@ -26,4 +26,15 @@ PAGES: Final[tuple[Page, ...]] = (
     # the operator's
     # batch jobs and schedules
     # outreach
+    Page("GET", "/outreach", outreach.overview),
+    Page("GET", "/outreach/preview", outreach.preview),
+    Page("POST", "/outreach/queue", outreach.queue),
+    Page("GET", "/outreach/follow_ups/{follow_up}", outreach.follow_up),
+    Page("POST", "/outreach/follow_ups/{follow_up}/stop", outreach.stop),
+    Page("POST", "/outreach/mails/{mail}/resolve", outreach.resolve),
+    Page("POST", "/outreach/associates/{associate}/pause", outreach.pause),
+    Page("POST", "/outreach/associates/{associate}/resume", outreach.resume),
+    Page("GET", "/outreach/suppressions", outreach.suppressions),
+    Page("POST", "/outreach/suppressions", outreach.suppress),
+    Page("POST", "/outreach/suppressions/allow", outreach.allow),
 )
