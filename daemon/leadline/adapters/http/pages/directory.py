@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from leadline.adapters.http.pages import home, jobs, outreach
+from leadline.adapters.http.pages import batch, home, jobs, outreach, schedules
 from leadline.adapters.http.pages.visit import Handler
 
 
@@ -25,6 +25,23 @@ PAGES: Final[tuple[Page, ...]] = (
     # tables
     # the operator's
     # batch jobs and schedules
+    Page("GET", "/batch", batch.overview),
+    Page("POST", "/batch", batch.create),
+    Page("GET", "/batch/{name}", batch.one),
+    Page("POST", "/batch/{name}/upload", batch.upload),
+    Page("POST", "/batch/{name}/set", batch.conduct),
+    Page("POST", "/batch/{name}/publish", batch.publish),
+    Page("POST", "/batch/{name}/unpublish", batch.unpublish),
+    Page("POST", "/batch/{name}/run", batch.run),
+    Page("POST", "/batch/{name}/delete", batch.delete),
+    Page("GET", "/batch/{name}/versions/{version}", batch.archive),
+    Page("GET", "/schedules", schedules.overview),
+    Page("GET", "/new-schedule", schedules.new),
+    Page("POST", "/new-schedule", schedules.add),
+    Page("GET", "/schedules/{name}", schedules.one),
+    Page("POST", "/schedules/{name}/pause", schedules.pause),
+    Page("POST", "/schedules/{name}/resume", schedules.resume),
+    Page("POST", "/schedules/{name}/delete", schedules.delete),
     # outreach
     Page("GET", "/outreach", outreach.overview),
     Page("GET", "/outreach/preview", outreach.preview),

@@ -1,0 +1,261 @@
+"""The pages of batch jobs and schedules: from a zip to a run that a person has started, and what fires next."""
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from leadline.adapters.http.pages.schedules import next_of, timetable_in_words
+from leadline_protocol.client import Client
+from leadline_protocol.ids import JobId
+from leadline_protocol.messages import BatchJobs, BatchView, Schedules
+from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
+from tests.acceptance.batch_jobs import zipped
+from tests.daemon.pages import ORIGIN, Element, Person, Shown, signed_in
+from tests.daemon.running import Place
+
+MAIN = "def main(event):\n    print('hello', event['body'])\n    return 7\n"
+
+
+@pytest.fixture
+def place(place: Place) -> Place:
+    place.configure("[plans.default.batch]", "enabled = true")
+    return place
+
+
+def form_to(shown: Shown, path: str) -> Element:
+    """The form that is sent there."""
+    (form,) = [form for form in shown.main.every("form") if form.attributes["action"] == path]
+    return form
+
+
+async def send_file(person: Person, form: Element, name: str, body: bytes, **fields: str) -> Shown:
+    """A form with a file at its end."""
+    data = aiohttp.FormData()
+    for element in form.every("input"):
+        if element.attributes.get("type") != "file":
+            data.add_field(element.attributes["name"], element.attributes.get("value", ""))
+    for field, value in fields.items():
+        data.add_field(field, value)
+    data.add_field("file", body, filename=name, content_type="application/octet-stream")
+    return await person.ask("POST", form.attributes["action"], data=data, headers={"Origin": ORIGIN})
+
+
+async def described(client: Client, name: str = "nightly") -> BatchView:
+    reply = await client.call(BatchJobs(action="describe", teamspace="acme", name=name))
+    return reply.batch_jobs[0]
+
+
+async def made(person: Person, name: str = "nightly") -> Shown:
+    """A batch job with code."""
+    page = await person.send(form_to(await person.get("/batch"), "/batch"), name=name)
+    return await send_file(person, form_to(page, f"/batch/{name}/upload"), "code.zip", zipped({"main.py": MAIN}))
+
+
+@pytest.mark.needs("bwrap")
+async def test_from_a_zip_to_a_run(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        assert "No batch jobs yet" in (await ann.get("/batch")).main.text
+        page = await made(ann)
+        assert page.main.one("p", class_="said").text == "The code is taken: it runs from the next run on."
+        assert "Nothing runs it yet" in page.main.text, "the page tells what is missing"
+        page = await ann.send(_conduct(page), api="on", timeout_seconds="20", retries="1")
+        view = await described(client)
+        assert (view.api, view.timeout_seconds, view.retries) == (True, 20, 1)
+        page = await ann.send(form_to(page, "/batch/nightly/publish"))
+        assert page.main.one("div", class_="heading").one("span", class_="state").text == "published"
+        job = await ann.send(form_to(page, "/batch/nightly/run"), body='{"since": 1}')
+        assert job.address.startswith("/jobs/1")
+        assert (await client.wait(JobId(1))).state == "completed"
+        page = await ann.get("/batch/nightly")
+        (run,) = page.main.one("section", id="runs").one("tbody").every("tr")
+        assert run.one("span", class_="state").text == "completed"
+        day = (await ann.get("/batch")).main.one("section", id="day")
+        assert day.one("div", aria_label="Runs").attributes["aria-valuenow"] == "1"
+
+
+def _conduct(page: Shown) -> Element:
+    (form,) = [form for form in page.main.every("form") if list(form.every("input", name="timeout_seconds"))]
+    return form
+
+
+async def test_what_is_wrong_is_said_where_it_was_typed(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        short = await ann.send(form_to(await ann.get("/batch"), "/batch"), name="ab")
+        assert (short.status, short.main.one("input", name="name").attributes["value"]) == (400, "ab")
+        assert short.main.one("span", class_="note").text
+        page = await made(ann)
+        upload = form_to(page, "/batch/nightly/upload")
+        no_main = await send_file(ann, upload, "code.zip", zipped({"other.py": MAIN}))
+        assert no_main.status == 422
+        assert "main.py" in upload_fault(no_main)
+        assert "no zip" in upload_fault(await send_file(ann, upload, "code.tar", b"x"))
+        assert (await described(client)).version == 1
+        conduct = _conduct(page)
+        no_server = await ann.send(conduct, mail_failure="ops@acme.example")
+        assert "No mail server is configured." in _conduct(no_server).text
+        for name, value in (("timeout_seconds", "soon"), ("retries", "-1"), ("stall_after_seconds", "1e3")):
+            refused = await ann.send(conduct, **{name: value})
+            assert refused.status == 400
+            assert list(_conduct(refused).every("span", class_="note")), name
+
+
+def upload_fault(shown: Shown) -> str:
+    return form_to(shown, "/batch/nightly/upload").one("span", class_="note").text
+
+
+async def test_settings_are_set_and_secrets_never_shown(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        page = await made(ann)
+        (form,) = [
+            f
+            for f in page.main.every("form")
+            if [i for i in f.every("input", name="setting") if "required" in i.attributes]
+        ]
+        await ann.send(form, setting="region", value="eu")
+        page = await ann.send(form, setting="crm_token", value="canary-secret", secret="on")
+        view = await described(client)
+        assert (view.settings, view.secrets) == ({"region": "eu"}, ["crm_token"])
+        assert "canary-secret" not in page.html
+        assert page.main.one("dl", class_="facts").text.startswith("region eu")
+        removal = [f for f in page.main.every("form") if list(f.every("input", name="unset"))]
+        assert [f.one("input", name="setting").attributes["value"] for f in removal] == ["region", "crm_token"]
+        await ann.send(removal[0])
+        assert (await described(client)).settings == {}
+
+
+async def test_old_code_is_had_back(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        page = await made(ann)
+        (version,) = [link for link in page.main.every("a") if link.text == "Version 1"]
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in ann.cookies.items())}
+        async with ann.session.get(version.attributes["href"], headers=headers) as response:
+            assert await response.read() == zipped({"main.py": MAIN})
+
+
+async def test_a_batch_job_is_deleted_by_its_name_alone(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        form = form_to(await made(ann), "/batch/nightly/delete")
+        assert (await ann.send(form, name="nightl")).status == 400
+        gone = await ann.send(form, name="nightly")
+        assert (gone.address, gone.main.one("p", class_="said").text) == ("/batch?said=deleted", "Deleted.")
+        assert (await ann.get("/batch/nightly")).status == 404
+
+
+async def test_members_look_and_admins_manage(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        await made(ann)
+        async with signed_in(place, client, role="member") as bob:
+            page = await bob.get("/batch/nightly")
+            assert page.status == 200
+            refused = await bob.send(form_to(page, "/batch/nightly/publish"))
+            assert refused.status == 403
+            assert "Only admins manage batch jobs" in refused.main.text
+
+
+async def test_where_batch_jobs_are_off_the_page_says_so(place: Place) -> None:
+    place.configure()
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        refused = await ann.send(form_to(await ann.get("/batch"), "/batch"), name="nightly")
+        assert (refused.status, "not enabled for acme" in refused.main.text) == (403, True)
+
+
+# -- schedules --------------------------------------------------------------------------------------------------------
+
+FORM = {"repeat": "daily", "at": "02:30", "zone": "Europe/Berlin", "batch_job": "nightly", "name": "every-night"}
+
+
+async def test_a_schedule_is_tried_then_made_paused_and_deleted(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        await made(ann)
+        assert "No schedules yet" in (await ann.get("/schedules")).main.text
+        form = (await ann.get("/new-schedule?batch_job=nightly")).main.one("form", class_="fields")
+        tried = await ann.send(form, **FORM)
+        times = tried.main.one("ol", class_="timeline")
+        assert len(list(times.every("li"))) == 10
+        assert not (await client.call(Schedules(teamspace="acme"))).schedules, "it was only tried"
+        form = tried.main.one("form", class_="fields")
+        page = await ann.send(form, sure="yes")
+        assert page.main.one("p", class_="said").text == "It is scheduled."
+        listed = (await ann.get("/schedules")).main
+        (row,) = listed.one("tbody").every("tr")
+        assert row.text.startswith("every-night Every day at 02:30, Europe/Berlin batch job nightly")
+        assert len(list(listed.one("ol", class_="timeline").every("li"))) == 10
+        page = await ann.send(form_to(page, "/schedules/every-night/pause"))
+        assert "It is paused" in page.main.one("section", id="coming").text
+        page = await ann.send(form_to(page, "/schedules/every-night/resume"))
+        gone = await ann.send(form_to(page, "/schedules/every-night/delete"))
+        assert "No schedules yet" in gone.main.text
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        {"at": "2:30"},
+        {"zone": "Mars/Base"},
+        {"repeat": "weekly"},
+        {"repeat": "monthly", "day": "soon"},
+        {"repeat": "monthly", "day": "32"},
+        {"repeat": "cron", "line": "* *"},
+        {"repeat": "hourly"},
+        {"batch_job": "", "submission": ""},
+        {"batch_job": "", "submission": "[]"},
+        {"batch_job": "", "submission": '{"kind": "dance"}'},
+        {"batch_job": "absent"},
+    ],
+)
+async def test_a_schedule_that_cannot_be_is_told_why_and_what_was_typed_stays(
+    place: Place, typed: dict[str, str]
+) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        await made(ann)
+        form = (await ann.get("/new-schedule")).main.one("form", class_="fields")
+        for sure in ({}, {"sure": "yes"}):
+            refused = await ann.send(form, **{**FORM, **typed}, **sure)
+            assert refused.status in {400, 404, 409, 422}, refused.main.text
+            assert refused.main.one("p", class_="note").text
+            assert refused.main.one("input", name="name").attributes["value"] == "every-night"
+        assert not (await client.call(Schedules(teamspace="acme"))).schedules
+
+
+@pytest.mark.parametrize(
+    ("timetable", "words"),
+    [
+        (Daily("02:30", "UTC"), "Every day at 02:30, UTC"),
+        (Weekly((Weekday.MONDAY, Weekday.FRIDAY), "09:00", "UTC"), "Mon, Fri at 09:00, UTC"),
+        (Monthly("last", "09:00", "UTC"), "On the last day of each month at 09:00, UTC"),
+        (Monthly(3, "09:00", "UTC"), "On day 3 of each month at 09:00, UTC"),
+        (Cron("*/5 * * * *", "UTC"), "Cron */5 * * * *, UTC"),
+    ],
+)
+def test_when_a_schedule_fires_is_said_in_words(timetable: Schedule, words: str) -> None:
+    assert timetable_in_words(timetable) == words
+
+
+async def test_what_comes_next_of_all_schedules_leaves_no_gap(place: Place) -> None:
+    async with place.daemon() as (_, client):
+        for name, timetable in (("often", Cron("* * * * *", "UTC")), ("daily", Daily("02:30", "UTC"))):
+            submission: dict[str, Any] = {"kind": "noop"}
+            asked = Schedules(
+                action="add", teamspace="acme", name=name, timetable=timetable, submission=submission, count=3
+            )
+            await client.call(asked)
+        found = (await client.call(Schedules(teamspace="acme", count=3))).schedules
+        firing = next_of(found)
+        assert [each.schedule for each in firing].count("often") == 3
+        assert firing == sorted(firing, key=lambda each: each.coming.at)
+
+
+async def test_another_teamspaces_programs_and_schedules_are_not_there(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        await made(ann, "canary-4711")
+        async with signed_in(place, client, "globex") as eve:
+            for path in ("/batch", "/batch?teamspace=acme", "/schedules", "/new-schedule"):
+                assert "canary" not in (await eve.get(path)).html, path
+            token = {"csrf": next((await eve.get("/batch")).main.every("input", name="csrf")).attributes["value"]}
+            assert (await eve.get("/batch/canary-4711")).status == 404
+            assert (await eve.get("/batch/canary-4711/versions/1")).status == 404
+            for word in ("set", "publish", "unpublish", "run", "delete"):
+                answered = await eve.post(f"/batch/canary-4711/{word}", {**token, "name": "canary-4711"})
+                assert answered.status == 404, word
+        assert (await described(client, "canary-4711")).version == 1
