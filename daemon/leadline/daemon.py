@@ -42,7 +42,7 @@ from leadline.ports.control import Act
 from leadline.ports.store import Unavailable
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
-from leadline_protocol.ids import Instant, JobId
+from leadline_protocol.ids import Instant, JobId, LeadId
 
 _AFTER: Final = msgspec.json.Decoder(tuple[str, str])
 """What a page of usage ended with."""
@@ -147,6 +147,24 @@ class Daemon:
                 provider=each.account, calls=each.calls, credits=plain(each.credits), perhaps=_some(each.perhaps)
             )
             for each in await self._leads.spent(job)
+        ]
+
+    async def errors(self, job: JobId) -> Sequence[wire.LeadErrors]:
+        """Why leads of a job, or of the steps of a chain, were not done."""
+        return [
+            wire.LeadErrors(
+                job=each.job,
+                state=each.state,
+                reason=each.reason,
+                leads=each.leads,
+                samples=[
+                    wire.LeadSample(row=number, detail=detail)
+                    if each.of_file
+                    else wire.LeadSample(lead=LeadId(number), detail=detail)
+                    for number, detail in each.samples
+                ],
+            )
+            for each in await self._leads.errors(job)
         ]
 
     async def usage(self, wanted: wire.Usage, limit: int) -> Sequence[wire.UsageRow]:

@@ -10,7 +10,7 @@ import pytest
 
 from leadline.cli import terminal
 from leadline_protocol.errors import JobReason, LeadReason
-from leadline_protocol.ids import JobId
+from leadline_protocol.ids import JobId, LeadId
 from leadline_protocol.messages import (
     ColumnView,
     DatabaseStatus,
@@ -25,6 +25,8 @@ from leadline_protocol.messages import (
     JobReply,
     Jobs,
     JobWarning,
+    LeadErrors,
+    LeadSample,
     LimitView,
     Pause,
     PlanLimit,
@@ -143,6 +145,22 @@ def test_a_job_is_told_in_sentences(leadline: Leadline, daemon: FakeDaemon) -> N
                 priority_seconds=90,
             ),
             submission={"kind": "enrich", "teamspace": "acme"},
+            errors=[
+                LeadErrors(
+                    job=asked.job,
+                    state="failed",
+                    reason=LeadReason.BAD_RESPONSE,
+                    leads=1_030,
+                    samples=[LeadSample(lead=LeadId(41), detail="no\x1b JSON"), LeadSample(lead=LeadId(43))],
+                ),
+                LeadErrors(
+                    job=JobId(40),
+                    state="failed",
+                    reason=LeadReason.DUPLICATE,
+                    leads=1,
+                    samples=[LeadSample(row=7, detail="ada@a.example is there already")],
+                ),
+            ],
         ),
     )
     assert leadline("job", 41).out.splitlines() == [
@@ -154,6 +172,8 @@ def test_a_job_is_told_in_sentences(leadline: Leadline, daemon: FakeDaemon) -> N
         "  Submitted 17:30:00, started after 4 s, runs for 56 s.",
         "  It is step 2 of the chain 40.",
         "  It goes ahead of jobs submitted up to 1 min 30 s earlier.",
+        "  1,030 leads failed: bad response; e.g. lead 41: no\\x1b JSON, lead 43.",
+        "  Job 40: 1 row failed: duplicate; e.g. row 7: ada@a.example is there already.",
         "",
         "Submitted as",
         "  {",

@@ -131,6 +131,7 @@ class JobOperations:
             headers=list(headers),
             steps=steps,
             spent=list(await self._around.spent(stored.id)),
+            errors=list(await self._around.errors(stored.id)),
             ref=operation.ref,
         )
 

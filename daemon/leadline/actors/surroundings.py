@@ -53,6 +53,10 @@ class Surroundings(Protocol):
         """What a job, or the steps of a chain, have cost."""
         ...
 
+    async def errors(self, job: JobId) -> Sequence[wire.LeadErrors]:
+        """Why leads of a job, or of the steps of a chain, were not done."""
+        ...
+
     async def usage(self, wanted: wire.Usage, limit: int) -> Sequence[wire.UsageRow]:
         """What a month has cost, in order of teamspace and provider. Raises Refused."""
         ...

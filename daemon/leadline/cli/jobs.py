@@ -15,6 +15,7 @@ from leadline.cli.words import (
     ago,
     clock,
     counted,
+    errors_sentence,
     note,
     number,
     outcome,
@@ -164,6 +165,9 @@ def job(
         return
     now = terminal.now()
     _show_job(reply.view, reply.spent, now)
+    for errors in reply.errors:
+        step = f"Job {errors.job}: " if errors.job != reply.view.job else ""
+        terminal.say(f"  {step}{errors_sentence(errors)}")
     if reply.steps:
         terminal.say()
         _show_steps(reply.steps, now)
@@ -185,6 +189,8 @@ def _as_one_object(reply: JobReply) -> dict[str, Any]:
         job["submission"] = reply.submission
     if reply.spent:
         job["spent"] = reply.spent
+    if reply.errors:
+        job["errors"] = reply.errors
     return job
 
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from leadline_protocol.errors import JOB_REASONS, JobReason
-from leadline_protocol.messages import Counts, JobView, Wait
+from leadline_protocol.messages import Counts, JobView, LeadErrors, Wait
 
 _MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
@@ -108,6 +108,18 @@ def outcome(counts: Counts) -> str:
     ]
     whole = "all " if counts.done == counts.total else f"{number(counts.done)} of "
     return ", ".join([f"{whole}{number(counts.total)} done", *parts])
+
+
+def errors_sentence(errors: LeadErrors) -> str:
+    """Why leads were not done: `312 leads failed: not found; e.g. lead 41: no such domain, lead 42.`"""
+    rows = any(sample.row is not None for sample in errors.samples)
+    thing = "row" if rows else "lead"
+    samples = [
+        f"{thing} {sample.row if rows else sample.lead}" + (f": {shown(sample.detail)}" if sample.detail else "")
+        for sample in errors.samples
+    ]
+    told = f"{counted(errors.leads, thing)} {errors.state}: {errors.reason.replace('_', ' ')}"
+    return f"{told}; e.g. {', '.join(samples)}."
 
 
 def title(view: JobView) -> str:

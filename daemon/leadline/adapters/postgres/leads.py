@@ -38,6 +38,7 @@ from leadline.features.tables.ports import (
     Charge,
     CutOff,
     JobList,
+    LeadErrors,
     ListReceipt,
     Order,
     Passed,
@@ -64,6 +65,9 @@ HEADER_CHARACTERS_MAX: Final = 1 << 20
 
 REFUSED_BYTES_MAX: Final = 1 << 20
 """Their text in one page, but for the row that goes beyond: a page is one line on a socket."""
+
+SAMPLES_MAX: Final = 3
+"""Leads that are kept as samples of those that ended for the same reason."""
 
 SETS: Final = frozenset({"formula"})
 """Kinds of job that store results of exceptions only."""
@@ -227,6 +231,22 @@ class PostgresLeads:
                 QUERIES["usage"].sql, month, by_teamspace, by_account, teamspace, *after, limit
             )
         return [_spending(row) for row in rows]
+
+    async def errors(self, job: JobId) -> Sequence[LeadErrors]:
+        """Why leads of a job, or of the steps of a chain, were not done; of each job the most frequent first."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(QUERIES["errors"].sql, job)
+        return [
+            LeadErrors(
+                JobId(row["job"]),
+                row["of_file"],
+                row["state"],
+                LeadReason(row["reason"]),
+                row["leads"],
+                tuple(zip(row["samples"], row["details"], strict=True)),
+            )
+            for row in rows
+        ]
 
     async def run_of(self, job: JobId) -> JobId:
         """The first of a job and its reruns."""
@@ -436,6 +456,8 @@ class PostgresWork:
                 records=[(self._job, row.number, row.line, row.reason, row.detail, row.raw) for row in rows],
                 columns=("job", "row_number", "line", "reason", "detail", "raw"),
             )
+            ends = (("failed", row.reason, row.number, row.detail) for row in rows)
+            await self._count_errors(ends, of_file=True)
 
     async def settle(self, table: Table, results: Sequence[Result]) -> None:
         """Store results, what they write into leads, and that their calls are done."""
@@ -550,6 +572,26 @@ class PostgresWork:
             _numbers(result.lead for result in writing),
             encode_cells_of_many([result.cells for result in writing]).decode(),
         )
+        await self._count_errors(
+            (result.state, result.reason, result.lead, result.detail) for result in results if result.state != "done"
+        )
+
+    async def _count_errors(
+        self, ends: Iterable[tuple[str, LeadReason | None, int, str]], *, of_file: bool = False
+    ) -> None:
+        """Add leads, or rows of a file, that ended otherwise than done: state, reason, number, detail."""
+        groups: dict[tuple[str, LeadReason], list[tuple[int, str]]] = {}
+        for state, reason, number, detail in ends:
+            assert reason is not None, f"{number} is {state} without a reason"
+            groups.setdefault((state, reason), []).append((number, detail))
+        if groups:
+            rows = [
+                (*key, 0 if place else len(group), number, detail)
+                for key, group in groups.items()
+                for place, (number, detail) in enumerate(group[:SAMPLES_MAX])
+            ]
+            query = QUERIES["count_errors"].sql
+            await self._connection.execute(query, self._job, of_file, *zip(*rows, strict=True), SAMPLES_MAX)
 
 
 class PostgresTrial(PostgresLeads):

@@ -203,6 +203,29 @@ WITH kept AS (
 )
 SELECT write_cells($8, string_to_array($9, ',')::bigint[], $10::text::jsonb, false) WHERE $9 <> ''
 
+-- name: count_errors
+-- Leads, or where $2 rows of a file, that ended otherwise than done, by why: of each reason so many ($5) are told with its
+-- first sample, and none with the others.
+INSERT INTO lead_error (job, of_file, state, reason, leads, samples, details)
+SELECT $1::bigint, $2::boolean, state, reason, sum(leads), array_agg(sample ORDER BY place),
+    array_agg(detail ORDER BY place)
+FROM unnest($3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[]) WITH ORDINALITY
+    AS given (state, reason, leads, sample, detail, place)
+GROUP BY state, reason
+ON CONFLICT (job, state, reason) DO UPDATE
+SET leads = lead_error.leads + excluded.leads, samples = (lead_error.samples || excluded.samples)[:$8::integer],
+    details = (lead_error.details || excluded.details)[:$8]
+
+-- name: errors
+-- Why leads of a job, or of the steps of a chain, were not done; the most frequent first.
+WITH own AS (
+    SELECT $1::bigint AS job
+    UNION ALL SELECT id FROM job WHERE chain = $1
+    UNION ALL SELECT id FROM job_ended WHERE chain = $1
+)
+SELECT job, of_file, state, reason, leads, samples, details FROM own JOIN lead_error USING (job)
+ORDER BY job, leads DESC, state, reason
+
 -- name: calls_are_done
 -- Calls that brought what is stored with this: when that was, and what they have come to where it is not as charged.
 UPDATE call SET state = 'done', began = ended.began, cost = coalesce(ended.cost, call.cost), credits = 0

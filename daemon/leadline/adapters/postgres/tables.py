@@ -116,6 +116,7 @@ class PostgresTables:
                 more |= await connection.fetchval(QUERIES["sweep_list"].sql, job, chunks)
                 if not more:
                     await connection.execute(QUERIES["forget_list"].sql, job)
+            await connection.execute(QUERIES["forget_errors"].sql, job, everything)
         return more
 
     async def swept(self, what: Outlived) -> None:

@@ -149,3 +149,7 @@ SELECT count(*) = $2 FROM page
 
 -- name: forget_list
 DELETE FROM job_list WHERE job = $1
+
+-- name: forget_errors
+-- What is told of rows of a file goes with them; of leads, with everything ($2).
+DELETE FROM lead_error WHERE job = $1 AND (of_file OR $2)

@@ -87,6 +87,19 @@ class Result(Struct, frozen=True):
     charge: Charge | None = None
 
 
+class LeadErrors(Struct, frozen=True):
+    """The leads of a job that ended otherwise than done, for one reason."""
+
+    job: JobId
+    of_file: bool
+    """It is an upload: they are rows of its file."""
+    state: Literal["failed", "skipped", "unknown"]
+    reason: LeadReason
+    leads: int
+    samples: tuple[tuple[int, str], ...]
+    """The first few, by their numbers, with what there is to say of each."""
+
+
 class Order(Struct, frozen=True):
     """Work that a provider has taken on for a lead."""
 
@@ -359,6 +372,10 @@ class LeadStore(Protocol):
 
     async def spent(self, job: JobId) -> Sequence[Spending]:
         """What a job, or the steps of a chain, have cost, by account."""
+        ...
+
+    async def errors(self, job: JobId) -> Sequence[LeadErrors]:
+        """Why leads of a job, or of the steps of a chain, were not done; of each job the most frequent first."""
         ...
 
     async def run_of(self, job: JobId) -> JobId:

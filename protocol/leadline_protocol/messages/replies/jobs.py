@@ -1,12 +1,12 @@
 """Jobs: how they are, what holds them back, and what has happened to them."""
 
 from datetime import datetime
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
 from leadline_protocol.errors import JobReason, LeadReason
-from leadline_protocol.ids import JobId
+from leadline_protocol.ids import JobId, LeadId
 from leadline_protocol.messages.replies.base import JobWarning, Reply
 from leadline_protocol.messages.replies.usage import Spent
 from leadline_protocol.messages.words import (
@@ -106,6 +106,27 @@ class RefusedRow(Struct, frozen=True, gc=False, kw_only=True):
     """
 
 
+class LeadSample(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One of the leads that ended for the same reason."""
+
+    lead: LeadId | None = None
+    row: int | None = None
+    """Of an upload, instead: the row's number, from 1; the header does not count."""
+    detail: str = ""
+
+
+class LeadErrors(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """The leads of a job that ended otherwise than done, for one reason."""
+
+    job: JobId
+    """The job itself; of a chain the step."""
+    state: Literal["failed", "skipped", "unknown"]
+    reason: LeadReason
+    leads: int
+    samples: list[LeadSample]
+    """The first of them, three at most."""
+
+
 class JobReply(Reply, frozen=True, kw_only=True):
     """One job."""
 
@@ -120,6 +141,8 @@ class JobReply(Reply, frozen=True, kw_only=True):
     """Of a chain: its steps in order, each with its list; only in the answer to `job`."""
     spent: list[Spent] = field(default_factory=list)
     """By provider account; of a chain: by all its steps."""
+    errors: list[LeadErrors] = field(default_factory=list)
+    """Why leads were not done, the most frequent first, of a chain by its steps; only in the answer to `job`."""
     ref: Ref = None
 
 
