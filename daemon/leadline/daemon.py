@@ -26,6 +26,7 @@ from leadline.adapters.sandbox_runner.runner import LocalRunner
 from leadline.adapters.sockets import Connections
 from leadline.core.events import CancelAsked, Expired, NewJob
 from leadline.core.forecast import why
+from leadline.core.throughput import Point
 from leadline.features.batch.life import BatchLife
 from leadline.features.batch.punctuality import Punctuality
 from leadline.features.batch.schedules import BatchSchedules
@@ -166,6 +167,10 @@ class Daemon:
             )
             for each in await self._leads.errors(job)
         ]
+
+    async def throughput(self, job: JobId) -> Sequence[Point]:
+        """How far a job was at which time, oldest first."""
+        return await self._leads.throughput(job)
 
     async def usage(self, wanted: wire.Usage, limit: int) -> Sequence[wire.UsageRow]:
         """What a month has cost, in order of teamspace and provider. Raises Refused."""

@@ -132,6 +132,7 @@ class JobOperations:
             steps=steps,
             spent=list(await self._around.spent(stored.id)),
             errors=list(await self._around.errors(stored.id)),
+            throughput=views.throughput(stored, await self._around.throughput(stored.id)),
             ref=operation.ref,
         )
 

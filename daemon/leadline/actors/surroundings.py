@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from leadline.core.events import Statement
+from leadline.core.throughput import Point
 from leadline.ports.control import Act
 from leadline.ports.schedules import ScheduleRules, ScheduleStore
 from leadline.ports.tables import Tables
@@ -55,6 +56,10 @@ class Surroundings(Protocol):
 
     async def errors(self, job: JobId) -> Sequence[wire.LeadErrors]:
         """Why leads of a job, or of the steps of a chain, were not done."""
+        ...
+
+    async def throughput(self, job: JobId) -> Sequence[Point]:
+        """How far a job was at which time, oldest first."""
         ...
 
     async def usage(self, wanted: wire.Usage, limit: int) -> Sequence[wire.UsageRow]:

@@ -12,6 +12,7 @@ from leadline.core.model import ENDED, SECOND, Counts, Job, JobState, Now, Wait
 from leadline.core.provider_account import AccountState, Standing
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, LimitState, WindowLimit
 from leadline.core.scheduler import Scheduler
+from leadline.core.throughput import Point, between
 from leadline.ports.control import Act
 from leadline.ports.store import StoredJob
 from leadline_protocol import messages as wire
@@ -248,6 +249,17 @@ def job_view(stored: StoredJob, family: str, now: Live | None) -> wire.JobView:
         steps=list(now.steps) if now is not None else [],
         rerun_of=stored.rerun_of,
     )
+
+
+def throughput(stored: StoredJob, points: Sequence[Point]) -> list[wire.ThroughputPoint]:
+    """How far a job was at which time, from its start to its end; nothing of one that has no leads."""
+    if stored.started is None or not points:
+        return []
+    ended = None if stored.ended is None else Point(stored.ended, stored.counts.settled)
+    return [
+        wire.ThroughputPoint(at=certain_moment(point.at), done=point.settled)
+        for point in between(points, Point(stored.started, 0), ended)
+    ]
 
 
 def _held(waits: Sequence[wire.Wait]) -> str | None:

@@ -191,6 +191,8 @@ def _as_one_object(reply: JobReply) -> dict[str, Any]:
         job["spent"] = reply.spent
     if reply.errors:
         job["errors"] = reply.errors
+    if reply.throughput:
+        job["throughput"] = reply.throughput
     return job
 
 

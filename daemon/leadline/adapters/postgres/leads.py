@@ -24,6 +24,7 @@ from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.queries import parse
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.core.model import SECOND, Counts
+from leadline.core.throughput import Point, Throughput, with_point
 from leadline.features.tables.columns import Cells, Column, encode_cells_of_many
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.ingest import OnDuplicate, ReadyLead
@@ -248,6 +249,11 @@ class PostgresLeads:
             for row in rows
         ]
 
+    async def throughput(self, job: JobId) -> Sequence[Point]:
+        """How far a job was at which time, oldest first."""
+        async with self._store.read() as connection:
+            return (await _throughput(connection, job)).points
+
     async def run_of(self, job: JobId) -> JobId:
         """The first of a job and its reruns."""
         async with self._store.read() as connection:
@@ -349,7 +355,7 @@ class PostgresWork:
     async def save(self, counts: Counts, activity: str, checkpoint: object) -> None:
         """Store the job's counts and where to go on after a crash."""
         text = None if checkpoint is None else msgspec.json.encode(checkpoint).decode()
-        await self._connection.execute(
+        due_at = await self._connection.fetchval(
             QUERIES["save_attempt"].sql,
             self._job,
             counts.total,
@@ -360,6 +366,8 @@ class PostgresWork:
             activity,
             text,
         )
+        if due_at is not None:
+            await self._keep_point(Point(due_at, counts.settled))
 
     async def may_be_redone(self) -> None:
         """Do not wait for the disk when this is committed; see the port."""
@@ -538,6 +546,17 @@ class PostgresWork:
         """Every lead of these orders has its result, or they were never sent: forget them."""
         await self._connection.execute(QUERIES["drop_bulk_orders"].sql, self._job, numbers)
 
+    async def _keep_point(self, point: Point) -> None:
+        course = with_point(await _throughput(self._connection, self._job), point)
+        await self._connection.execute(
+            QUERIES["keep_throughput"].sql,
+            self._job,
+            course.due,
+            course.seconds,
+            [point.at for point in course.points],
+            [point.settled for point in course.points],
+        )
+
     async def _keep_order(self, account: AccountName, order: BulkOrder) -> None:
         query = QUERIES["keep_bulk_order"].sql
         await self._connection.execute(query, self._job, order.number, account, order.leads, order.task, order.ordered)
@@ -639,6 +658,13 @@ async def _table_by_id(connection: Connection, table: TableId) -> Table:
     row = await connection.fetchrow(QUERIES["table_by_id"].sql, table)
     assert row is not None, f"table {table} was there when its job was admitted"
     return table_of(row)
+
+
+async def _throughput(connection: Connection, job: JobId) -> Throughput:
+    row = await connection.fetchrow(QUERIES["throughput"].sql, job)
+    if row is None:
+        return Throughput()
+    return Throughput(row["seconds"], tuple(map(Point, row["at"], row["settled"])))
 
 
 def _spending(row: Any) -> Spending:

@@ -172,9 +172,21 @@ SELECT row_number, line, reason, detail, raw FROM (
 WHERE bytes_before < $4 ORDER BY row_number
 
 -- name: save_attempt
+-- Counts and checkpoint; returns the present where a point of the job's throughput is due.
 UPDATE attempt SET total = $2, done = $3, failed = $4, skipped = $5, unknown = $6, activity = $7,
     checkpoint = coalesce($8::text::jsonb, checkpoint)
 WHERE job = $1
+RETURNING CASE WHEN NOT EXISTS (
+    SELECT FROM throughput WHERE throughput.job = $1 AND due > extract(epoch FROM now()) * 1000000
+) THEN (extract(epoch FROM now()) * 1000000)::bigint END
+
+-- name: throughput
+SELECT seconds, at, settled FROM throughput WHERE job = $1
+
+-- name: keep_throughput
+INSERT INTO throughput (job, due, seconds, at, settled) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (job) DO UPDATE
+SET due = excluded.due, seconds = excluded.seconds, at = excluded.at, settled = excluded.settled
 
 -- name: save_chunks_done
 UPDATE job_list SET chunks_done = $2 WHERE job = $1

@@ -93,7 +93,7 @@ class PostgresTables:
             await connection.execute(QUERIES["begin_at"].sql, what.table, end)
 
     async def remains(self, after: JobId, limit: int) -> Sequence[Remains]:
-        """A page of the ended jobs of which there is a list, results or refused rows; live ones are left out."""
+        """A page of the ended jobs of which there is a list, results, refused rows or throughput."""
         async with self._store.read() as connection:
             rows = await connection.fetch(QUERIES["jobs_with_remains"].sql, after, limit)
         return [
@@ -116,6 +116,7 @@ class PostgresTables:
                 more |= await connection.fetchval(QUERIES["sweep_list"].sql, job, chunks)
                 if not more:
                     await connection.execute(QUERIES["forget_list"].sql, job)
+                    await connection.execute(QUERIES["forget_throughput"].sql, job)
             await connection.execute(QUERIES["forget_errors"].sql, job, everything)
         return more
 

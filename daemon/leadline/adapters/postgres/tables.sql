@@ -97,14 +97,15 @@ INSERT INTO lead_day (table_id, day, first_lead) VALUES ($1, (now() AT TIME ZONE
 ON CONFLICT (table_id, day) DO NOTHING
 
 -- name: jobs_with_remains
--- The next $2 ended jobs behind $1 of which there is a list, results or refused rows; with how long those of their table
--- stay (0: the table is gone; null: it does not say). Found from one to the next by the indexes, not by reading rows.
+-- The next $2 ended jobs behind $1 of which there is a list, results, refused rows or throughput; with how long those of
+-- their table stay (0: the table is gone; null: it does not say). Found from one to the next by the indexes, not by reading rows.
 WITH RECURSIVE kept AS (
     SELECT $1::bigint AS job, 0 AS place
     UNION ALL
     SELECT least(
         (SELECT min(job_list.job) FROM job_list WHERE job_list.job > kept.job),
         (SELECT min(refused_row.job) FROM refused_row WHERE refused_row.job > kept.job),
+        (SELECT min(throughput.job) FROM throughput WHERE throughput.job > kept.job),
         (SELECT min(lead_result.job) FROM lead_result WHERE lead_result.job > kept.job)
     ), place + 1 FROM kept WHERE kept.job IS NOT NULL AND place < $2
 )
@@ -153,3 +154,6 @@ DELETE FROM job_list WHERE job = $1
 -- name: forget_errors
 -- What is told of rows of a file goes with them; of leads, with everything ($2).
 DELETE FROM lead_error WHERE job = $1 AND (of_file OR $2)
+
+-- name: forget_throughput
+DELETE FROM throughput WHERE job = $1

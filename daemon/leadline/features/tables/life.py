@@ -77,7 +77,7 @@ class Outlived(Struct, frozen=True):
 
 
 class Remains(Struct, frozen=True):
-    """A job of which there is a list, results or refused rows."""
+    """A job of which there is a list, results, refused rows or throughput."""
 
     job: JobId
     live: bool
@@ -139,7 +139,7 @@ class TableStore(Protocol):
         ...
 
     async def remains(self, after: JobId, limit: int) -> Sequence[Remains]:
-        """A page of the jobs of which there is a list, results or refused rows."""
+        """A page of the jobs of which there is a list, results, refused rows or throughput."""
         ...
 
     async def sweep_remains(self, job: JobId, rows: int, chunks: int, *, everything: bool) -> bool:

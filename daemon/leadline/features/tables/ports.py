@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from leadline.core.model import Counts
 from leadline.core.rate_limit import Cost
+from leadline.core.throughput import Point
 from leadline.features.tables.columns import Cells, Column
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.ingest import OnDuplicate, ReadyLead
@@ -376,6 +377,10 @@ class LeadStore(Protocol):
 
     async def errors(self, job: JobId) -> Sequence[LeadErrors]:
         """Why leads of a job, or of the steps of a chain, were not done; of each job the most frequent first."""
+        ...
+
+    async def throughput(self, job: JobId) -> Sequence[Point]:
+        """How far a job was at which time, oldest first."""
         ...
 
     async def run_of(self, job: JobId) -> JobId:

@@ -127,6 +127,14 @@ class LeadErrors(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True
     """The first of them, three at most."""
 
 
+class ThroughputPoint(Struct, frozen=True, gc=False, kw_only=True):
+    """How far a job was at one time."""
+
+    at: datetime
+    done: int
+    """Leads that were at their end then, however they had ended."""
+
+
 class JobReply(Reply, frozen=True, kw_only=True):
     """One job."""
 
@@ -143,6 +151,9 @@ class JobReply(Reply, frozen=True, kw_only=True):
     """By provider account; of a chain: by all its steps."""
     errors: list[LeadErrors] = field(default_factory=list)
     """Why leads were not done, the most frequent first, of a chain by its steps; only in the answer to `job`."""
+    throughput: list[ThroughputPoint] = field(default_factory=list)
+    """How far it was at which time, from its start to its end: 120 points at most, the further apart the longer it is;
+    of a job that has leads, and only in the answer to `job`."""
     ref: Ref = None
 
 
