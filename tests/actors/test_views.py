@@ -54,6 +54,24 @@ def test_every_reason_is_a_sentence(reason: JobReason) -> None:
             {"provider": "snov", "amount": 15, "per_seconds": 60, "unit": "lead", "charged": 12, "cost": 1},
             "Waiting for snov: 15 leads in any 60 s are shared by everyone, 12 of them are taken.",
         ),
+        (
+            JobReason.LIMIT,
+            {"provider": "snov", "amount": 15, "per_seconds": 60, "unit": "lead", "charged": 15, "position": 3},
+            (
+                "Waiting for snov: 15 leads in any 60 s are shared by everyone, 15 of them are taken;"
+                " this teamspace is third in line."
+            ),
+        ),
+        (
+            JobReason.LIMIT,
+            {"provider": "snov", "amount": 5, "position": 21},
+            "Waiting for snov: 5 calls at a time are shared by everyone; this teamspace is 21st in line.",
+        ),
+        (
+            JobReason.LIMIT,
+            {"provider": "snov@acme", "amount": 5, "position": 1},
+            "Waiting for snov@acme: 5 calls at a time are allowed to this teamspace's own key.",
+        ),
     ],
 )
 def test_a_wait_says_its_numbers(reason: JobReason, numbers: Numbers, words: str) -> None:

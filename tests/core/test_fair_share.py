@@ -134,6 +134,11 @@ class Naive:
         _, order, call = min((self.clocks[key], order, call) for call, key, order in self.waiting)
         return order, call
 
+    def line(self) -> list[str]:
+        """The keys that wait, in the order of their next calls."""
+        turns = sorted((self.clocks[key], order, call, key) for call, key, order in self.waiting)
+        return list(dict.fromkeys(key for *_, key in turns))
+
 
 class Move(Struct, frozen=True):
     """Something happens to some call."""
@@ -190,6 +195,9 @@ def test_whose_turn_it_is_is_what_a_look_at_everybody_says(reserve: float, scrip
         assert len(fair) == len(naive.waiting)
         if naive.waiting:
             assert fair.head() == naive.head()
+        assert {key: fair.place(key) for key in naive.line()} == {
+            key: place for place, key in enumerate(naive.line(), start=1)
+        }
         for key in "abcXY":
             mine = [(order, call) for call, known, order in naive.waiting if known == key]
             assert fair.waiting(key) == len(mine)

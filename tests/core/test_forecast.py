@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from leadline.core.forecast import Why, why
 from leadline.core.model import SECOND, Family
-from leadline.core.rate_limit import WindowLimit
+from leadline.core.rate_limit import FLIGHT_SECONDS, WindowLimit
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import Instant, JobId
 from tests.core.harness import CAPACITY, RULES, Harness
@@ -81,6 +81,33 @@ def test_a_job_that_waits_for_a_provider_tells_its_limit_and_when_there_is_room(
     assert (told.earliest, told.latest) == (queue.instant, queue.instant + 120 * SECOND)
     queue.pass_seconds(60)
     assert queue.sent[-1][0] <= told.latest  # type: ignore[operator]  # not None, as just seen
+
+
+def test_a_job_that_waits_for_a_shared_limit_tells_its_teamspaces_place_in_line(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(1, 60))
+    jobs = [queue.submit(teamspace) for teamspace in ("a", "b", "c")]
+    for job in jobs:
+        for _ in range(3):
+            queue.ask(job)
+
+    def places() -> list[object]:
+        return [ask(queue, job).blockers[0].numbers.get("position") for job in jobs]
+
+    assert places() == [1, 2, 3], "the first call went while nobody else was there"
+    queue.pass_seconds(60 + FLIGHT_SECONDS)
+    assert places() == [3, 1, 2]
+    queue.pass_seconds(60 + FLIGHT_SECONDS)
+    assert places() == [2, 3, 1]
+
+
+def test_who_waits_for_what_is_no_limit_stands_in_no_line(queue: Harness) -> None:
+    queue.provider("snov", WindowLimit(5, 60))
+    job = queue.submit("a")
+    queue.answer(job, queue.ask(job), throttled=True, retry_after=Instant(queue.instant + 90 * SECOND))
+    queue.ask(job)
+    (wait,) = ask(queue, job).blockers
+    assert wait.reason is JobReason.RETRY_AFTER
+    assert "position" not in wait.numbers
 
 
 def test_a_job_that_waits_for_several_reasons_tells_them_all(queue: Harness) -> None:

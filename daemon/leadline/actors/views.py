@@ -41,6 +41,8 @@ class Live(Struct, frozen=True):
     """Over its present attempt."""
 
 
+_ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
 _SUBMITTED: Final = msgspec.json.Decoder(Submitted)
 _WARNINGS: Final = msgspec.json.Decoder(list[wire.JobWarning])
 
@@ -115,14 +117,14 @@ def sentence(core: Wait) -> str:
             unit = numbers.get("unit", "request")
             return (
                 f"Waiting for {name}: {numbers['amount']} {unit}s in any {_short(numbers['per_seconds'])} s are"
-                f" {_whose(name)}, {numbers.get('charged', 0)} of them are taken."
+                f" {_whose(name)}, {numbers.get('charged', 0)} of them are taken{_in_line(numbers)}."
             )
         case JobReason.LIMIT if numbers.get("unit") == "order":
             return f"Waiting for {name}: it works on {numbers['amount']} orders at a time."
         case JobReason.LIMIT if "amount" in numbers:
-            return f"Waiting for {name}: {numbers['amount']} calls at a time are {_whose(name)}."
+            return f"Waiting for {name}: {numbers['amount']} calls at a time are {_whose(name)}{_in_line(numbers)}."
         case JobReason.LIMIT:
-            return f"Waiting for {name}: it is the turn of others."
+            return f"Waiting for {name}: it is the turn of others{_in_line(numbers)}."
         case JobReason.RETRY_AFTER:
             return f"{name} asked everyone to wait."
         case JobReason.CIRCUIT:
@@ -198,6 +200,22 @@ def _of_mailbox(numbers: Mapping[str, int | float | str]) -> str:
 def _whose(provider: object) -> str:
     """Who shares an account's limits: everyone, or the teamspace whose own key it has."""
     return "allowed to this teamspace's own key" if "@" in str(provider) else "shared by everyone"
+
+
+def _in_line(numbers: Mapping[str, int | float | str]) -> str:
+    """Where the teamspace stands in the line of a shared account, where that is known."""
+    position = numbers.get("position")
+    if not isinstance(position, int) or "@" in str(numbers.get("provider")):
+        return ""
+    return f"; this teamspace is {_ordinal(position)} in line"
+
+
+def _ordinal(number: int) -> str:
+    """`third`, `21st`."""
+    if number <= len(_ORDINALS):
+        return _ORDINALS[number - 1]
+    ending = "th" if number % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
 
 
 def _guarded(numbers: Mapping[str, int | float | str]) -> str:

@@ -96,6 +96,16 @@ class FairShare(Generic[Key]):
         flow = self._flows.get(key)
         return None if flow is None or not flow.waiting else self._first(flow)
 
+    def place(self, key: Key) -> int:
+        """Where the next call of a key stands among those of all keys, the head being 1; O(keys that wait).
+
+        Something of the key must wait.
+        """
+        own = self._flows[key]
+        turn = (own.start, *self._first(own))
+        waiting = [flow for *_, number, flow in self._heap if number == flow.entry]
+        return 1 + sum((flow.start, *self._first(flow)) < turn for flow in waiting)
+
     def head(self) -> Item:
         """(order, call) of the call whose turn it is; there must be one."""
         entry = self._top()

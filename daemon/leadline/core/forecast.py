@@ -80,10 +80,12 @@ def _of_attempt(scheduler: Scheduler, job: Job, attempt: Attempt, now: Now) -> l
     ]
     for name in sorted({scheduler.calls[call].account for call in attempt.asking}):
         account = scheduler.accounts[name]
-        waits += [
-            replace(wait, numbers={"provider": name, **wait.numbers})
-            for wait in account.waits(job.teamspace, now.instant)
-        ]
+        place = account.place(job.teamspace)
+        for wait in account.waits(job.teamspace, now.instant):
+            numbers: dict[str, int | float | str] = {"provider": name, **wait.numbers}
+            if wait.reason is JobReason.LIMIT and place is not None:
+                numbers["position"] = place
+            waits.append(replace(wait, numbers=numbers))
     return waits
 
 

@@ -367,6 +367,15 @@ class ProviderAccount:
         waits.sort(key=_longest_first)
         return waits
 
+    def place(self, teamspace: TeamspaceId) -> int | None:
+        """Where a teamspace's next call stands among those of all of them, 1 being next; None: nothing of it waits."""
+        firsts = [
+            (first, key)
+            for key in ((teamspace, False), (teamspace, True))
+            if (first := self._turns.first(key)) is not None
+        ]
+        return self._turns.place(min(firsts)[1]) if firsts else None
+
     def waiting(self, teamspace: TeamspaceId) -> int:
         """How many calls of a teamspace wait."""
         return self._turns.waiting((teamspace, False)) + self._turns.waiting((teamspace, True))

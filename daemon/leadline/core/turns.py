@@ -68,6 +68,12 @@ class Turns(Generic[Key]):
         firsts = (lane.fair.first(key) for lane in self._lanes.values())
         return min((first for first in firsts if first is not None), default=None)
 
+    def place(self, key: Key) -> int:
+        """Where a key's next call stands in its lane, the head of that being 1; something of the key must wait."""
+        first = self.first(key)
+        assert first is not None, f"nothing of {key} waits"
+        return self._lanes[self._lane_of[first[1]]].fair.place(key)
+
     def heads(self) -> list[CallId]:
         """The first call of each lane, in the order of their turns: the very first one is the head of them all."""
         heads = [(lane.start, *lane.fair.head()) for lane in self._lanes.values() if len(lane.fair)]
