@@ -199,9 +199,13 @@ async def test_what_a_stranger_makes_up_costs_no_query() -> None:
 async def test_a_link_is_no_session_and_a_session_no_link() -> None:
     house = House()
     link = await house.link()
+    before = house.kept.asked
     assert not await house.is_in(link)
+    assert house.kept.asked == before, "nor is it looked for among them"
     secret, _ = await house.sessions.begin(link)
+    before = house.kept.asked
     await refusal_of(house.sessions.begin(secret))
+    assert house.kept.asked == before
 
 
 async def test_no_more_than_so_many_sessions_are_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,6 +265,31 @@ def test_a_module_is_read_and_judged_like_a_provider(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("url", "fits"),
+    [
+        ("https://jobs.example.com", True),
+        ("http://10.1.2.3:8021", True),
+        ("https://[2001:db8::1]:8443", True),
+        ("https://jobs.example.com/", False),
+        ("https://jobs.example.com/leadline", False),
+        ("https://jobs.example.com?a=1", False),
+        ("https://u:p@jobs.example.com", False),
+        ("https://jobs.example.com\\n", False),
+        ("https://:8021", False),
+        ("jobs.example.com", False),
+        ("ftp://jobs.example.com", False),
+    ],
+)
+def test_the_address_of_browsers_is_a_scheme_and_a_host(url: str, fits: bool) -> None:
+    text = f'[http]\npublic_url = "{url}"\n'
+    if fits:
+        assert parse(text, FILE).http.public_url == url
+    else:
+        (fault,) = faults_of(text)
+        assert fault.startswith("http.public_url: must be http:// or https:// and a host, with nothing after it, not ")
+
+
 def test_notices_that_could_never_be_sent_are_faults() -> None:
     text = """
     [notices]

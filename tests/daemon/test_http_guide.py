@@ -51,6 +51,8 @@ async def test_the_guide_does_as_it_is_pasted_what_it_says(place: Place, tmp_pat
     assert '"table":"prospects","leads":2' in told
     assert "event: ended" in told
     assert "email,company\r\nann@acme.example,Acme" in told
+    assert '{"path":"/in/ldi_' in told
+    assert '{"ended":0}' in told
     (problem,) = blocks("json")
     assert told.endswith(problem.strip()), "the refusal is the one that is shown"
 
@@ -75,8 +77,9 @@ def test_its_statuses_are_those_of_the_code() -> None:
 
 
 def test_its_configuration_is_read(tmp_path: Path) -> None:
-    (text,) = blocks("toml config")
-    assert config.parse(text, tmp_path / "leadline.toml").http.listen == "127.0.0.1:8021"
+    listen, public_url = (config.parse(text, tmp_path / "leadline.toml").http for text in blocks("toml config"))
+    assert listen.listen == "127.0.0.1:8021"
+    assert public_url.public_url == "https://jobs.acme.example"
 
 
 def test_the_problem_that_it_shows_is_one() -> None:

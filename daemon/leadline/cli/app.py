@@ -94,6 +94,7 @@ _COMMANDS: Final[Sequence[tuple[Group, str, str, str]]] = (
     (_SERVICE, "serve", "service:serve", "Run the daemon."),
     (_SERVICE, "status", "overview:status", "Tell how the daemon is."),
     (_SERVICE, "token", "tokens:token", "Tokens for the API over HTTP: create, list, rotate or revoke one."),
+    (_SERVICE, "link", "links:link", "Links by which people sign in to the pages: create one, or sign people out."),
     (_SERVICE, "doctor", "doctor:doctor", "Check all that the daemon needs, and say what is wrong."),
     (_SERVICE, "config", "configuration:config", "Check the configuration, or show it."),
     (_SERVICE, "db", "database:db", "Bring the database up to date, or print its schema."),

@@ -574,7 +574,7 @@ class Http(Struct, frozen=True, gc=False, kw_only=True):
         str | None,
         Meta(
             max_length=300,
-            pattern=r"^https?://([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?$",
+            pattern=r"^https?://([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?\Z",
             extra={"allowed": "http:// or https:// and a host, with nothing after it"},
         ),
         _key("By which address browsers reach it, such as https://jobs.example.com. Absent: by `listen`."),
