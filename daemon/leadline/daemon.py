@@ -84,7 +84,7 @@ class Daemon:
         self._leads = leads
         self._embedded = embedded
         self.tokens: Final = Tokens()
-        self.tries: Final = Try(live.endpoints, self.tokens)
+        self.tries: Final = Try(leads, live.endpoints, self.tokens)
         self._control = control
         self.tables: Final = tables
         self.schedules: Final = PostgresSchedules(store)

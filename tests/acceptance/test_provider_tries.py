@@ -1,17 +1,22 @@
 """One real call to a provider, asked for at the control socket: charged like any other, and the key shows nowhere."""
 
+import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, LeadlineError, Refused
 from tests.acceptance.stage import HERE, Stage, World, openai, provider, stage
 from tests.world import behaviours
-from tests.world.behaviours import Behaviour, Now, Plan, Request, json_plan
+from tests.world.behaviours import Behaviour, Fault, Faulty, Now, Plan, Request, json_plan
 from tests.world.servers import Served
 
 KEY: Final = "canary-key-0815"
@@ -39,6 +44,9 @@ path = "/result/{{task}}"
 company = { select = "data.company" }
 employees = { select = "data.employees", type = "number" }
 """
+
+MISS: Final = json_plan({"error": "nobody of that name"}, status=404, outcome="miss")
+REFUSAL: Final = json_plan({"error": "no"}, status=422, outcome="refused")
 
 
 class Quotes:
@@ -227,3 +235,75 @@ def test_a_try_whose_daemon_was_killed_calls_nobody_later(world: World) -> None:
         view = daemon.ended(job.job)
         assert (view.state, view.reason) == ("failed", JobReason.ERROR)
         assert served.calls == []
+
+
+class Bills:
+    """Notes in its log what it charges for an answer, in credits."""
+
+    def __init__(self, inner: Behaviour, price: Callable[[Plan], str]) -> None:
+        self._inner = inner
+        self._price = price
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """The inner answer."""
+        plan = self._inner.respond(request, now)
+        return msgspec.structs.replace(plan, notes={**plan.notes, "credits": self._price(plan)})
+
+
+def by_outcome(**prices: str) -> Callable[[Plan], str]:
+    return lambda plan: prices.get(plan.outcome, "0")
+
+
+def by_token(plan: Plan) -> str:
+    used = json.loads(plan.body)["usage"]
+    return str(used["prompt_tokens"] * Decimal("0.00015") + used["completion_tokens"] * Decimal("0.0006"))
+
+
+ANSWERED: Final = by_outcome(ok="0.3", miss="0.3", refused="0.3")
+BILLING: Final[dict[str, Behaviour]] = {
+    "found": Bills(behaviours.Enrichment(), by_outcome(ok="1.5")),
+    "missed": Bills(Faulty(behaviours.Enrichment(), [Fault(MISS)]), by_outcome(ok="1.5")),
+    "broken": Bills(Faulty(behaviours.Enrichment(), [Fault(behaviours.server_error())]), by_outcome(ok="1.5")),
+    "billed": Bills(Faulty(behaviours.Enrichment(), [Fault(MISS), Fault(REFUSAL)]), ANSWERED),
+    "slow": Bills(behaviours.Polling(polls=2), by_outcome(completed="0.7")),
+    "ordered": Bills(behaviours.Polling(polls=1), by_outcome(started="0.9")),
+    "bulk": Bills(behaviours.BulkJobs(seconds=0.3), by_outcome(results="0.25")),
+    "model": Bills(behaviours.ChatCompletions(), by_token),
+}
+CREDITS: Final = {
+    "found": ["credits_per_lead = 1.5"],
+    "missed": ["credits_per_lead = 1.5"],
+    "broken": ["credits_per_lead = 1.5"],
+    "slow": ["credits_per_lead = 0.7"],
+    "ordered": ["credits_per_lead = 0.9"],
+    "bulk": ["credits_per_lead = 0.25"],
+    "model": ["credits_per_1000_input_tokens = 0.15", "credits_per_1000_output_tokens = 0.6"],
+}
+
+
+def test_what_tries_cost_is_in_the_ledger_as_the_providers_have_billed_it(world: World, tmp_path: Path) -> None:
+    served = {name: world.serve(each, name=name) for name, each in BILLING.items()}
+    lossy = world.serve(Faulty(behaviours.Enrichment(), [Fault(behaviours.cut())]), name="lossy")
+    (tmp_path / "slow.toml").write_text(SLOW, encoding="utf-8")
+    (tmp_path / "ordered.toml").write_text('charge_on = "request"\n' + SLOW, encoding="utf-8")
+    modules = {"billed": "billed", "bulk": "bulk", **{name: str(tmp_path / name) for name in ("slow", "ordered")}}
+    key = 'secret = "key"'
+    parts = [
+        openai(each, name=name, settings=CREDITS[name])
+        if name == "model"
+        else provider(name, each, module=modules.get(name, "found"), settings=[key, *CREDITS.get(name, [])])
+        for name, each in served.items()
+    ]
+    parts.append(provider("lossy", lossy, module="found", settings=[key, "credits_per_lead = 2.0"]))
+    with stage("".join(parts)) as daemon:
+        for name in (*served, *served, *served, "lossy"):
+            lead = {"prompt": "Score ada@analytical.example"} if name == "model" else LEAD
+            daemon.ask(wire.Providers(name=name, action="try", lead=lead, teamspace="acme"))
+        told = daemon.leadline("usage", "--by", "teamspace,provider", "--csv").stdout
+        usage = {row["provider"]: row for row in csv.DictReader(io.StringIO(told)) if row["teamspace"] == "acme"}
+        billed = {name: sum(Decimal(call.notes["credits"]) for call in each.calls) for name, each in served.items()}
+        assert {name: Decimal(usage[name]["credits"]) for name in served} == billed
+        assert min(billed.values()) > 0
+        ((ledger,),) = daemon.query("SELECT sum(credits) FROM charge")
+        assert ledger == sum(billed.values())
+        assert usage["lossy"]["perhaps"] == "2", "nobody knows whether that call was charged"

@@ -7,25 +7,39 @@ handed to whoever asked; a try that finds nobody waiting, because the daemon was
 
 Nothing is repeated. Where the provider takes an order, its result is asked for as the module says, for a minute. A
 module for bulk orders is tried with an order for one lead.
+
+What a try costs is in the ledger as with any job, under a lead of the number 0, together with the end of its call.
 """
 
 import secrets
 from collections.abc import Callable, Mapping
+from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 import anyio
 import msgspec
 from msgspec.structs import replace
 
-from leadline.core.events import CallEnd
+from leadline.core.events import NOTHING, CallEnd
 from leadline.core.model import SECOND, Counts, Family, JobState
 from leadline.core.rate_limit import Cost
 from leadline.features.tables import responses
-from leadline.features.tables.asking import Asker, Endpoint, ModuleAsker, PromptAsker, heard, inputs_of
+from leadline.features.tables.asking import (
+    ABOUT_THE_LEAD,
+    Asker,
+    Endpoint,
+    ModuleAsker,
+    PromptAsker,
+    heard,
+    inputs_of,
+)
 from leadline.features.tables.bulk import OrderAsker, bulk_of
 from leadline.features.tables.columns import BadValueError, Cells, Column, ColumnType, cell_text, encode_cells
+from leadline.features.tables.credits import charge_of
 from leadline.features.tables.lead_course import Ask, Course
 from leadline.features.tables.paging import PagedAsker, paging_of
+from leadline.features.tables.ports import AnsweredCall, Charge, LeadStore, Passed
 from leadline.features.tables.provider_modules import ProviderModule, selected
 from leadline.features.tables.templates import parse_prompt
 from leadline.features.tables.tokens import NoToken, Tokens
@@ -96,7 +110,8 @@ class Try:
     name = "try"
     family = Family.NOOP
 
-    def __init__(self, endpoints: Callable[[], Mapping[str, Endpoint]], tokens: Tokens) -> None:
+    def __init__(self, leads: LeadStore, endpoints: Callable[[], Mapping[str, Endpoint]], tokens: Tokens) -> None:
+        self._leads = leads
         self._endpoints = endpoints
         self._tokens = tokens
         self._trials: dict[str, Trial] = {}
@@ -135,7 +150,7 @@ class Try:
             return Finished(JobState.FAILED, Counts(), JobReason.ERROR, _NOBODY)
         outcome: wire.Tried | Refused | None = None
         try:
-            outcome = await _Trying(attempt, trial, self._tokens).run()
+            outcome = await _Trying(self._leads, attempt, trial, self._tokens).run()
         except NoPermit as error:
             outcome = Refused(ErrorCode.BAD_STATE, str(error), at="name")
         except AccountClosed as error:
@@ -168,15 +183,30 @@ def _asker(endpoint: Endpoint, lead: Mapping[str, Any], course: Course) -> Asker
     return asker(endpoint, values, (), {}, course)
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    """What came of a request."""
+
+    response: Response | None
+    end: CallEnd
+    outcome: str
+    verdict: str
+    """The same in words."""
+    values: Cells = {}
+    owed: Decimal = NOTHING
+
+
 class _Trying:
     """One try while it is made."""
 
-    def __init__(self, attempt: Attempt, trial: Trial, tokens: Tokens) -> None:
+    def __init__(self, leads: LeadStore, attempt: Attempt, trial: Trial, tokens: Tokens) -> None:
+        self._leads = leads
         self._tokens = tokens
         self._attempt = attempt
         self._trial = trial
         self._endpoint = trial.asker.endpoint
         self._calls: list[wire.TriedCall] = []
+        self._answered = False
+        """Whether the provider has answered about the lead."""
 
     async def run(self) -> wire.Tried:
         """Make the call, and those that ask for its result. Raises Stopped, NoPermit, AccountClosed."""
@@ -199,10 +229,10 @@ class _Trying:
 
     async def _call(self, ask: Ask) -> tuple[str, Cells]:
         attempt, asker = self._attempt, self._trial.asker
+        at_most = asker.price(ask) if ask.what == "start" else NOTHING  # the others order nothing
+        permit = partial(self._permit, at_most)
         try:
-            call = await self._tokens.permit(
-                self._endpoint, self._endpoint.access, attempt, asker.cost(ask), self._permit
-            )
+            call = await self._tokens.permit(self._endpoint, self._endpoint.access, attempt, asker.cost(ask), permit)
         except NoToken as error:
             raise Refused(ErrorCode.BAD_STATE, error.detail, at="name") from None
         access = self._tokens.access(self._endpoint, self._endpoint.access)
@@ -213,8 +243,15 @@ class _Trying:
             call.end(CallEnd(unsent=True))
             raise Refused(ErrorCode.BAD_REQUEST, str(fault), at="lead") from None
         began = attempt.now()
-        response, end, outcome, verdict, values = await self._answer(call, request, ask)
-        call.end(end)
+        answer = await self._answer(call, request, ask, at_most)
+        ended = attempt.now()
+        if answer.owed:
+            charge = Charge(self._endpoint.account, answer.owed, attempt.wall(), "open")
+            async with self._leads.work(attempt.job.id, attempt.number) as work:
+                await work.note([Passed(_NO_LEAD, charge, AnsweredCall(call.id, ended))])
+                await work.owe(attempt.job.id, attempt.job.teamspace, [(_NO_LEAD, charge)])
+        call.end(answer.end)
+        response = answer.response
         self._calls.append(
             wire.TriedCall(
                 method=seen.method,
@@ -223,27 +260,27 @@ class _Trying:
                 body=_shown(seen.body, access.key),
                 status=None if response is None else response.status,
                 answer=None if response is None else _shown(response.body, access.key),
-                seconds=(attempt.now() - began) / SECOND,
-                verdict=_hidden(verdict, access.key),
+                seconds=(ended - began) / SECOND,
+                verdict=_hidden(answer.verdict, access.key),
             )
         )
-        return outcome, values
+        return answer.outcome, answer.values
 
-    async def _permit(self, cost: Cost) -> Call:
-        call = await self._attempt.permit(self._endpoint.account, _NO_LEAD, cost)
+    async def _permit(self, at_most: Decimal, cost: Cost) -> Call:
+        call = await self._attempt.permit(self._endpoint.account, _NO_LEAD, cost, credits_max=at_most)
         self._trial.call()
         return call
 
-    async def _answer(self, call: Call, request: Request, ask: Ask) -> tuple[Response | None, CallEnd, str, str, Cells]:
-        """Send the request: its answer, how the call ended, what that comes to, the same in words, and the values."""
+    async def _answer(self, call: Call, request: Request, ask: Ask, at_most: Decimal) -> _Answer:
+        """Send the request, which may cost so much at most, and look at what comes."""
         try:
             response = await call.send(request)
         except Unsent as error:
-            return None, CallEnd(unsent=True), "failed", f"nothing was sent: {error}", {}
+            return _Answer(None, CallEnd(unsent=True), "failed", f"nothing was sent: {error}")
         except Ambiguous as error:
-            return None, CallEnd(lost=True), "unknown", f"nobody knows whether it arrived: {error}", {}
+            return _Answer(None, CallEnd(lost=True), "unknown", f"nobody knows whether it arrived: {error}")
         except BrokenResponse as error:
-            return None, CallEnd(failed=True), "failed", f"the answer is broken: {error}", {}
+            return _Answer(None, CallEnd(failed=True, broken=True), "failed", f"the answer is broken: {error}")
         module, attempt = self._endpoint.module, self._attempt
         phase: responses.Phase = ask.what if ask.what in ("poll", "read") else "start"
         verdict = responses.read_response(module, response, phase, attempt.wall())
@@ -251,18 +288,30 @@ class _Trying:
         if isinstance(verdict, responses.Listed):
             verdict = _only_one(module, verdict) if module.bulk is not None else _first_page(module, verdict, response)
         outcome, text = in_words(verdict)
+        owed = self._owed(verdict, at_most)
         if isinstance(verdict, responses.Done):
             try:
-                return response, CallEnd(done=True), outcome, text, self._values(verdict)
+                return _Answer(response, CallEnd(done=True), outcome, text, self._values(verdict), owed)
             except BadValueError as fault:
                 text = f"found, but not as the module says: {fault}"
-                return response, CallEnd(done=True), "failed", text, {}
+                return _Answer(response, CallEnd(done=True), "failed", text, owed=owed)
         if isinstance(verdict, responses.Started):
             self._trial.course.task = verdict.task
         if good:
-            return response, CallEnd(done=True), outcome, text, {}
+            return _Answer(response, CallEnd(done=True), outcome, text, owed=owed)
         said = heard(verdict, Course("hold"), attempt.now(), 0.0)
-        return response, replace(said.end, done=said.good), outcome, text, {}
+        return _Answer(response, replace(said.end, done=said.good), outcome, text, owed=owed)
+
+    def _owed(self, verdict: responses.Verdict, at_most: Decimal) -> Decimal:
+        """What the provider is owed for an answer; an order that it takes on is one."""
+        if not isinstance(verdict, ABOUT_THE_LEAD):
+            return NOTHING
+        module = self._endpoint.module
+        first, self._answered = not self._answered, True
+        used = verdict.used if isinstance(verdict, responses.Done | responses.Failed) else None
+        if isinstance(verdict, responses.Done) and module.chat is not None and used is None:
+            return at_most
+        return charge_of(module, used, found=isinstance(verdict, responses.Done), first=first)
 
     def _values(self, verdict: responses.Done) -> Cells:
         outputs = self._endpoint.module.outputs
