@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import time
 from collections import Counter
@@ -225,6 +226,65 @@ def test_no_worker_outlives_the_daemon_however_that_ends_and_the_job_goes_on(con
         workers = set(pids(book, "slow")[before:])
         daemon.stop()
         assert not any(map(is_alive, workers))
+
+
+BREEDS: Final = """
+import os, subprocess, time
+from pathlib import Path
+from leadline_protocol.modules import Module
+
+def run(lead, context):
+    pipe = Path(context.settings["pipe"])
+    before = pipe.with_suffix(".before")
+    if before.exists():
+        return {"company": "Quiet"}
+    before.touch()
+    held = os.open(pipe, os.O_WRONLY)
+    command = "sleep 3600 & (sleep 3600 & sleep 3600) &"  # it ends before they do: they have no parent any more
+    for _ in range(3):
+        subprocess.run(["sh", "-c", command], check=True, pass_fds=[held], start_new_session=True)
+    os.write(held, str(os.getpid()).encode())
+    time.sleep(3600)
+
+breeds = Module(
+    run=run, version="1.0", inputs=("email",), outputs={"company": "text"}, settings={"pipe": ""}, timeout_seconds=3600
+)
+"""
+
+
+def said(pipe: int, *, seconds: float = 30) -> bytes:
+    """What comes through a pipe next; nothing when nobody holds its other end any more."""
+    ready, _, _ = select.select([pipe], [], [], seconds)
+    assert ready, "nothing happened"
+    return os.read(pipe, 100)
+
+
+@pytest.mark.parametrize("killed", ["daemon", "worker", "job", "daemon and a stopped worker"])
+def test_what_a_module_has_started_in_sessions_of_its_own_is_gone_with_its_worker(tmp_path: Path, killed: str) -> None:
+    pipe = tmp_path / "held"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    python_package.install(tmp_path, "breeding", BREEDS, "breeds")
+    parts = [f"[files]\nmodule_folders = [{str(tmp_path)!r}]", f"[modules.breeds]\nsettings.pipe = {str(pipe)!r}"]
+    with stage("\n".join(parts)) as daemon:
+        daemon.table("acme", "people", people(1))
+        job = daemon.submit(enrich("acme", "breeds")).job
+        worker = int(said(reading))
+        match killed:
+            case "worker":
+                os.kill(worker, signal.SIGKILL)
+            case "job":
+                daemon.ask(wire.Cancel(job=job, force=True))
+            case _:
+                if "stopped" in killed:
+                    os.kill(worker, signal.SIGSTOP)
+                daemon.kill()
+        assert said(reading) == b"", "all of them have let go of the pipe"
+        if killed == "worker":
+            assert daemon.ended(job).counts.done == 1
+        elif killed == "job":
+            assert daemon.ended(job).state == "cancelled"
+    os.close(reading)
 
 
 def test_a_process_that_is_stopped_beats_no_more_and_its_job_resumes(folder: Path, book: Path) -> None:

@@ -9,5 +9,6 @@ daemon a module is a provider like any other, only that its requests go to `pyth
     pool         who answers the next lead: the processes of each module
     process      one worker process, from its start until it is proven gone
     worker       the program in that process
+    keeper       the process between the two, which lets nothing outlive either
     wire         what the two say to each other
 """

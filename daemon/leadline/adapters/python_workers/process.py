@@ -1,9 +1,8 @@
 """One worker process, from its start until it is proven gone.
 
-It is started in a session of its own, so that all that it starts itself is one process group, and watched by a pidfd:
-that tells of its death without collecting it. As long as it has not been collected nobody else can get its number, so
-the whole group is killed between the two; only then is it `gone`. A process that hangs up is treated like one that
-died.
+What is started is its keeper (`keeper`), which forks the worker, is told to end it, and ends itself when that and all
+that it has started is gone. A pidfd tells of the keeper's end without collecting it: until then nobody else can get its
+number. A process that hangs up is treated like one that died.
 
 What it prints goes to the daemon's log, so much a minute; its last words are kept for the story of its death. The pipe
 is always emptied, so that printing never holds a module up.
@@ -131,16 +130,14 @@ class WorkerProcess:
                 tasks.start_soon(self._hear, reader, heard)
                 tasks.start_soon(self._output.read, words, read)
                 await anyio.wait_readable(pidfd)
-                self._signal_group(signal.SIGKILL)
                 with anyio.move_on_after(LAST_WORDS_SECONDS):  # what it said before it died counts
                     await heard.wait()
                     await read.wait()
                 tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                self._signal_group(signal.SIGKILL)
+                self._end()
                 await anyio.wait_readable(pidfd)
-                self._signal_group(signal.SIGKILL)  # also who was born meanwhile
                 popen.wait()
                 os.close(pidfd)
                 ours.close()
@@ -170,7 +167,7 @@ class WorkerProcess:
     async def kill(self, why: str) -> None:
         """End it, and return when it is proven gone. `why` is what others learn whose leads it had in hand."""
         self._killed_for = self._killed_for or why
-        self._signal_group(signal.SIGKILL)
+        self._end()
         await self.gone.wait()
 
     # -- its life -----------------------------------------------------------------------------------------------------
@@ -204,7 +201,7 @@ class WorkerProcess:
         except (ValueError, OSError) as error:
             self._killed_for = self._killed_for or f"it said what cannot be read: {error}"
         heard.set()
-        self._signal_group(signal.SIGKILL)
+        self._end()
 
     def _heard(self, said: Ready | Unusable | Beat | Answer) -> None:
         match said:
@@ -220,9 +217,11 @@ class WorkerProcess:
                 if answer is not None and not answer.done():
                     answer.set_result(said)
 
-    def _signal_group(self, number: int) -> None:
+    def _end(self) -> None:
+        """Have the keeper end it; one that was stopped goes on to do so."""
         if self._popen is not None and self._popen.returncode is None:
-            os.killpg(self._popen.pid, number)
+            os.kill(self._popen.pid, signal.SIGTERM)
+            os.kill(self._popen.pid, signal.SIGCONT)
 
     def _tell_of_death(self) -> None:
         story = self.story

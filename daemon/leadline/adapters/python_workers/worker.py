@@ -5,16 +5,14 @@ be kept from going on by it for as long as it likes. One reads tasks. One beats,
 being loaded or a lead is in hand: it goes on beating while a function computes or waits, as that is no sign of death,
 but not in a process that is stopped or holds the interpreter for itself.
 
-The process ends with the daemon, however that ends: by the kernel's doing (PR_SET_PDEATHSIG), and because there is
-nobody on the other side of the socket any more. Its standard output and error lead to the daemon's log.
+The process ends with the daemon, however that ends: its keeper sees to that (`keeper`), and there is nobody on the
+other side of the socket any more. Its standard output and error lead to the daemon's log.
 """
 
 import asyncio
-import ctypes
 import inspect
 import os
 import resource
-import signal
 import socket
 import sys
 import threading
@@ -26,6 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
+from leadline.adapters.python_workers.keeper import fork_worker
 from leadline.adapters.python_workers.wire import (
     BEAT_SECONDS,
     LINE_BYTES_MAX,
@@ -49,7 +48,6 @@ from leadline_protocol.modules import (
     Throttled,
 )
 
-PR_SET_PDEATHSIG: Final = 1
 OUT_OF_MEMORY_SCORE: Final = 500
 """Where the kernel has to kill somebody, it is rather a worker than the daemon."""
 
@@ -103,7 +101,7 @@ class _Channel:
 def main() -> None:
     """Work until the daemon is gone."""
     start = msgspec.json.decode(sys.argv[1], type=Start)
-    _die_with(start.parent)
+    fork_worker(start.parent, start.channel)
     os.set_inheritable(start.channel, False)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORE), encoding="ascii")
@@ -122,12 +120,6 @@ def main() -> None:
         os._exit(1)
     channel.gave()
     asyncio.run(_work(module, sock, channel))
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)  # it was gone before this was asked for
 
 
 def _loaded(start: Start) -> Module:
