@@ -90,6 +90,20 @@ def test_a_key_makes_one_job_also_when_the_receipt_was_lost_and_the_daemon_kille
     assert daemon.submit(msgspec.json.decode(line)).state == "cancelled", "the first job's present state"
 
 
+# -- how long it takes -------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_runs_says_when_it_is_expected_to_end_and_one_that_has_ended_does_not(daemon: Stage) -> None:
+    daemon.table("expected", "people", people(LEADS))
+    job = daemon.submit(enrich("expected", "steady")).job
+    running = daemon.until(job, lambda view: view.ends is not None)
+    assert running.ends is not None
+    assert running.started_at is not None
+    assert running.started_at < running.ends.earliest <= running.ends.latest
+    ended = daemon.ended(job)
+    assert ended.ends is None
+
+
 # -- later -------------------------------------------------------------------------------------------------------------
 
 

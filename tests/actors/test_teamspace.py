@@ -11,6 +11,7 @@ from leadline.actors.dispatcher import Dispatcher
 from leadline.actors.provider import Permit
 from leadline.actors.teamspace import RunningAttempt, TeamspaceActor
 from leadline.core.effects import AdmittedJob, StartAttempt
+from leadline.core.estimate import Tempo
 from leadline.core.events import AttemptFinished, AttemptStopped, CallAsked, CallEnd, Event, NewJob
 from leadline.core.model import SECOND, Counts, Family, JobState, Kind, Limits, Now, Rules
 from leadline.core.rate_limit import Cost
@@ -53,19 +54,19 @@ def stored(counts: Counts) -> StoredJob:
     )  # fmt: skip
 
 
-def test_the_rate_counts_what_this_attempt_has_brought_to_an_end() -> None:
+def test_the_tempo_counts_what_this_attempt_has_brought_to_an_end() -> None:
     clock = SetClock()
     scheduler = Scheduler(KINDS, Rules({}, Limits({Family.TABLES: 1})))
     dispatcher = Dispatcher(scheduler, FakeStore(), clock, Recorder(), last_call=0)
     earlier = Counts(total=100, done=50)
     attempt = RunningAttempt(stored(earlier), 2, dispatcher, clock, no_permit, Nobody())
-    assert attempt.leads_per_second() is None
+    assert attempt.tempo() is None
     clock.seconds = 4
-    assert attempt.leads_per_second() is None
+    assert attempt.tempo() is None
     attempt.progressed(Counts(total=100, done=57, failed=2, skipped=1))
-    assert attempt.leads_per_second() == 2.5
+    assert attempt.tempo() == Tempo(10, 4.0)
     clock.seconds = 8
-    assert attempt.leads_per_second() == 1.25
+    assert attempt.tempo() == Tempo(10, 8.0)
 
 
 async def test_an_attempt_is_alive_while_the_workers_that_have_its_calls_in_hand_beat() -> None:

@@ -137,6 +137,7 @@ def test_a_job_is_told_in_sentences(leadline: Leadline, daemon: FakeDaemon) -> N
                 started_at=NOON + timedelta(seconds=4),
                 counts=counts(5000, 1900, failed=30, skipped=10),
                 leads_per_second=12.5,
+                ends=Eta(earliest=NOON + timedelta(minutes=5), latest=NOON + timedelta(minutes=6)),
                 activity="Asking gpt",
                 waits=[SNOV],
                 warnings=[JobWarning(code="upload_running", message="An upload was running")],
@@ -166,6 +167,7 @@ def test_a_job_is_told_in_sentences(leadline: Leadline, daemon: FakeDaemon) -> N
     assert leadline("job", 41).out.splitlines() == [
         "Job 41: enrich of prospects for acme, waiting, attempt 2",
         "  1,900 of 5,000 done, 30 failed, 10 skipped, 3,060 pending (38 %, 12.5 leads/s)",
+        "  It is expected to end between 17:35:00 and 17:36:00: in 4 min to 5 min.",
         "  Asking gpt",
         f"  Waits: {SNOV_SAYS}",
         "  Warning: An upload was running",

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from leadline.cli.terminal import cut, width
-from leadline.cli.words import clock, number, outcome, percent, progress, shown, size, span
+from leadline.cli.words import clock, expected, number, outcome, percent, progress, shown, size, span, time_left
+from leadline_protocol.messages import Eta
 from tests.cli.fake_daemon import counts
 
 
@@ -35,6 +36,22 @@ def test_a_time_is_said_as_far_as_it_differs_from_now() -> None:
     assert clock(now - timedelta(hours=1), now) == "13:02:11"
     assert clock(now - timedelta(days=1), now) == "20 Nov 14:02"
     assert clock(now - timedelta(days=365), now) == "2025-11-21 14:02"
+
+
+def test_what_is_expected_is_a_range_unless_both_its_ends_are_the_same() -> None:
+    now = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+    def between(soonest: float, latest: float) -> Eta:
+        return Eta(earliest=now + timedelta(seconds=soonest), latest=now + timedelta(seconds=latest))
+
+    assert time_left(between(240, 310), now) == "4 min to 5 min 10 s left"
+    assert time_left(between(-3, 12), now) == "0 s to 12 s left"
+    assert time_left(between(12, 12), now) == "12 s left"
+    assert time_left(between(-12, -3), now) == "", "it has taken longer"
+    assert time_left(None, now) == ""
+    assert expected(between(240, 310), now) == "between 12:04:00 and 12:05:10: in 4 min to 5 min 10 s"
+    assert expected(between(12, 12), now) == "at 12:00:12, in 12 s"
+    assert expected(between(-3, -3), now) == "now"
 
 
 def test_100_percent_means_all() -> None:

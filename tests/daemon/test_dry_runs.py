@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from leadline.core.estimate import seconds_at_least
 from leadline.core.rate_limit import BucketLimit, DailyLimit, Limit, Unit, WindowLimit
 from leadline.features.tables import preview
-from leadline.features.tables.preview import seconds_at_least
 from leadline_protocol.client import Client
 from leadline_protocol.errors import ErrorCode, LeadReason, Refused
 from leadline_protocol.ids import LeadId

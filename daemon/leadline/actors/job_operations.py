@@ -13,6 +13,7 @@ from leadline.actors.submissions import Submissions, new_job, receipt_of
 from leadline.actors.submitters import Submitters
 from leadline.actors.supervisor import CHAIN, Supervisor
 from leadline.actors.surroundings import Surroundings
+from leadline.core.estimate import ends
 from leadline.core.events import CancelAsked, NewJob
 from leadline.core.forecast import why
 from leadline.core.model import ENDED, Family, JobState, Now
@@ -159,7 +160,7 @@ class JobOperations:
         told = await self._supervisor.dispatcher.look(lambda scheduler, now: why(scheduler, stored.id, now))
         eta = None
         if told.earliest is not None and told.latest is not None:
-            eta = wire.Eta(earliest=views.certain_moment(told.earliest), latest=views.certain_moment(told.latest))
+            eta = views.eta((told.earliest, told.latest))
         return wire.WhyReply(
             line=line,
             job=stored.id,
@@ -282,8 +283,11 @@ class JobOperations:
         reign = self._supervisor.reign
         if live is None or reign is None:
             return live
-        rate = reign.leads_per_second(scheduler.jobs[job_id].teamspace, job_id)
-        return msgspec.structs.replace(live, leads_per_second=rate)
+        job = scheduler.jobs[job_id]
+        tempo = reign.tempo(job.teamspace, job_id)
+        if tempo is None:
+            return live
+        return msgspec.structs.replace(live, tempo=tempo, ends=ends(scheduler, job, tempo, now))
 
     async def _stored(self, job_id: JobId) -> StoredJob:
         stored = await self.stored(job_id)

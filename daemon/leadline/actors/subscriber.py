@@ -258,6 +258,7 @@ class Subscriber:
             waits=view.waits,
             stalled=view.stalled,
             leads_per_second=view.leads_per_second,
+            ends=view.ends,
         )
 
     async def _queue_of(self, job: JobId, at: datetime) -> wire.Notice | None:

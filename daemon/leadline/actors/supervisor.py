@@ -31,6 +31,7 @@ from leadline.actors.provider import Permit, ProviderActor
 from leadline.actors.teamspace import TeamspaceActor
 from leadline.actors.watchdog import Watchdog
 from leadline.core.effects import Effects, Records, RefuseCall, SendCall, StartAttempt, StopAttempt, WarnStalled
+from leadline.core.estimate import Tempo
 from leadline.core.events import AccountLearned, CallAsked, DrainBegan, Event, LimitsSet, RulesSet, Ticked
 from leadline.core.model import SECOND, Family, Kind, Limits, Now, Rules
 from leadline.core.permits import PERMIT_SECONDS
@@ -334,10 +335,10 @@ class Reign:
         if not len(self.teamspaces):
             self._quiet.set()
 
-    def leads_per_second(self, teamspace: TeamspaceId, job: JobId) -> float | None:
-        """How fast a job's present attempt goes; None where nobody knows."""
+    def tempo(self, teamspace: TeamspaceId, job: JobId) -> Tempo | None:
+        """How a job's present attempt goes; None where nobody knows."""
         actor = self.teamspaces.find(teamspace)
-        return None if actor is None else actor.leads_per_second(job)
+        return None if actor is None else actor.tempo(job)
 
     async def until_quiet(self) -> None:
         """Wait until nothing runs."""

@@ -24,6 +24,7 @@ from leadline.actors.dispatcher import Dispatcher
 from leadline.actors.job_reader import JobReader, as_stored
 from leadline.actors.provider import Permit
 from leadline.core.effects import StartAttempt, StopAttempt
+from leadline.core.estimate import Tempo
 from leadline.core.events import (
     NOTHING,
     AttemptFinished,
@@ -150,11 +151,11 @@ class RunningAttempt:
         """The present by the clock on the wall."""
         return self._clock.now().wall
 
-    def leads_per_second(self) -> float | None:
-        """Leads that this attempt has brought to an end, over its whole time, waits included; None before the first."""
+    def tempo(self) -> Tempo | None:
+        """Leads that this attempt has brought to an end, and its whole time, waits included; None before the first."""
         leads = self.counts.settled - self._job.counts.settled
         seconds = (self.now() - self._began) / SECOND
-        return leads / seconds if leads > 0 and seconds > 0 else None
+        return Tempo(leads, seconds) if leads > 0 and seconds > 0 else None
 
     def doing(self, activity: str) -> None:
         """Say, for people, what it is at."""
@@ -314,10 +315,10 @@ class TeamspaceActor:
                 self._evidence[order.job] = attempt.evidence()  # the calls are gone when the attempt is
             scope.cancel()
 
-    def leads_per_second(self, job: JobId) -> float | None:
-        """How fast a job's present attempt goes; None where nobody knows."""
+    def tempo(self, job: JobId) -> Tempo | None:
+        """How a job's present attempt goes; None where nobody knows."""
         attempt = self._attempts.get(job)
-        return None if attempt is None else attempt.leads_per_second()
+        return None if attempt is None else attempt.tempo()
 
     def beat(self) -> None:
         """Report a sign of life for each attempt whose task is still there, and whose worker processes are alive."""

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, field
 
 from leadline.core import heartbeats
+from leadline.core.estimate import Tempo
 from leadline.core.model import ENDED, SECOND, Counts, Job, JobState, Now, Wait
 from leadline.core.provider_account import AccountState, Standing
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, LimitState, WindowLimit
@@ -37,8 +38,9 @@ class Live(Struct, frozen=True):
     busy: bool = True
     stalled: bool = False
     steps: Sequence[JobId] = field(default_factory=tuple)
-    leads_per_second: float | None = None
-    """Over its present attempt."""
+    tempo: Tempo | None = None
+    ends: tuple[Instant, Instant] | None = None
+    """No sooner and no later than then; None: nobody knows."""
 
 
 _ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -55,6 +57,14 @@ def moment(instant: Instant | None) -> datetime | None:
 def certain_moment(instant: Instant) -> datetime:
     """The same for an instant that is there."""
     return datetime.fromtimestamp(instant / SECOND, UTC)
+
+
+def eta(expected: tuple[Instant, Instant] | None) -> wire.Eta | None:
+    """A range of instants as it is shown."""
+    if expected is None:
+        return None
+    earliest, latest = expected
+    return wire.Eta(earliest=certain_moment(earliest), latest=certain_moment(latest))
 
 
 def counts(stored: Counts) -> wire.Counts:
@@ -239,6 +249,7 @@ def job_view(stored: StoredJob, family: str, now: Live | None) -> wire.JobView:
     ended = stored.state in ENDED
     state = stored.state if now is None or ended else now.state
     waits = [] if now is None or ended else [wait(each) for each in now.waits]
+    tempo = None if now is None or ended else now.tempo
     waiting = state is JobState.RUNNING and waits and now is not None and not now.busy
     return wire.JobView(
         job=stored.id,
@@ -255,7 +266,8 @@ def job_view(stored: StoredJob, family: str, now: Live | None) -> wire.JobView:
         started_at=moment(stored.started),
         ended_at=moment(stored.ended),
         counts=counts(stored.counts),
-        leads_per_second=None if now is None or ended else now.leads_per_second,
+        leads_per_second=None if tempo is None else tempo.leads / tempo.seconds,
+        ends=None if now is None or ended else eta(now.ends),
         activity=(now.activity if now is not None else "") or None,
         waits=waits,
         stalled=now is not None and now.stalled,

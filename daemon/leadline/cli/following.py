@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 from leadline.cli import terminal
 from leadline.cli.daemon import Daemon
-from leadline.cli.words import number, outcome, percent, settled, shown, span, title, wait_note, why_so
+from leadline.cli.words import number, outcome, percent, settled, shown, time_left, title, wait_note, why_so
 from leadline_protocol.errors import RETRYABLE, Refused, Unreachable
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
@@ -304,8 +304,6 @@ class _Bars:
 
 
 def _rate(told: JobView | Progress) -> str:
-    """How fast it goes and how long it will take: `12.5/s, 4 min 5 s left`."""
-    rate = told.leads_per_second
-    if not rate:
-        return ""
-    return f"{number(rate)}/s" + (f", {span(told.counts.pending / rate)} left" if told.counts.pending else "")
+    """How fast it goes and how long it will take: `12.5/s, 4 min to 5 min left`."""
+    rate = f"{number(told.leads_per_second)}/s" if told.leads_per_second else ""
+    return ", ".join(filter(None, (rate, time_left(told.ends, terminal.now()))))

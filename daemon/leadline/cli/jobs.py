@@ -16,6 +16,7 @@ from leadline.cli.words import (
     clock,
     counted,
     errors_sentence,
+    expected,
     note,
     number,
     outcome,
@@ -32,7 +33,6 @@ from leadline.cli.words import (
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
     ENDED_STATES,
-    Eta,
     Family,
     Get,
     History,
@@ -207,6 +207,8 @@ def _show_job(view: JobView, spent: Sequence[Spent], now: datetime) -> None:
         done = percent(settled(view.counts), view.counts.total)
         rate = f", {number(view.leads_per_second)} leads/s" if view.leads_per_second else ""
         terminal.say(f"  {outcome(view.counts)} ({done}{rate})")
+    if view.ends is not None:
+        terminal.say(f"  It is expected to end {expected(view.ends, now)}.")
     if spent:
         terminal.say(f"  {_cost(spent)}")
     if view.activity:
@@ -337,16 +339,7 @@ def _reasons(view: JobView, reply: WhyReply, now: datetime) -> Iterator[str]:
             yield f"{counted(reply.jobs_ahead, 'job')} run{'s' if reply.jobs_ahead == 1 else ''} before it."
         else:
             yield "No job runs before it."
-        yield _expected(reply.eta, now)
-
-
-def _expected(eta: Eta | None, now: datetime) -> str:
-    if eta is None:
-        return "Nobody knows when it will start."
-    soonest, latest = seconds_between(now, eta.earliest), seconds_between(now, eta.latest)
-    if not latest:
-        return "It is expected to start now."
-    if eta.earliest == eta.latest:
-        return f"It is expected to start at {clock(eta.latest, now)}, in {span(latest)}."
-    between = f"{clock(eta.earliest, now)} and {clock(eta.latest, now)}"
-    return f"It is expected to start between {between}: in {span(soonest)} to {span(latest)}."
+        if reply.eta is None:
+            yield "Nobody knows when it will start."
+        else:
+            yield f"It is expected to start {expected(reply.eta, now)}."

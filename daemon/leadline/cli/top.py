@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from leadline.cli import terminal
 from leadline.cli.daemon import Daemon, Placed, control
 from leadline.cli.overview import families, limit_words, provider_list, provider_trouble, status_lines
-from leadline.cli.words import note, number, percent, progress, settled, shown, span, title
+from leadline.cli.words import note, number, percent, progress, settled, shown, time_left, title
 from leadline_protocol.messages import FamilyStatus, Jobs, JobView, LimitView, ProviderView, Status, StatusReply
 
 if TYPE_CHECKING:
@@ -184,16 +184,14 @@ def _jobs(heading: str, views: list[JobView], total: int) -> "RenderableType":
     table = _table("JOB", "WHAT", "", "LEADS", "STATE", "NOTE", right=("JOB", "LEADS"))
     for view in views:
         counts = view.counts
-        left = ""
-        if view.leads_per_second and counts.pending:
-            left = f"{span(counts.pending / view.leads_per_second)} left · "
+        left = time_left(view.ends, now)
         table.add_row(
             _text(str(view.job), "bold"),
             _text(title(view)),
             _bar(settled(counts), counts.total),
             _text(percent(settled(counts), counts.total) if counts.total else ""),
             _state("STALLED" if view.stalled else view.shown),
-            _text(left + note(view, now)),
+            _text(" · ".join(filter(None, (left, note(view, now))))),
         )
     more = f" (the newest {len(views)} of {number(total)})" if total > len(views) else ""
     return (

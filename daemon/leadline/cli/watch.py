@@ -8,7 +8,7 @@ from leadline.cli import terminal
 from leadline.cli.daemon import Placed, control
 from leadline.cli.following import follow, is_failure, patiently, reporting, verdict
 from leadline.cli.jobs import JobNumber, Json
-from leadline.cli.words import clock, number, percent, settled, shown, wait_sentence
+from leadline.cli.words import clock, number, percent, settled, shown, time_left, wait_sentence
 from leadline_protocol.errors import Unreachable
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import Ended, Get, JobView, Missed, Notice, Progress, Queued, Started, Watch
@@ -96,6 +96,8 @@ def _happening(notice: Queued | Started | Progress | Ended, now: datetime) -> st
                 parts.append(f"{number(done)} of {number(counts.total)} ({percent(done, counts.total)})")
             if notice.leads_per_second:
                 parts.append(f"{number(notice.leads_per_second)}/s")
+            if left := time_left(notice.ends, now):
+                parts.append(left)
             if notice.stalled:
                 parts.append(terminal.paint("STALLED", "red"))
             if notice.waits:

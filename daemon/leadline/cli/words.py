@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from leadline_protocol.errors import JOB_REASONS, JobReason
-from leadline_protocol.messages import Counts, JobView, LeadErrors, Wait
+from leadline_protocol.messages import Counts, Eta, JobView, LeadErrors, Wait
 
 _MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
@@ -76,6 +76,24 @@ def ago(moment: datetime, now: datetime) -> str:
 def seconds_between(earlier: datetime, later: datetime) -> float:
     """The time between, never negative."""
     return max(timedelta(), later - earlier).total_seconds()
+
+
+def time_left(ends: Eta | None, now: datetime) -> str:
+    """How long until something ends: `4 min to 5 min 10 s left`; empty where nobody knows, or knew better."""
+    if ends is None or ends.latest <= now:
+        return ""
+    soonest, latest = span(seconds_between(now, ends.earliest)), span(seconds_between(now, ends.latest))
+    return f"{latest} left" if soonest == latest else f"{soonest} to {latest} left"
+
+
+def expected(eta: Eta, now: datetime) -> str:
+    """When something is expected: `at 14:02:11, in 4 min`, `between 14:02:11 and 14:03:20: in 4 min to 5 min 9 s`."""
+    soonest, latest = seconds_between(now, eta.earliest), seconds_between(now, eta.latest)
+    if not latest:
+        return "now"
+    if eta.earliest == eta.latest:
+        return f"at {clock(eta.latest, now)}, in {span(latest)}"
+    return f"between {clock(eta.earliest, now)} and {clock(eta.latest, now)}: in {span(soonest)} to {span(latest)}"
 
 
 def percent(part: float, whole: float) -> str:

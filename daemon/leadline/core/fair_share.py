@@ -106,6 +106,10 @@ class FairShare(Generic[Key]):
         waiting = [flow for *_, number, flow in self._heap if number == flow.entry]
         return 1 + sum((flow.start, *self._first(flow)) < turn for flow in waiting)
 
+    def part(self, key: Key) -> float:
+        """What a key gets of what all get together while those wait that do now; something of it must wait."""
+        return self._flows[key].weight / self.weight
+
     def head(self) -> Item:
         """(order, call) of the call whose turn it is; there must be one."""
         entry = self._top()

@@ -41,7 +41,7 @@ def why(scheduler: Scheduler, job: JobId, now: Now) -> Why:
     live = scheduler.jobs.get(job)
     if live is None:
         return Why((), 0, None, None)
-    blockers = [*_pauses(scheduler, live)]
+    blockers = [*pauses_of(scheduler, live)]
     chain = scheduler.chains.get(live.id)
     if live.state is JobState.DELAYED:
         until = live.details.run_at if live.details is not None else None
@@ -58,7 +58,8 @@ def why(scheduler: Scheduler, job: JobId, now: Now) -> Why:
     return Why(tuple(blockers), ahead, *_range(scheduler, blockers, now))
 
 
-def _pauses(scheduler: Scheduler, job: Job) -> list[Wait]:
+def pauses_of(scheduler: Scheduler, job: Job) -> list[Wait]:
+    """What a person has paused that holds this job."""
     scopes = [
         ("queue", ""),
         ("family", scheduler.kinds[job.kind].family.word),

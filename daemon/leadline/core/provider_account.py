@@ -369,12 +369,13 @@ class ProviderAccount:
 
     def place(self, teamspace: TeamspaceId) -> int | None:
         """Where a teamspace's next call stands among those of all of them, 1 being next; None: nothing of it waits."""
-        firsts = [
-            (first, key)
-            for key in ((teamspace, False), (teamspace, True))
-            if (first := self._turns.first(key)) is not None
-        ]
-        return self._turns.place(min(firsts)[1]) if firsts else None
+        key = self._next_key(teamspace)
+        return None if key is None else self._turns.place(key)
+
+    def part(self, teamspace: TeamspaceId) -> float:
+        """What a teamspace gets of the limits while those wait that do now; all, 1, where nothing of it waits."""
+        key = self._next_key(teamspace)
+        return 1.0 if key is None else self._turns.part(key)
 
     def waiting(self, teamspace: TeamspaceId) -> int:
         """How many calls of a teamspace wait."""
@@ -435,6 +436,15 @@ class ProviderAccount:
         )
 
     # --- inside
+
+    def _next_key(self, teamspace: TeamspaceId) -> _Key | None:
+        """Under which key the next call of a teamspace waits."""
+        firsts = [
+            (first, key)
+            for key in ((teamspace, False), (teamspace, True))
+            if (first := self._turns.first(key)) is not None
+        ]
+        return min(firsts)[1] if firsts else None
 
     def _next(self) -> CallId | None:
         """The head if it fits, else the first that passes it without taking anything from it."""

@@ -70,9 +70,17 @@ class Turns(Generic[Key]):
 
     def place(self, key: Key) -> int:
         """Where a key's next call stands in its lane, the head of that being 1; something of the key must wait."""
+        return self._lane(key).fair.place(key)
+
+    def part(self, key: Key) -> float:
+        """What a key gets of its lane while those wait that do now; something of it must wait."""
+        return self._lane(key).fair.part(key)
+
+    def _lane(self, key: Key) -> _Lane[Key]:
+        """The lane of a key's next call."""
         first = self.first(key)
         assert first is not None, f"nothing of {key} waits"
-        return self._lanes[self._lane_of[first[1]]].fair.place(key)
+        return self._lanes[self._lane_of[first[1]]]
 
     def heads(self) -> list[CallId]:
         """The first call of each lane, in the order of their turns: the very first one is the head of them all."""

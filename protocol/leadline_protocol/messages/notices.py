@@ -8,7 +8,7 @@ from msgspec import Struct, field
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages.replies.base import JobWarning
-from leadline_protocol.messages.replies.jobs import Counts, JobView, Wait
+from leadline_protocol.messages.replies.jobs import Counts, Eta, JobView, Wait
 from leadline_protocol.messages.words import (
     StateWord,
 )
@@ -49,6 +49,7 @@ class Progress(NoticeBase, tag="progress", frozen=True, kw_only=True):
     waits: list[Wait] = field(default_factory=list)
     stalled: bool = False
     leads_per_second: float | None = None
+    ends: Eta | None = None
 
 
 class Ended(NoticeBase, tag="ended", frozen=True, kw_only=True):

@@ -12,7 +12,6 @@ How long it takes at least follows from the limits alone, as if nobody else were
 windows, and the last window need not pass.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
@@ -20,8 +19,9 @@ import anyio.lowlevel
 from msgspec import Struct
 from msgspec.structs import replace
 
+from leadline.core.estimate import seconds_at_least
 from leadline.core.events import NOTHING
-from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, Cost, DailyLimit, Limit, Unit, WindowLimit
+from leadline.core.rate_limit import ConcurrentLimit, Cost, DailyLimit, Limit, Unit, WindowLimit
 from leadline.features.tables.bulk import orders_cost
 from leadline.features.tables.columns import Column, ColumnType, JsonValue, declared_columns
 from leadline.features.tables.credits import plain
@@ -45,8 +45,6 @@ SAMPLED_LEADS: Final = 2_000
 PAGE_LEADS: Final = 200
 
 DATABASE: Final = "database"
-
-SECONDS_PER_DAY: Final = 86_400
 
 
 class Tried(Struct, frozen=True):
@@ -201,21 +199,6 @@ class Previews:
             limits=needs,
             seconds_at_least=seconds,
         )
-
-
-def seconds_at_least(limit: Limit, units: Mapping[Unit, int]) -> float:
-    """How long so many units take at least, if nobody else takes of the limit."""
-    if isinstance(limit, ConcurrentLimit):
-        return 0.0
-    needed = units.get(limit.unit, 0)
-    match limit:
-        case WindowLimit():
-            return limit.per_seconds * (math.ceil(needed / limit.amount) - 1) if needed else 0.0
-        case DailyLimit():
-            # The first of the days may be over in a moment.
-            return SECONDS_PER_DAY * max(0, math.ceil(needed / limit.amount) - 2)
-        case BucketLimit():
-            return max(0.0, (needed - limit.burst) * limit.per_seconds / limit.amount)
 
 
 def _need(limit: Limit, units: Mapping[Unit, int]) -> wire.LimitNeed | None:

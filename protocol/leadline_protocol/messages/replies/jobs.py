@@ -52,6 +52,13 @@ class ListView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """Of the leads' ids in their order: two lists with the same hash are the same."""
 
 
+class Eta(Struct, frozen=True, gc=False, kw_only=True):
+    """When something is expected, as a range."""
+
+    earliest: datetime
+    latest: datetime
+
+
 class JobView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """A job as it is shown."""
 
@@ -72,6 +79,8 @@ class JobView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     ended_at: datetime | None = None
     counts: Counts
     leads_per_second: float | None = None
+    ends: Eta | None = None
+    """When it is expected to end; absent where nobody knows, such as while it waits for a person."""
     activity: str | None = None
     """What it is doing at present, for people."""
     waits: list[Wait] = field(default_factory=list)
@@ -174,13 +183,6 @@ class Changed(Reply, frozen=True, kw_only=True):
     ref: Ref = None
 
 
-class Eta(Struct, frozen=True, gc=False, kw_only=True):
-    """When a job is expected to start, as a range."""
-
-    earliest: datetime
-    latest: datetime
-
-
 class WhyReply(Reply, frozen=True, kw_only=True):
     """All that holds a job back now; empty when nothing does."""
 
@@ -188,7 +190,7 @@ class WhyReply(Reply, frozen=True, kw_only=True):
     blockers: list[Wait]
     jobs_ahead: int
     eta: Eta | None = None
-    """Absent where nobody knows, such as while it is paused."""
+    """When it is expected to start or to go on; absent where nobody knows, such as while it is paused."""
     ref: Ref = None
 
 
