@@ -1,6 +1,8 @@
 """What the dispatcher measures of itself, and when it is taken for stuck."""
 
-from leadline.actors.pace import STUCK_SECONDS, Pace, Progress
+import pytest
+
+from leadline.actors.pace import START_BOUNDS, STARTS_MINUTES, STUCK_SECONDS, Pace, Progress, quantile
 from leadline.core.model import SECOND
 from leadline_protocol.ids import Instant
 
@@ -27,6 +29,26 @@ def test_commits_are_told_by_what_half_and_nearly_all_of_them_took() -> None:
         pace.stored(at(1), at(1 + milliseconds / 1000), 0)
     assert pace.commit_seconds(0.5) == 0.05
     assert pace.commit_seconds(0.99) == 0.099
+
+
+def test_starts_are_told_by_what_half_and_nearly_all_of_the_last_minutes_took() -> None:
+    pace = Pace()
+    assert pace.start_seconds(0.5, at(0)) is None
+    pace.started(500, at(0))  # so slow that it would show
+    for number in range(99):
+        pace.started(0.03, at(60 * STARTS_MINUTES + number / 10))
+    pace.started(3_000, at(60 * STARTS_MINUTES + 59))
+    now = at(60 * STARTS_MINUTES + 59)
+    assert pace.start_seconds(0.5, now) == pytest.approx(0.02 + 0.03 * 50 / 99)
+    assert pace.start_seconds(0.99, now) == 0.05
+    assert pace.start_seconds(1, now) == 3_600
+    assert pace.starts.counts[START_BOUNDS.index(600)] == 1, "what Prometheus is told goes on from the beginning"
+    assert pace.start_seconds(0.5, at(60 * 2 * STARTS_MINUTES)) is None
+
+
+def test_of_what_is_beyond_all_classes_the_end_of_the_last_is_told() -> None:
+    assert quantile([1.0, 2.0], [0, 0, 5], 0.5) == 2.0
+    assert quantile([1.0, 2.0], [0, 0, 0], 0.5) is None
 
 
 class Loop:

@@ -9,7 +9,7 @@ import pytest
 
 from leadline import health
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.messages import Noop, Pause, Plans, Status
+from leadline_protocol.messages import Noop, Pause, Plans, Status, Upload
 from tests.daemon.running import Place
 from tests.postgres import meddle
 
@@ -33,6 +33,28 @@ async def test_status_tells_how_fast_the_queue_goes(place: Place) -> None:
     assert status.database.commit_seconds_p50 is not None
     assert 0 < status.database.commit_seconds_p50 <= (status.database.commit_seconds_p99 or 0)
     assert status.database.records_available == 1_000_000 // 60
+
+
+async def test_status_tells_the_records_of_the_last_hour_and_how_late_jobs_start(place: Place) -> None:
+    place.configure("database.records_per_hour = 60_000")
+    async with place.daemon() as (_, client):
+        before = await client.call(Status())
+        assert (before.database.records_last_hour, before.database.records_per_hour) == (0, 60_000)
+        assert before.start_seconds_p50 is None
+        rows = "\n".join(["email", *(f"p{n}@a.example" for n in range(700))])
+        (place.state / "incoming" / "list.csv").write_text(rows)
+        await client.wait((await client.submit(Upload(teamspace="acme", table="people", path="list.csv"))).job)
+        status = await client.call(Status())
+        assert status.database.records_last_hour == 700
+        assert status.start_seconds_p50 is not None
+        assert 0 < status.start_seconds_p50 <= (status.start_seconds_p99 or 0)
+
+
+async def test_where_records_have_no_limit_none_is_told(place: Place) -> None:
+    place.configure("database.records_per_hour = 0")
+    async with place.daemon() as (_, client):
+        database = (await client.call(Status())).database
+        assert (database.records_available, database.records_last_hour, database.records_per_hour) == (None, None, None)
 
 
 async def test_status_tells_what_holds_runs_to_their_memory_where_anybody_may_have_some(place: Place) -> None:

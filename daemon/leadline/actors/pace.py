@@ -18,6 +18,9 @@ COMMIT_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.
 START_BOUNDS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 86_400.0)
 """Classes of seconds: from a disk that is quick to one that stalls, and from at once to a day in the queue."""
 
+STARTS_MINUTES: Final = 5
+"""Starts are told of for so long; a queue that has become slow is seen soon, and one start does not decide."""
+
 STUCK_SECONDS: Final = 120.0
 """Longer than any commit and the search for its outcome may take: those end by themselves, in a new reign."""
 
@@ -39,6 +42,22 @@ class Histogram:
         self.sum += seconds
 
 
+def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
+    """What so many of those in classes took at most: 0.5 gives the median; None where there are none.
+
+    As Prometheus reckons it: evenly spread within a class, and of the last one its beginning.
+    """
+    rank = share * sum(counts)
+    if not rank:
+        return None
+    below, lower = 0, 0.0
+    for bound, count in zip(bounds, counts, strict=False):
+        if count and below + count >= rank:
+            return lower + (bound - lower) * (rank - below) / count
+        below, lower = below + count, bound
+    return lower
+
+
 class Pace:
     """Of one reign."""
 
@@ -50,6 +69,8 @@ class Pace:
         """Jobs, since the reign began."""
         self.stall_kills = 0
         self._commits: deque[float] = deque(maxlen=COMMITS_KEPT)
+        self._starts_before: deque[tuple[int, tuple[int, ...]]] = deque()
+        """Minute, and what `starts` had counted before the first start in it; the last few minutes'."""
         self._ended: deque[tuple[int, int]] = deque()
         """Second, and how many jobs ended in it; the last minute's."""
 
@@ -66,6 +87,23 @@ class Pace:
             self._ended.append((second, ended))
             self._forget(second)
 
+    def started(self, seconds: float, now: Instant) -> None:
+        """A job has started for the first time, so long after it could have."""
+        minute = now // SECOND // 60
+        if not self._starts_before or self._starts_before[-1][0] != minute:
+            self._starts_before.append((minute, tuple(self.starts.counts)))
+            self._forget_starts(minute)
+        self.starts.add(seconds)
+
+    def start_seconds(self, share: float, now: Instant) -> float | None:
+        """What so many of the starts of the last minutes took at most; None where there were none."""
+        self._forget_starts(now // SECOND // 60)
+        if not self._starts_before:
+            return None
+        before = self._starts_before[0][1]
+        recent = [count - earlier for count, earlier in zip(self.starts.counts, before, strict=True)]
+        return quantile(self.starts.bounds, recent, share)
+
     def jobs_per_second(self, now: Instant) -> float:
         """Jobs that ended, over the last minute."""
         self._forget(now // SECOND)
@@ -76,6 +114,10 @@ class Pace:
         if not self._commits:
             return None
         return sorted(self._commits)[int(share * (len(self._commits) - 1))]
+
+    def _forget_starts(self, minute: int) -> None:
+        while self._starts_before and self._starts_before[0][0] <= minute - STARTS_MINUTES:
+            self._starts_before.popleft()
 
     def _forget(self, second: int) -> None:
         while self._ended and self._ended[0][0] <= second - WINDOW_SECONDS:

@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,8 @@ from leadline.core.scheduler import Scheduler
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import Instant, JobId
+
+SECONDS_PER_HOUR: Final = 3_600
 
 
 class QueueOperations:
@@ -68,8 +71,10 @@ class QueueOperations:
                     status.database,
                     commit_seconds_p50=pace.commit_seconds(0.5),
                     commit_seconds_p99=pace.commit_seconds(0.99),
-                    records_available=_records_available(scheduler, now),
+                    **_records(scheduler, now),
                 ),
+                start_seconds_p50=pace.start_seconds(0.5, now.instant),
+                start_seconds_p99=pace.start_seconds(0.99, now.instant),
             )
 
         return await reign.dispatcher.look(look)
@@ -184,13 +189,17 @@ def _providers(scheduler: Scheduler, now: Now, *, in_use: bool) -> list[wire.Pro
     return found
 
 
-def _records_available(scheduler: Scheduler, now: Now) -> float | None:
-    """What our own database's bucket holds; None where nothing bounds what is written."""
+def _records(scheduler: Scheduler, now: Now) -> dict[str, float | None]:
+    """How our own database's bucket of records is, by the names of the wire; nothing where there is none."""
     for account in scheduler.accounts.values():
         for state in account.state(now.instant).limits:
             if isinstance(state.limit, BucketLimit):
-                return state.free
-    return None
+                return {
+                    "records_available": state.free,
+                    "records_last_hour": state.last_hour,
+                    "records_per_hour": state.limit.amount * SECONDS_PER_HOUR / state.limit.per_seconds,
+                }
+    return {}
 
 
 def resident_bytes() -> int:

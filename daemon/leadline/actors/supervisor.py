@@ -362,7 +362,8 @@ class Reign:
         self._watchdog.watch()
         job = self.dispatcher.scheduler.jobs.get(order.job)
         if order.number == 1 and job is not None:
-            self.dispatcher.pace.starts.add(max(0, self.clock.now().instant - job.order) / SECOND)
+            instant = self.clock.now().instant
+            self.dispatcher.pace.started(max(0, instant - job.order) / SECOND, instant)
         self._announcer.started(order)
 
     def stop(self, order: StopAttempt) -> None:

@@ -54,6 +54,9 @@ def status_lines(reply: StatusReply, now: datetime) -> Iterator[str]:
         "" if reply.oldest_queued_at is None else f"; the oldest queued job came {ago(reply.oldest_queued_at, now)}"
     )
     yield f"{counted(reply.teamspaces, 'teamspace')} with jobs, {rate}{oldest}."
+    if reply.start_seconds_p50 is not None and reply.start_seconds_p99 is not None:
+        p50, p99 = span(reply.start_seconds_p50), span(reply.start_seconds_p99)
+        yield f"In the last minutes jobs started within {p50} of their time (99 of 100 within {p99})."
     yield _database(reply)
     if reply.memory_bound is not None:
         yield f"What holds a run of a batch job to its memory: {shown(reply.memory_bound)}."
@@ -80,6 +83,9 @@ def _database(reply: StatusReply) -> str:
         parts.append(f"a commit takes {number(p50)} ms (99 of 100 at most {number(p99)} ms)")
     if database.records_available is not None:
         parts.append(f"{number(database.records_available)} records may be written at once")
+    if database.records_per_hour and database.records_last_hour is not None:
+        used, budget = number(database.records_last_hour), number(database.records_per_hour)
+        parts.append(f"{used} of {budget} were written in the last hour")
     return ", ".join(parts) + "."
 
 

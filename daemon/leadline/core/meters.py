@@ -24,6 +24,7 @@ from leadline_protocol.ids import Instant
 _EXACT_AMOUNT_MAX: Final = 1_024
 """Up to this amount each arrival of a window has a slot of its own."""
 _GRAINS: Final = 1_024
+_MINUTE: Final = 60_000_000
 _SLOTS_MAX: Final = 4 * _GRAINS
 """More are never full: those that refunds have emptied are swept."""
 
@@ -263,10 +264,37 @@ class Day(Window):
         return self._append(Slot(expires, expires, 0))
 
 
+class LastHour:
+    """What was taken in the last hour, to the minute."""
+
+    __slots__ = ("_minutes",)
+
+    def __init__(self) -> None:
+        self._minutes: deque[tuple[int, int]] = deque()
+        """(minute, units), oldest first."""
+
+    def add(self, amount: int, instant: Instant) -> None:
+        """So much was taken, or (negative) given back; instants never go backwards."""
+        minute = instant // _MINUTE
+        if self._minutes and self._minutes[-1][0] == minute:
+            amount += self._minutes.pop()[1]
+        self._minutes.append((minute, amount))
+        self._forget(minute)
+
+    def total(self, instant: Instant) -> int:
+        """What was taken in the hour before an instant."""
+        self._forget(instant // _MINUTE)
+        return max(0, sum(amount for _, amount in self._minutes))
+
+    def _forget(self, minute: int) -> None:
+        while self._minutes and self._minutes[0][0] <= minute - 60:
+            self._minutes.popleft()
+
+
 class Bucket(Meter):
     """A token bucket of `amount` (its burst), refilled by `rate` per `period` (microseconds)."""
 
-    __slots__ = ("_at", "_full", "_level", "_period", "_rate")
+    __slots__ = ("_at", "_full", "_level", "_period", "_rate", "last_hour")
 
     def __init__(self, burst: int, rate: int, period: int) -> None:
         super().__init__(burst)
@@ -276,6 +304,7 @@ class Bucket(Meter):
         self._level = self._full
         """Units x period: every microsecond adds `rate`. Negative after a call that cost more than its estimate."""
         self._at = Instant(0)
+        self.last_hour = LastHour()
 
     def set_amount(self, burst: int, rate: int) -> None:
         """Another burst and rate bind from now on; the level stays, as far as it still fits in."""
@@ -300,15 +329,18 @@ class Bucket(Meter):
     def take(self, amount: int) -> None:
         """A call is granted."""
         self._set(self._level - amount * self._period)
+        self.last_hour.add(amount, self._at)
 
     def give_back(self, charge: Charge) -> None:
         """Nothing of the call was sent."""
         self._set(self._level + charge.amount * self._period)
+        self.last_hour.add(-charge.amount, self._at)
 
     def settle(self, charge: Charge, delta: int, instant: Instant) -> None:
         """The call turned out to cost `delta` more than its charge."""
         del charge, instant
         self._set(self._level - delta * self._period)
+        self.last_hour.add(delta, self._at)
 
     def advance(self, instant: Instant) -> None:
         """Refill up to now."""

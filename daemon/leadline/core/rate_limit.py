@@ -144,6 +144,8 @@ class LimitState(Struct, frozen=True, gc=False):
     free: int
     frees_at: Instant | None = None
     """When more of it is free, at the latest; None: all of it is, or nobody knows before some call ends."""
+    last_hour: int | None = None
+    """Of a bucket: what was taken of it in the last hour, by this process."""
 
 
 class Blocker(Struct, frozen=True, gc=False):
@@ -293,7 +295,13 @@ class RateLimiter:
         """What is charged of each limit; a bucket's level is what is `free` of its burst."""
         self.advance(instant)
         return tuple(
-            LimitState(bound.limit, bound.meter.charged, bound.meter.free, self._frees_at(index))
+            LimitState(
+                bound.limit,
+                bound.meter.charged,
+                bound.meter.free,
+                self._frees_at(index),
+                bound.meter.last_hour.total(self._instant) if isinstance(bound.meter, Bucket) else None,
+            )
             for index, bound in enumerate(self._bounds)
         )
 

@@ -47,6 +47,10 @@ class DatabaseStatus(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=
     commit_seconds_p99: float | None = None
     records_available: float | None = None
     """What the bucket of records per hour holds now."""
+    records_last_hour: int | None = None
+    """What jobs have taken of it in the last hour, or since the daemon started."""
+    records_per_hour: float | None = None
+    """The budget; absent: there is none."""
 
 
 class StatusReply(Reply, frozen=True, kw_only=True):
@@ -67,6 +71,11 @@ class StatusReply(Reply, frozen=True, kw_only=True):
     oldest_queued_at: datetime | None = None
     jobs_per_second: float = 0.0
     """Ended, over the last minute."""
+    start_seconds_p50: float | None = None
+    """Half of the jobs that started in the last five minutes did so no later after the time at which they could have; a
+    priority's head start counts. Absent where none did."""
+    start_seconds_p99: float | None = None
+    """The same for 99 of 100."""
     providers: list[ProviderView] = field(default_factory=list)
     """Those somebody uses or waits for."""
     database: DatabaseStatus
