@@ -12,7 +12,7 @@ import pytest
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import JobId
-from tests.acceptance.stage import Stage, World, stage
+from tests.acceptance.stage import Stage, World, openai, people, provider, stage
 from tests.world import behaviours
 from tests.world.behaviours import SECOND, Behaviour, Fault, Faulty, Now, Plan, Request, Throttle
 from tests.world.finders import Findymail, Hunter, Prospeo, address, knows
@@ -247,12 +247,115 @@ def test_no_provider_that_has_answered_is_asked_again_whenever_the_daemon_is_kil
             assert rows[name] <= billed(each) <= rows[name] + (spent[name].perhaps or Decimal(0))
 
 
+class KnowsHalf:
+    """A model that knows every second company by an address in it."""
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """The completion."""
+        (email,) = request.leads
+        content = f"Known as {email}" if known_to_model(email) else "null"
+        return behaviours.json_plan({"choices": [{"message": {"role": "assistant", "content": content}}]}, lead=email)
+
+
+def known_to_model(email: str) -> bool:
+    return behaviours.number_of("model", email) % 2 == 0
+
+
+class NotesOrdered:
+    """Notes who was ordered, in all the orders that were taken."""
+
+    def __init__(self, inner: Behaviour) -> None:
+        self._inner = inner
+        self.ordered: list[str] = []
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """The inner answer."""
+        plan = self._inner.respond(request, now)
+        if plan.outcome == "taken":
+            self.ordered += request.leads
+        return plan
+
+
+def test_orders_and_a_model_in_turn_are_asked_and_paid_once_whenever_the_daemon_is_killed(world: World) -> None:
+    rows = people(120)
+    for row in rows[::3]:
+        row["email"] = f"unknown-{row['email']}"
+    everybody = [str(row["email"]) for row in rows]
+    strangers = [email for n, email in enumerate(everybody) if n % 4]
+    ordering = NotesOrdered(behaviours.BulkJobs(seconds=1, page=30))
+    misses = [Fault(behaviours.json_plan({}, status=404), email, times=99) for email in strangers]
+    served = {
+        "found": world.serve(slowly(Faulty(behaviours.Enrichment(), misses)), name="found"),
+        "bulk": world.serve(slowly(ordering), name="bulk"),
+        "model": world.serve(slowly(KnowsHalf()), name="model"),
+    }
+    prices = {"found": Decimal(1), "bulk": Decimal("0.25"), "model": Decimal("0.125")}
+    settings = {name: [f"credits_per_lead = {price}", "flight_seconds = 0.5"] for name, price in prices.items()}
+    few = 'limits = [{ shape = "concurrent", amount = 3 }]'
+    parts = [
+        provider("found", served["found"], module="found", settings=[*settings["found"], 'secret = "key"', few]),
+        provider("bulk", served["bulk"], module="bulk", settings=settings["bulk"]),
+        openai(served["model"], name="model", settings=[*settings["model"], few]),
+    ]
+    with stage("".join(parts)) as daemon:
+        daemon.table("acme", "people", rows)
+        prompt = {"module": "ai_prompt", "provider": "model", "prompt": "Which company is {{email}} of?"}
+        params = {"modules": ["found", "bulk", prompt], "answered_by": "found_by"}
+        job = waterfall(daemon, params=params, into={"company": "text", "found_by": "text"})
+        kills_us = []
+        for name, outcome in (("found", "ok"), ("bulk", "running"), ("bulk", "results"), ("model", "ok")):
+            before = len(served[name].calls)
+            world.until(
+                served[name],
+                lambda calls, before=before, outcome=outcome: any(  # type: ignore[misc]
+                    call.outcome == outcome and call.ended == "answered" for call in calls[before:]
+                ),
+            )
+            daemon.kill()
+            kills_us.append(read_clocks().instant)
+            daemon.start()
+        view = daemon.ended(job)
+        expected = {
+            email: name
+            for email in everybody
+            if (
+                name := "found"
+                if email not in strangers
+                else "bulk"
+                if not email.startswith("unknown")
+                else "model"
+                if known_to_model(email)
+                else ""
+            )
+        }
+        assert {row["email"]: row["found_by"] for row in daemon.rows("acme", "people") if row["found_by"]} == expected
+        assert (view.counts.done, view.counts.skipped) == (len(expected), len(rows) - len(expected))
+        spent, rows_of = books(daemon, job), Counter(expected.values())
+        assert {name: spent[name].credits for name in prices} == {name: prices[name] * rows_of[name] for name in prices}
+        assert sorted(ordering.ordered) == sorted(strangers), "each is ordered once"
+        for name in ("found", "model"):
+            assert repeated(served[name].calls, kills_us) == []
+
+
 @pytest.mark.parametrize(
     ("params", "into", "code", "at"),
     [
         ({"modules": []}, {"email": "text"}, ErrorCode.BAD_REQUEST, "params.modules"),
         ({"modules": ["hunter", "hunter"]}, {"email": "text"}, ErrorCode.BAD_REQUEST, "params.modules[1]"),
         ({"modules": ["hunter", "nobody"]}, {"email": "text"}, ErrorCode.UNKNOWN_MODULE, "params.modules[1]"),
+        ({"modules": ["hunter", "ai_prompt"]}, {"email": "text"}, ErrorCode.BAD_REQUEST, "params.modules[1].prompt"),
+        (
+            {"modules": ["hunter", {"module": "ai_prompt", "prompt": "Who is {{nobody}}?"}]},
+            {"email": "text"},
+            ErrorCode.UNKNOWN_COLUMN,
+            "params.modules[1].prompt:8",
+        ),
+        (
+            {"modules": [{"module": "hunter", "prompt": "Who is {{name}}?"}]},
+            {"email": "text"},
+            ErrorCode.BAD_REQUEST,
+            "params.modules[0]",
+        ),
         ({"modules": ["hunter"]}, {"shoe_size": "number"}, ErrorCode.BAD_REQUEST, "into.shoe_size"),
         ({"modules": ["hunter"], "answered_by": "who"}, {"email": "text"}, ErrorCode.BAD_REQUEST, "params.answered_by"),
         ({"modules": ["hunter"], "answered_by": "who"}, {"who": "text"}, ErrorCode.BAD_REQUEST, "into"),

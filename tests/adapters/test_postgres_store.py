@@ -418,16 +418,19 @@ async def test_what_is_young_or_still_needed_is_not_dropped(store: PostgresStore
 
 async def test_an_order_in_bulk_is_forgotten_when_it_is_old_and_its_job_has_ended(store: PostgresStore) -> None:
     leads = PostgresLeads(store)
-    live, ended = JobId(1), JobId(2)
+    live, ended, snov = JobId(1), JobId(2), AccountName("snov")
     ordered = {
-        live: [BulkOrder(1, (LeadId(1),), "a", Instant(0)), BulkOrder(2, (LeadId(2),), None, LATER)],
-        ended: [BulkOrder(1, (LeadId(3),), "b", Instant(T - 1)), BulkOrder(2, (LeadId(4),), "c", Instant(T))],
+        live: [BulkOrder(1, snov, (LeadId(1),), "a", Instant(0)), BulkOrder(2, snov, (LeadId(2),), None, LATER)],
+        ended: [
+            BulkOrder(1, snov, (LeadId(3),), "b", Instant(T - 1)),
+            BulkOrder(2, snov, (LeadId(4),), "c", Instant(T)),
+        ],
     }
     await store.commit(together(admission(row(live), row(ended)), start(live), start(ended, slot=1)))
     for job, orders in ordered.items():
         async with leads.work(job, 1) as work:
             for order in orders:
-                assert await work.may_order(AccountName("snov"), order, Instant(0), None)
+                assert await work.may_order(order, Instant(0), None)
     await leads.forget_orders(LATER)
     assert [await leads.bulk_orders(job) for job in (live, ended)] == [ordered[live], ordered[ended]], "both live"
     await store.commit(end(ended, slot=1))

@@ -26,6 +26,15 @@ def test_what_is_not_surely_a_number_is_refused(answer: str) -> None:
         read_answer(answer, [SCORE])
 
 
+@pytest.mark.parametrize("answer", ["null", " Null. ", "`null`", '"null"'])
+@pytest.mark.parametrize("column", [SCORE, LINE, FIT, TIER])
+def test_where_others_may_be_asked_a_model_may_say_that_it_does_not_know(answer: str, column: Column) -> None:
+    assert read_answer(answer, [column], may_miss=True) == {column.name: None}
+    told, _ = conversation("Who?", [column], may_miss=True)
+    assert "null where you do not know" in told.content
+    assert "null" not in conversation("Who?", [column])[0].content
+
+
 def test_booleans_and_allowed_texts_are_read_alike() -> None:
     assert read_answer("Yes.", [FIT]) == {"fit": True}
     assert read_answer("**b**", [TIER]) == {"tier": "B"}

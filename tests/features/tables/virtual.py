@@ -9,6 +9,7 @@ import asyncio
 import selectors
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -41,7 +42,7 @@ from leadline.features.tables.tokens import Tokens
 from leadline.ports.provider_client import Request, Response, Withdrawn
 from leadline.ports.store import StoredJob
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import JobReason, LeadReason
 from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TableId
 from tests.fakes.store import Disk, FakeStore
 from tests.world import behaviours
@@ -102,9 +103,14 @@ class Seen(msgspec.Struct):
     """Since the start."""
     method: str
     path: str
-    leads: int
-    """Named in it."""
+    who: tuple[str, ...]
+    """The addresses in it."""
     plan: Plan
+
+    @property
+    def leads(self) -> int:
+        """How many are named in it."""
+        return len(self.who)
 
 
 class Providers:
@@ -126,7 +132,7 @@ class Providers:
         await asyncio.sleep(LATENCY_SECONDS)
         now = Clock().now()
         plan = self._behaviours[name].respond(asked, behaviours.Now(now.instant, now.wall))
-        self.log[name].append(Seen((now.instant - START) / SECOND, request.method, url.path, len(asked.leads), plan))
+        self.log[name].append(Seen((now.instant - START) / SECOND, request.method, url.path, asked.leads, plan))
         if plan.stop == "hang_before_headers":
             await asyncio.Event().wait()
         await asyncio.sleep(plan.delay_us / SECOND)
@@ -157,7 +163,7 @@ class Leads:
         self.ledger: dict[tuple[JobId, LeadId, AccountName], Charge] = {}
 
     async def table(self, teamspace: str, name: str) -> Table:
-        columns = tuple(Column(name, ColumnType.TEXT) for name in (*self.cells[LeadId(1)], "found"))
+        columns = tuple(Column(name, ColumnType.TEXT) for name in (*self.cells[LeadId(1)], "found", "found_by"))
         return Table(TableId(1), teamspace, name, columns, (), None)  # type: ignore[arg-type]  # nobody asks when
 
     async def list_of(self, job: JobId) -> JobList:
@@ -184,6 +190,12 @@ class Leads:
 
     async def bulk_orders(self, job: JobId) -> Sequence[BulkOrder]:
         return [order for (of, _), order in self.kept.items() if of == job]
+
+    async def gone(self, job: JobId) -> Decimal:
+        return sum((charge.credits for (of, *_), charge in self.ledger.items() if of == job), Decimal(0))
+
+    async def skipped(self, job: JobId, reason: LeadReason) -> int:
+        return sum(of == job and result.reason is reason for (of, _), result in self.results.items())
 
     async def cut_off(self, job: JobId) -> Sequence[CutOff]:
         calls = [call for _, call in sorted(self.store.disk.calls.items()) if call.row.job == job]
@@ -230,13 +242,16 @@ class Work:
                 self._leads.tasks[self._job, each.lead] = placed
 
     async def owe(self, run: JobId, teamspace: str, charges: Sequence[tuple[LeadId, Charge]]) -> None:
-        self._leads.ledger.update(((self._job, lead, charge.account), charge) for lead, charge in charges)
+        for lead, charge in charges:
+            before = self._leads.ledger.get((self._job, lead, charge.account))
+            owed = charge.credits + (before.credits if before is not None else 0)
+            self._leads.ledger[self._job, lead, charge.account] = msgspec.structs.replace(charge, credits=owed)
 
-    async def may_order(self, account: AccountName, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
+    async def may_order(self, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
         self._leads.kept[self._job, order.number] = order
         return True
 
-    async def ordered(self, account: AccountName, order: BulkOrder, call: AnsweredCall) -> None:
+    async def ordered(self, order: BulkOrder, call: AnsweredCall) -> None:
         self._leads.kept[self._job, order.number] = order
         self._done(call)
 
@@ -294,6 +309,21 @@ class Running:
         params = {"provider": provider, "prompt": prompt}
         submission = wire.Enrich(
             teamspace=teamspace, table="people", module="ai_prompt", into={"found": "text"}, params=params
+        )
+        return await self._submit(submission)
+
+    async def waterfall(self, *modules: str | Mapping[str, object], spend_cap: float | None = None) -> JobId:
+        """Submit several modules in turn for one output, `company`; a model is told by its prompt."""
+        members: list[object] = [
+            {"module": each, "outputs": {"found": "company"}} if isinstance(each, str) else each for each in modules
+        ]
+        submission = wire.Enrich(
+            teamspace="acme",
+            table="people",
+            module="waterfall",
+            into={"found": "text", "found_by": "text"},
+            params={"modules": members, "answered_by": "found_by"},
+            spend_cap=spend_cap,
         )
         return await self._submit(submission)
 

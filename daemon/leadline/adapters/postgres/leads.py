@@ -274,7 +274,12 @@ class PostgresLeads:
         """The orders of the job that have not been delivered in full."""
         async with self._store.read() as connection:
             rows = await connection.fetch(QUERIES["bulk_orders"].sql, job)
-        return [BulkOrder(row["number"], tuple(row["leads"]), row["provider_task"], row["ordered"]) for row in rows]
+        return [
+            BulkOrder(
+                row["number"], AccountName(row["account"]), tuple(row["leads"]), row["provider_task"], row["ordered"]
+            )
+            for row in rows
+        ]
 
     async def forget_orders(self, before: Instant) -> None:
         """Drop what jobs that have ended had ordered before then and never fetched."""
@@ -527,19 +532,19 @@ class PostgresWork:
                 [sum(amounts) for amounts in sums.values()],
             )
 
-    async def may_order(self, account: AccountName, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
-        """Keep an order that is about to be sent, unless so many others of the account, since then, are kept."""
+    async def may_order(self, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
+        """Keep an order that is about to be sent, unless so many others of its account, since then, are kept."""
         if orders_max is not None:
-            await self._connection.execute(QUERIES["lock_orders_of"].sql, account)
+            await self._connection.execute(QUERIES["lock_orders_of"].sql, order.account)
             query = QUERIES["open_bulk_orders"].sql
-            if await self._connection.fetchval(query, account, since, self._job, order.number) >= orders_max:
+            if await self._connection.fetchval(query, order.account, since, self._job, order.number) >= orders_max:
                 return False
-        await self._keep_order(account, order)
+        await self._keep_order(order)
         return True
 
-    async def ordered(self, account: AccountName, order: BulkOrder, call: AnsweredCall) -> None:
+    async def ordered(self, order: BulkOrder, call: AnsweredCall) -> None:
         """Store that the provider has taken an order on, and that the call which ordered it is done."""
-        await self._keep_order(account, order)
+        await self._keep_order(order)
         await self._calls_are_done([call])
 
     async def delivered(self, numbers: Sequence[int]) -> None:
@@ -557,9 +562,10 @@ class PostgresWork:
             [point.settled for point in course.points],
         )
 
-    async def _keep_order(self, account: AccountName, order: BulkOrder) -> None:
+    async def _keep_order(self, order: BulkOrder) -> None:
         query = QUERIES["keep_bulk_order"].sql
-        await self._connection.execute(query, self._job, order.number, account, order.leads, order.task, order.ordered)
+        what = (order.number, order.account, order.leads, order.task, order.ordered)
+        await self._connection.execute(query, self._job, *what)
 
     async def _calls_are_done(self, calls: Sequence[AnsweredCall]) -> None:
         await self._connection.execute(

@@ -146,7 +146,7 @@ SELECT lead, provider_task, ordered, account FROM lead_order WHERE job = $1
     AND NOT EXISTS (SELECT FROM lead_result WHERE lead_result.job = $1 AND lead_result.lead = lead_order.lead)
 
 -- name: bulk_orders
-SELECT number, leads, provider_task, ordered FROM bulk_order WHERE job = $1 ORDER BY number
+SELECT number, account, leads, provider_task, ordered FROM bulk_order WHERE job = $1 ORDER BY number
 
 -- name: cut_off
 -- The calls of a job whose end nobody knows, oldest first; open are those after the last that was answered.

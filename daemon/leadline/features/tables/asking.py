@@ -184,13 +184,17 @@ class PromptAsker:
         schemas: Schemas = NO_SCHEMAS,
         *,
         answered: bool = False,
+        may_miss: bool = False,
     ) -> None:
-        """`schemas`: what the JSON of a column must be like; `answered`: the model has answered about it before."""
+        """`schemas`: what the JSON of a column must be like; `answered`: the model has answered about it before;
+        `may_miss`: that it knows no answer is one, too.
+        """
         self.endpoint = endpoint
         self._answered = answered
+        self._may_miss = may_miss
         self._into = into
         self._schemas = schemas
-        self._messages: tuple[Message, ...] = conversation(fill_text(prompt, cells), into, schemas)
+        self._messages: tuple[Message, ...] = conversation(fill_text(prompt, cells), into, schemas, may_miss=may_miss)
         chat = endpoint.module.chat
         assert chat is not None, "ai_prompt is given chat endpoints only"
         self._answer_tokens_max = chat.answer_tokens_max
@@ -227,11 +231,17 @@ class PromptAsker:
         used = verdict.used or tokens_at_most(self._messages, self._answer_tokens_max)
         answer = str(verdict.values["content"])
         try:
-            turn = course.done(read_answer(answer, self._into, self._schemas))
+            cells = read_answer(answer, self._into, self._schemas, may_miss=self._may_miss)
         except BadValueError as fault:
             turn = course.unusable(str(fault))
-            self._messages = repair(self._messages, answer, str(fault), self._into, self._schemas)
+            self._messages = repair(
+                self._messages, answer, str(fault), self._into, self._schemas, may_miss=self._may_miss
+            )
             return Heard(end, turn, good=True, charge=charge_of(module, used, found=False, first=first))
+        if self._may_miss and all(value in (None, "") for value in cells.values()):
+            charge = charge_of(module, used, found=False, first=first)
+            return Heard(end, course.not_found(), good=True, charge=charge)
+        turn = course.done(cells)
         return Heard(end, turn, good=True, charge=charge_of(module, used, found=True, first=first))
 
 

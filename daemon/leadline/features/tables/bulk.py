@@ -16,10 +16,10 @@ A lead that the results do not name has failed: somebody should see it. One that
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -34,14 +34,14 @@ from leadline.features.tables.asking import Endpoint, Heard, course_at, heard
 from leadline.features.tables.columns import BadValueError, Cells, JsonValue, cell_text
 from leadline.features.tables.credits import Budget, Purse, charge_of, price_of
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
-from leadline.features.tables.ports import AnsweredCall, BulkOrder, Charge, CutOff, LeadStore, Result, Table
+from leadline.features.tables.ports import AnsweredCall, BulkOrder, Charge, CutOff, LeadStore, Table
 from leadline.features.tables.provider_modules import RECORD, Bulk, ProviderModule, selected
 from leadline.features.tables.requests import Access, order_request, poll_request, read_request, with_settings
 from leadline.features.tables.results import Brought, Delivered, ResultWriter
 from leadline.features.tables.templates import fill_json, parse_json_template
 from leadline.features.tables.tokens import NoToken, Tokens
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent, Withdrawn
-from leadline.ports.work import AccountClosed, Attempt, Call, NoPermit, Stopped
+from leadline.ports.work import AccountClosed, Attempt, Call, NoPermit, Parked, Stopped
 from leadline_protocol.errors import JobReason, LeadReason
 from leadline_protocol.ids import Instant, LeadId
 
@@ -186,6 +186,30 @@ class Reading(Struct, frozen=True):
     """The module's outputs → cells. Raises BadValueError."""
 
 
+class Settling(Protocol):
+    """Takes what an order has brought for one of its leads."""
+
+    async def __call__(
+        self,
+        lead: LeadId,
+        end: Settle,
+        call: Call | None = None,
+        how: CallEnd = _GOOD,
+        answered: AnsweredCall | None = None,
+        charge: Charge | None = None,
+    ) -> None:
+        """`call` led to it, and counts as ended when it is stored."""
+        ...
+
+
+class Permitting(Protocol):
+    """Waits for leave to make a request."""
+
+    async def __call__(self, lead: LeadId, credits_max: Decimal, cost: Cost, *, patient: bool) -> Call:
+        """Leave for one that may come to so many credits. Raises what `ports.work.Attempt.permit` does."""
+        ...
+
+
 class _Order:
     """An order on its way."""
 
@@ -196,8 +220,12 @@ class _Order:
         course: Course,
         leads: Sequence[tuple[LeadId, Cells]],
         purse: Purse,
+        *,
+        patient: bool = True,
     ) -> None:
+        """Who is not `patient` does not wait for a parked account before it has ordered."""
         self.kept = kept
+        self.patient: Final = patient
         self.purse: Final = purse
         self.course: Final = course
         self.leads: Final = leads
@@ -216,7 +244,7 @@ class _TooLargeError(Exception):
 
 
 class BulkOrders:
-    """The orders of one attempt at an enrichment."""
+    """The orders of one attempt at an enrichment with one account."""
 
     def __init__(
         self,
@@ -226,15 +254,15 @@ class BulkOrders:
         endpoint: Endpoint,
         reading: Reading,
         writer: ResultWriter,
+        settle: Settling,
         access: Callable[[], Access],
         tokens: Tokens,
-        permit: Callable[[LeadId, Decimal, Cost], Awaitable[Call]],
+        permit: Permitting,
         closed: Callable[[], bool],
         budget: Budget,
+        numbers: Iterator[int],
     ) -> None:
-        """`permit` waits for leave to make a request that may come to so many credits; `closed` says whether the
-        account can be used no more.
-        """
+        """`closed` says whether the account can be used no more; `numbers` are those of the job's next orders."""
         self._leads = leads
         self._attempt = attempt
         self._table = table
@@ -243,6 +271,7 @@ class BulkOrders:
         self._bulk = bulk_of(endpoint.module)
         self._reading = reading
         self._writer = writer
+        self._settle = settle
         self._access = access
         self._tokens = tokens
         self._permit = permit
@@ -250,8 +279,9 @@ class BulkOrders:
         self._budget = budget
         self._price = price_of(endpoint.module)
         self._places = anyio.Semaphore(ORDERS_AT_ONCE)
-        self._size = self._bulk.records_max
-        self._number = 0
+        self.size = self._bulk.records_max
+        """So many leads are ordered together."""
+        self._numbers = numbers
 
     async def run(
         self,
@@ -265,7 +295,6 @@ class BulkOrders:
 
         `failed` is called when the account's key was refused.
         """
-        self._number = max((order.number for order in kept), default=0)
 
         async def follow(begin: Callable[[], Awaitable[None]]) -> None:
             try:
@@ -292,26 +321,47 @@ class BulkOrders:
         batch: list[tuple[LeadId, Cells]] = []
         async for lead, cells in due:
             batch.append((lead, self._reading.values(cells)))
-            if len(batch) >= self._size:
+            if len(batch) >= self.size:
                 if not await start(lambda batch=batch: self._order(batch)):  # type: ignore[misc]
                     return
                 batch = []
         if batch:
             await start(lambda: self._order(batch))
 
+    async def order(self, leads: Sequence[tuple[LeadId, Cells]], *, patient: bool) -> None:
+        """Order these leads, given by their cells. Raises Stopped, AccountClosed; Parked where it is not patient."""
+        async with self._places:
+            if self._attempt.stopping:
+                raise Stopped("told to stop")
+            await self._order([(lead, self._reading.values(cells)) for lead, cells in leads], patient=patient)
+
+    async def resume(self, kept: BulkOrder, cut_off: Sequence[CutOff]) -> None:
+        """Go on with an order that an earlier attempt has kept. Raises Stopped, AccountClosed."""
+        async with self._places:
+            if self._attempt.stopping:
+                raise Stopped("told to stop")
+            await self._resume(kept, cut_off)
+
     # -- one order --------------------------------------------------------------------------------------------------
 
-    async def _order(self, leads: Sequence[tuple[LeadId, Cells]]) -> None:
+    async def _order(self, leads: Sequence[tuple[LeadId, Cells]], *, patient: bool = True) -> None:
         """Order a batch of leads that are in no order yet."""
         purse = Purse(self._budget)
         leads = await self._affordable(leads, purse)
         if not leads:
             return
-        self._number += 1
-        kept = BulkOrder(self._number, tuple(lead for lead, _ in leads), None, self._attempt.now())
+        account = self._endpoint.account
+        kept = BulkOrder(next(self._numbers), account, tuple(lead for lead, _ in leads), None, self._attempt.now())
         await self._keep(kept)
         course = course_at(self._module)
-        await self._carry_out(_Order(kept, self._endpoint, course, leads, purse), course.begin([]))
+        order = _Order(kept, self._endpoint, course, leads, purse, patient=patient)
+        try:
+            await self._carry_out(order, course.begin([]))
+        except (Parked, AccountClosed):
+            purse.empty()
+            if course.task is None:
+                await self._drop(order)
+            raise
 
     async def _affordable(self, leads: Sequence[tuple[LeadId, Cells]], purse: Purse) -> Sequence[tuple[LeadId, Cells]]:
         """As many of the leads as there are credits for, which are set aside; the others are skipped.
@@ -324,7 +374,7 @@ class BulkOrders:
                 raise Stopped("told to stop")
             wanted = min(wanted - 1, int(self._budget.room() // self._price))
         for lead, _ in leads[wanted:]:
-            await self._writer.put(Brought(Result(lead, "skipped", LeadReason.SPEND_CAP), None, _GOOD))
+            await self._settle(lead, Settle("skipped", LeadReason.SPEND_CAP))
         return leads[:wanted]
 
     async def _resume(self, kept: BulkOrder, cut_off: Sequence[CutOff]) -> None:
@@ -336,7 +386,7 @@ class BulkOrders:
         else:
             for lead in kept.leads:
                 if lead not in found:
-                    await self._writer.put(Brought(Result(lead, "skipped", LeadReason.DELETED), None, _GOOD))
+                    await self._settle(lead, Settle("skipped", LeadReason.DELETED))
             kept = replace(kept, leads=tuple(lead for lead in kept.leads if lead in found))
         leads = [(lead, self._reading.values(found.get(lead, {}))) for lead in kept.leads]
         purse = Purse(self._budget, self._price * len(leads))
@@ -354,11 +404,15 @@ class BulkOrders:
         except _TooLargeError:
             order.purse.empty()
             half = len(order.leads) // 2
-            self._size = max(1, min(self._size, half))
-            async with self._leads.work(self._attempt.job.id, self._attempt.number) as work:
-                await work.delivered([order.kept.number])
-            await self._order(order.leads[:half])
-            await self._order(order.leads[half:])
+            self.size = max(1, min(self.size, half))
+            await self._drop(order)
+            await self._order(order.leads[:half], patient=order.patient)
+            await self._order(order.leads[half:], patient=order.patient)
+
+    async def _drop(self, order: _Order) -> None:
+        """Forget an order that was not sent."""
+        async with self._leads.work(self._attempt.job.id, self._attempt.number) as work:
+            await work.delivered([order.kept.number])
 
     async def _keep(self, order: BulkOrder) -> None:
         """Store an order that is about to be sent, as soon as the provider has a place for it. Raises Stopped."""
@@ -369,7 +423,7 @@ class BulkOrders:
             now = attempt.now()
             async with self._leads.work(attempt.job.id, attempt.number) as work:
                 kept = replace(order, ordered=now)
-                if await work.may_order(account, kept, Instant(now - patience), self._bulk.orders_max):
+                if await work.may_order(kept, Instant(now - patience), self._bulk.orders_max):
                     return
             numbers: dict[str, int | str] = {"provider": account, "amount": self._bulk.orders_max or 0, "unit": "order"}
             await attempt.wait(JobReason.LIMIT, Instant(now + PLACE_SECONDS * SECOND), numbers)
@@ -383,10 +437,9 @@ class BulkOrders:
         if wanted:
             end = await self._until_settled(order, turn)
             for lead in order.delivery.missing:
-                result = Result(lead, end.state, end.reason, end.detail)
-                if order.course.task is not None:  # it was ordered, and with that it is due where requests are
-                    result = self._owed(order, result)
-                await self._writer.put(Brought(result, None, _GOOD))
+                # What was ordered is due with that, where requests are.
+                charge = None if order.course.task is None else self._owed(order, end)
+                await self._settle(lead, end, charge=charge)
         await self._writer.put(Brought(Delivered(order.kept.number), None, _GOOD))
 
     async def _until_settled(self, order: _Order, turn: Turn) -> Settle:
@@ -418,7 +471,7 @@ class BulkOrders:
                 self._access(),
                 self._attempt,
                 order.asker.cost(ask),
-                partial(self._permit, order.first, perhaps),
+                partial(self._permit, order.first, perhaps, patient=order.patient or ask.what != "start"),
             )
         except NoToken as error:
             return course.broke(error.reason, error.detail, jitter)
@@ -475,7 +528,7 @@ class BulkOrders:
         if isinstance(verdict, responses.Started):
             order.kept = replace(order.kept, task=verdict.task, ordered=at)
             async with self._leads.work(attempt.job.id, attempt.number) as work:
-                await work.ordered(self._endpoint.account, order.kept, answered)
+                await work.ordered(order.kept, answered)
         call.end(replace(said.end, done=said.good))
         if said.turn is None:
             raise AccountClosed(f"{self._endpoint.account} refused the key")
@@ -485,38 +538,36 @@ class BulkOrders:
 
     async def _take(self, order: _Order, page: responses.Listed, call: Call, answered: AnsweredCall) -> Turn:
         """Settle the leads that a page names; the call counts as ended with the last of them."""
-        results = [
-            self._owed(order, self._result(lead, responses.item_verdict(self._module, item)))
+        ends = [
+            (lead, self._end(responses.item_verdict(self._module, item)))
             for lead, item in order.delivery.take(self._bulk, page.items)
         ]
-        for result in results[:-1]:
-            await self._writer.put(Brought(result, None, _GOOD))
-        if results:
-            await self._writer.put(Brought(replace(results[-1], call=answered), call, _GOOD))
-        else:
+        for lead, end in ends[:-1]:
+            await self._settle(lead, end, charge=self._owed(order, end))
+        for lead, end in ends[-1:]:
+            await self._settle(lead, end, call, _GOOD, answered, self._owed(order, end))
+        if not ends:
             call.end(CallEnd(done=True))
         order.pages_read += 1
         return MISSING if page.next_page is None else order.course.ready(page.next_page)
 
-    def _owed(self, order: _Order, result: Result) -> Result:
-        """A result with what it costs."""
-        found = result.state == "done" or result.reason is LeadReason.BAD_OUTPUT
-        owed = charge_of(self._module, found=found)
+    def _owed(self, order: _Order, end: Settle) -> Charge | None:
+        """What a lead that ended so costs."""
+        owed = charge_of(self._module, found=end.state == "done" or end.reason is LeadReason.BAD_OUTPUT)
         if not owed:
-            return result
+            return None
         order.purse.pay(owed)
-        answer: Literal["none", "result"] = "result" if result.state == "done" else "none"
-        account, wall = self._endpoint.account, self._attempt.wall()
-        return replace(result, charge=Charge(account, owed, wall, answer, result.reason))
+        answer: Literal["none", "result"] = "result" if end.state == "done" else "none"
+        return Charge(self._endpoint.account, owed, self._attempt.wall(), answer, end.reason)
 
-    def _result(self, lead: LeadId, verdict: responses.Done | responses.NotFound | responses.Failed) -> Result:
+    def _end(self, verdict: responses.Done | responses.NotFound | responses.Failed) -> Settle:
         match verdict:
             case responses.Done(values=values):
                 try:
-                    return Result(lead, "done", cells=self._reading.cells(values))
+                    return Settle("done", cells=self._reading.cells(values))
                 except BadValueError as fault:
-                    return Result(lead, "failed", LeadReason.BAD_OUTPUT, str(fault))
+                    return Settle("failed", LeadReason.BAD_OUTPUT, str(fault))
             case responses.NotFound():
-                return Result(lead, "skipped", LeadReason.NOT_FOUND)
+                return Settle("skipped", LeadReason.NOT_FOUND)
             case responses.Failed(reason=reason, detail=detail):
-                return Result(lead, "failed", reason, detail)
+                return Settle("failed", reason, detail)

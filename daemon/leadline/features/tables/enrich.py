@@ -11,9 +11,10 @@ are on record as cut off.
 """
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
+from itertools import count
 from typing import Final
 
 import anyio
@@ -25,14 +26,16 @@ from leadline.core.events import NOTHING, CallEnd
 from leadline.core.model import Counts, Family, JobState, Now
 from leadline.core.rate_limit import Cost
 from leadline.features.tables.asking import Asker, Endpoint
-from leadline.features.tables.bulk import BulkOrders, Reading
+from leadline.features.tables.bulk import ORDERS_AT_ONCE, BulkOrders, Reading, Settling
 from leadline.features.tables.columns import BadValueError, Cells, declared_columns
 from leadline.features.tables.credits import Budget, Purse, exact, price_of
 from leadline.features.tables.enrichment_plan import LEADS_AT_ONCE, Endpoints, Plan, Source, plan_of
+from leadline.features.tables.gathering import TOGETHER_MAX, Way
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
 from leadline.features.tables.ports import (
     AnsweredCall,
     Answers,
+    BulkOrder,
     Charge,
     CutOff,
     JobList,
@@ -56,6 +59,7 @@ from leadline.features.tables.selection import (
 )
 from leadline.features.tables.tokens import NoToken, Tokens
 from leadline.features.tables.waterfall import Said, is_answer, outcome
+from leadline.features.tables.waterfall_orders import WaterfallOrders
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Unsent, Withdrawn
 from leadline.ports.work import (
     AccountClosed,
@@ -87,6 +91,8 @@ class Due(msgspec.Struct, frozen=True):
     cells: Cells
     answers: Mapping[AccountName, Answers] = {}
     """What accounts have said about it in earlier attempts."""
+    ordered: AccountName | None = None
+    """The account that an earlier attempt has ordered it of, together with others."""
 
 
 class Enrich:
@@ -170,6 +176,10 @@ class _Enriching:
         self._run = run
         self._writer = ResultWriter(leads, attempt, table, counts, self._records, run)
         self._accounts: Final = frozenset(source.endpoint.account for source in plan.sources)
+        self._at_once: Final = min(LEADS_AT_ONCE, plan.places())
+        self._asked: Final = anyio.Semaphore(self._at_once, fast_acquire=True)
+        """Leads that are asked about by themselves, where others wait to be ordered together."""
+        self._orders: WaterfallOrders
         self._refused: set[AccountName] = set()
         self._waiting: dict[AccountName, set[anyio.CancelScope]] = {}
 
@@ -181,10 +191,10 @@ class _Enriching:
         async with anyio.create_task_group() as writing:
             writing.start_soon(self._writer.run)
             async with anyio.create_task_group() as asking:
-                if self._plan.sources[0].endpoint.module.bulk is None:
-                    await self._ask_each(asking, cut_off)
-                else:
+                if len(self._plan.sources) == 1 and self._plan.sources[0].endpoint.module.bulk is not None:
                     await self._order(asking, cut_off)
+                else:
+                    await self._ask_each(asking, cut_off)
             self._writer.close()
         counts = self._writer.counts
         if self._hopeless:
@@ -199,45 +209,95 @@ class _Enriching:
         return finished(counts)
 
     async def _ask_each(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
-        """Have every lead that is due asked about by itself, by as many askers as leads are on their way at a time."""
+        """Have every lead that is due followed by itself, by as many askers as leads are on their way at a time."""
         orders = await self._leads.orders(self._attempt.job.id)
         purses = self._purses_of(orders)
-        line, turn = self._due(), anyio.Lock(fast_acquire=True)
+        line, turn = self._line(await self._resume_orders(asking, cut_off)), anyio.Lock(fast_acquire=True)
 
         async def following() -> Due | None:
             async with turn:  # the way to the next may be long: none of those who wait here goes it after a stop
                 due = None if self._over else await anext(line, None)
             return None if self._over else due
 
-        async def ask() -> None:
+        async def ask(way: Way) -> None:
             while (due := await following()) is not None:
                 lead = due.lead
                 purse = purses.pop(lead, None) or Purse(self._budget)
-                await self._ask_about(due, orders.get(lead), cut_off.get(lead, []), purse)
+                await self._ask_about(due, orders.get(lead), cut_off.get(lead, []), purse, way)
+                way.leads_to(0)
+            self._orders.gathering.no_more()
+            way.ends()
 
-        for _ in range(min(LEADS_AT_ONCE, self._plan.places())):
-            asking.start_soon(ask)
+        askers = self._at_once + min(TOGETHER_MAX, ORDERS_AT_ONCE * self._plan.records_max())
+        for way in [self._orders.gathering.way() for _ in range(askers)]:  # all are on the way before any sets out
+            asking.start_soon(ask, way)
 
     async def _order(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> None:
         """Have the leads that are due ordered in bulk."""
-        plan, attempt, source = self._plan, self._attempt, self._plan.sources[0]
-        kept = await self._leads.bulk_orders(attempt.job.id)
-        orders = BulkOrders(
-            self._leads,
-            attempt,
-            self._table,
-            source.endpoint,
-            Reading(source.values, partial(source.cells, plan.into)),
-            self._writer,
-            partial(self._access, source.endpoint),
-            self._tokens,
-            partial(self._permit, source.endpoint.account),
-            lambda: self._hopeless,
-            self._budget,
-        )
+        (source,) = self._plan.sources
+        kept = await self._leads.bulk_orders(self._attempt.job.id)
+        account = source.endpoint.account
+        orders = self._orders_at(source, partial(self._conclude, account), _numbers_after(kept))
         due = self._due(frozenset(lead for order in kept for lead in order.leads))
         pairs = ((each.lead, each.cells) async for each in due)
-        await orders.run(asking, kept, pairs, cut_off, partial(self._refuse_key, source.endpoint.account))
+        await orders.run(asking, kept, pairs, cut_off, partial(self._refuse_key, account))
+
+    async def _resume_orders(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> Sequence[Due]:
+        """Go on with the orders of earlier attempts; their leads."""
+        leads, job = self._leads, self._attempt.job.id
+        kept = await leads.bulk_orders(job) if self._plan.records_max() else ()
+        numbers = _numbers_after(kept)
+        orders = {
+            source.endpoint.account: self._orders_at(source, partial(self._came, source.endpoint.account), numbers)
+            for source in self._plan.sources
+            if source.endpoint.module.bulk is not None
+        }
+        accounts = [source.endpoint.account for source in self._plan.sources]
+        self._orders = WaterfallOrders(asking, accounts, orders, self._refuse_key)
+        ordered: list[Due] = []
+        for order in kept:
+            if order.account in orders:
+                there = await leads.leads(self._table.id, await leads.unsettled(job, order.leads))
+                answers = await self._answers(list(there))
+                ordered += (Due(lead, cells, answers.get(lead, {}), order.account) for lead, cells in there.items())
+                own = [cut for cut in cut_off.get(order.leads[0], ()) if cut.account == order.account]
+                self._orders.resume(order, there, own)
+        return ordered
+
+    def _orders_at(self, source: Source, settle: Settling, numbers: Iterator[int]) -> BulkOrders:
+        """Who makes the orders at a source."""
+        account = source.endpoint.account
+        return BulkOrders(
+            self._leads,
+            self._attempt,
+            self._table,
+            source.endpoint,
+            Reading(source.values, partial(source.cells, self._plan.into)),
+            self._writer,
+            settle,
+            partial(self._access, source.endpoint),
+            self._tokens,
+            partial(self._permit, account),
+            lambda: account in self._refused,
+            self._budget,
+            numbers,
+        )
+
+    async def _came(
+        self,
+        account: AccountName,
+        lead: LeadId,
+        end: Settle,
+        call: Call | None = None,
+        how: CallEnd = _GOOD,
+        answered: AnsweredCall | None = None,
+        charge: Charge | None = None,
+    ) -> None:
+        """Keep what an order of a waterfall has brought for a lead, and tell it whoever follows that."""
+        if not _ends(end) and not self._orders.awaits(account, lead):
+            end = Settle("skipped", LeadReason.DELETED)  # between two attempts
+        await self._conclude(account, lead, end, call, how, answered, charge)
+        self._orders.came(account, lead, end)
 
     @property
     def _over(self) -> bool:
@@ -267,6 +327,21 @@ class _Enriching:
         except Stopped:
             return
 
+    async def _line(self, ordered: Sequence[Due]) -> AsyncIterator[Due]:
+        """The leads to ask about; those that are ordered already go first."""
+        for due in ordered:
+            yield due
+        async for due in self._due(frozenset(due.lead for due in ordered)):
+            yield due
+
+    async def _answers(self, leads: Sequence[LeadId]) -> Mapping[LeadId, Mapping[AccountName, Answers]]:
+        """What accounts have said about these leads in earlier attempts."""
+        answers: dict[LeadId, dict[AccountName, Answers]] = {}
+        if self._attempt.number > 1:
+            for each in await self._leads.answers(self._attempt.job.id, leads):
+                answers.setdefault(each.lead, {})[each.account] = each
+        return answers
+
     async def _due(self, ordered: frozenset[LeadId] = frozenset()) -> AsyncIterator[Due]:
         """The leads to ask about, in the order of the list; those that need no asking are settled on the way.
 
@@ -286,10 +361,7 @@ class _Enriching:
                 paid: frozenset[LeadId] = frozenset()
                 if job.rerun_of is not None:
                     paid = await leads.paid_elsewhere(self._run, job.id, page)
-                answers: dict[LeadId, dict[AccountName, Answers]] = {}
-                if self._attempt.number > 1:
-                    for each in await leads.answers(job.id, page):
-                        answers.setdefault(each.lead, {})[each.account] = each
+                answers = await self._answers(page)
                 for lead in page:
                     cells = found.get(lead)
                     if cells is None:
@@ -318,25 +390,40 @@ class _Enriching:
 
     # -- one lead ---------------------------------------------------------------------------------------------------
 
-    async def _ask_about(self, due: Due, order: PlacedOrder | None, cut_off: Sequence[CutOff], purse: Purse) -> None:
+    async def _ask_about(
+        self, due: Due, order: PlacedOrder | None, cut_off: Sequence[CutOff], purse: Purse, way: Way
+    ) -> None:
         """Bring one lead to its end, or as far as a stop lets it."""
         try:
             if len(self._plan.sources) == 1:
                 await self._ask(due, self._plan.sources[0], order, cut_off, purse)
             else:
-                await self._ask_in_turn(due, order, cut_off, purse)
+                await self._ask_in_turn(due, order, cut_off, purse, way)
         except Stopped:
             return
         finally:
             purse.empty()
 
-    async def _ask_in_turn(self, due: Due, order: PlacedOrder | None, cut_off: Sequence[CutOff], purse: Purse) -> None:
+    async def _ask_in_turn(
+        self, due: Due, order: PlacedOrder | None, cut_off: Sequence[CutOff], purse: Purse, way: Way
+    ) -> None:
         """Go from source to source until one has a result. Raises Stopped."""
         said: list[Said] = []
-        parked: list[Source] = []
-        placed = order.account if order is not None else None
+        parked: list[tuple[int, Source]] = []
+        placed = order.account if order is not None else due.ordered
+        sources = self._plan.sources
+
+        async def ask(place: int, source: Source, onward: int, *, patient: bool) -> Settle | None:
+            if source.endpoint.module.bulk is not None:
+                place += patient * len(sources)
+                return await self._orders.ask(place, due.lead, due.cells, way, onward)
+            way.leads_to(onward)
+            async with self._asked:
+                return await self._ask(due, source, order, cut_off, purse, patient=patient)
+
         # Who has an order already is asked for it first: it may be one that others were passed over for.
-        for source in sorted(self._plan.sources, key=lambda source: source.endpoint.account != placed):
+        in_turn = sorted(enumerate(sources), key=lambda each: each[1].endpoint.account != placed)
+        for asked, (place, source) in enumerate(in_turn, 1):
             account = source.endpoint.account
             before = due.answers.get(account)
             if before is not None and before.answer == "none":
@@ -344,24 +431,26 @@ class _Enriching:
             elif missing := source.missing(due.cells):
                 said.append(Said(account, LeadReason.MISSING_INPUT, ", ".join(missing)))
             else:
-                end = await self._ask(due, source, order, cut_off, purse, patient=False)
+                onward = min((other for other, _ in in_turn[asked:]), default=len(sources))
+                end = await ask(place, source, onward, patient=False)
                 if end is None:
-                    parked.append(source)
+                    parked.append((place, source))
                 elif _ends(end):
                     return
                 else:
                     said.append(Said(account, end.reason or LeadReason.NOT_FOUND, end.detail))
-        usable = [source for source in parked if source.endpoint.account not in self._refused]
+        usable = [each for each in parked if each[1].endpoint.account not in self._refused]
         if usable and not any(is_answer(each.reason) for each in said):
             # Nobody else can be asked: as with a single provider, the lead waits until this one is well again.
-            end = await self._ask(due, usable[0], order, cut_off, purse)
+            place, source = usable[0]
+            end = await ask(place, source, self._orders.gathering.end, patient=True)
             if end is not None:
                 if _ends(end):
                     return
                 parked.remove(usable[0])
-                said.append(Said(usable[0].endpoint.account, end.reason or LeadReason.NOT_FOUND, end.detail))
+                said.append(Said(source.endpoint.account, end.reason or LeadReason.NOT_FOUND, end.detail))
         if not self._hopeless:
-            await self._settle(due.lead, outcome(said, [source.endpoint.account for source in parked]))
+            await self._settle(due.lead, outcome(said, [source.endpoint.account for _, source in parked]))
 
     async def _ask(
         self,
@@ -485,19 +574,31 @@ class _Enriching:
             elif call is not None:
                 call.end(end if answered is None else replace(end, done=True))
             return turn
+        await self._conclude(asker.endpoint.account, lead, turn, call, end, answered, charge)
+        return turn
+
+    async def _conclude(
+        self,
+        account: AccountName,
+        lead: LeadId,
+        end: Settle,
+        call: Call | None = None,
+        how: CallEnd = _GOOD,
+        answered: AnsweredCall | None = None,
+        charge: Charge | None = None,
+    ) -> None:
+        """Keep how a lead has ended at an account, which may be its own end (`bulk.Settling`)."""
         several = len(self._plan.sources) > 1
         if charge is None and several:  # kept all the same: whether this one is through, and who had the result
-            charge = Charge(asker.endpoint.account, NOTHING, self._attempt.wall(), "open")
+            charge = Charge(account, NOTHING, self._attempt.wall(), "open")
         if charge is not None:
-            charge = replace(charge, answer="result" if turn.state == "done" else "none", reason=turn.reason)
-        if not several or _ends(turn):
-            if turn.state == "done" and self._plan.answered_by is not None:
-                name = asker.endpoint.account.partition("@")[0]
-                turn = replace(turn, cells={**turn.cells, self._plan.answered_by: name})
-            await self._settle(lead, turn, call, end, answered, charge)
-        elif charge is not None and is_answer(turn.reason):
-            await self._writer.put(Brought(Passed(lead, charge, answered), call, end))
-        return turn
+            charge = replace(charge, answer="result" if end.state == "done" else "none", reason=end.reason)
+        if not several or _ends(end):
+            if end.state == "done" and self._plan.answered_by is not None:
+                end = replace(end, cells={**end.cells, self._plan.answered_by: account.partition("@")[0]})
+            await self._settle(lead, end, call, how, answered, charge)
+        elif charge is not None and is_answer(end.reason):
+            await self._writer.put(Brought(Passed(lead, charge, answered), call, how))
 
     async def _permit(
         self, account: AccountName, lead: LeadId, credits_max: Decimal, cost: Cost, *, patient: bool = True
@@ -525,4 +626,9 @@ class _Enriching:
 
 def _ends(end: Settle) -> bool:
     """Whether a lead that has come to this at one of several sources has come to its own end."""
-    return end.state in {"done", "unknown"}
+    return end.state in {"done", "unknown"} or end.reason is LeadReason.DELETED
+
+
+def _numbers_after(kept: Sequence[BulkOrder]) -> Iterator[int]:
+    """The numbers of a job's next orders."""
+    return count(max((order.number for order in kept), default=0) + 1)

@@ -62,11 +62,15 @@ class Source(msgspec.Struct, frozen=True):
     params: ModuleParams
     prompt: Template | None = None
     schemas: Schemas = NO_SCHEMAS
+    may_miss: bool = False
+    """Whether a model may say that it has no answer: there may be others to ask."""
 
     def asker(self, cells: Cells, into: tuple[Column, ...], course: Course, *, answered: bool) -> Asker:
         """Who asks about a lead; `answered`: the provider has answered about it before."""
         if self.prompt is not None:
-            return PromptAsker(self.endpoint, self.prompt, cells, into, self.schemas, answered=answered)
+            return PromptAsker(
+                self.endpoint, self.prompt, cells, into, self.schemas, answered=answered, may_miss=self.may_miss
+            )
         values, _ = inputs_of(self.endpoint.module, cells, self.params.inputs)
         asker = ModuleAsker if paging_of(self.endpoint.module) is None else PagedAsker
         return asker(self.endpoint, values, into, self.params.outputs, course, answered=answered)
@@ -121,6 +125,11 @@ class Plan(msgspec.Struct, frozen=True):
         """So many leads at a time make sense: a source that has room for few is not the only one of several."""
         return max(source.endpoint.places or LEADS_AT_ONCE for source in self.sources)
 
+    def records_max(self) -> int:
+        """The leads of the largest order that a source takes; 0: all are asked lead by lead."""
+        bulks = [source.endpoint.module.bulk for source in self.sources]
+        return max((bulk.records_max for bulk in bulks if bulk is not None), default=0)
+
     def named(self) -> str:
         """Whom it asks, for people."""
         return ", ".join(source.endpoint.account for source in self.sources)
@@ -143,24 +152,40 @@ def plan_of(
     run_if = compiled(submission.run_if, types, None, "run_if", unknown_allowed=open_table)
     if submission.module == AI_PROMPT:
         told = _params(submission.params, PromptParams)
-        names = {*columns, *_placeholders(told.prompt)} if open_table else set(columns)
-        prompt = parse_prompt(told.prompt, names, field="params.prompt")
-        endpoint = _chat_endpoint(told.provider, endpoints).of(teamspace)
-        _check_schemas(told.schemas, into)
-        return Plan((Source(endpoint, ModuleParams(), prompt, told.schemas),), into, run_if)
+        prompted = _Prompted(teamspace, columns, endpoints, open_table)
+        return Plan((prompted.source(told, into, "params"),), into, run_if)
     present = None if open_table else columns
     if submission.module == WATERFALL:
-        return _waterfall(teamspace, _params(submission.params, WaterfallParams), into, run_if, present, endpoints)
+        prompted = _Prompted(teamspace, columns, endpoints, open_table)
+        told = _params(submission.params, WaterfallParams)
+        return _waterfall(teamspace, told, into, run_if, present, endpoints, prompted)
     found = _module_endpoint(submission.module, endpoints, (AI_PROMPT, WATERFALL), "module")
     params = _params(submission.params, ModuleParams)
     _check_names(found, params, into, present, "params")
     return Plan((Source(found.of(teamspace), params),), into, run_if)
 
 
-def _check_schemas(schemas: Schemas, into: Sequence[Column]) -> None:
+class _Prompted(msgspec.Struct, frozen=True):
+    """Makes sources of prompts."""
+
+    teamspace: str
+    columns: Mapping[str, Column]
+    endpoints: Mapping[str, Endpoint]
+    open_table: bool
+
+    def source(self, told: PromptParams, into: Sequence[Column], at: str, *, may_miss: bool = False) -> Source:
+        """The source for a prompt that stands at a place of the submission. Raises Refused."""
+        names = {*self.columns, *_placeholders(told.prompt)} if self.open_table else set(self.columns)
+        prompt = parse_prompt(told.prompt, names, field=f"{at}.prompt")
+        endpoint = _chat_endpoint(told.provider, self.endpoints, at).of(self.teamspace)
+        _check_schemas(told.schemas, into, f"{at}.schemas")
+        return Source(endpoint, ModuleParams(), prompt, told.schemas, may_miss)
+
+
+def _check_schemas(schemas: Schemas, into: Sequence[Column], place: str) -> None:
     documents = {column.name for column in into if column.type is ColumnType.JSON}
     for name, schema in schemas.items():
-        at = f"params.schemas.{name}"
+        at = f"{place}.{name}"
         if name not in documents:
             raise Refused(ErrorCode.BAD_REQUEST, f"into has no column {name} of the type json", at=at)
         check_schema(schema, at)
@@ -173,6 +198,7 @@ def _waterfall(
     run_if: Compiled | None,
     present: Mapping[str, Column] | None,
     endpoints: Mapping[str, Endpoint],
+    prompted: _Prompted,
 ) -> Plan:
     names = [column.name for column in into]
     if told.answered_by is not None and told.answered_by not in names:
@@ -185,17 +211,30 @@ def _waterfall(
     for place, each in enumerate(told.modules):
         member = Member(each) if isinstance(each, str) else each
         at = f"params.modules[{place}]"
-        found = _module_endpoint(member.module, endpoints, (), at)
-        if found.module.bulk is not None:
-            message = f"{member.module} takes orders of many leads, and here leads go one by one"
-            raise Refused(ErrorCode.BAD_REQUEST, message, at=at)
-        params = ModuleParams(member.inputs, member.outputs)
-        _check_names(found, params, filled, present, at)
-        source = Source(found.of(teamspace), params)
+        if member.module == AI_PROMPT:
+            told_model = PromptParams(_prompt_of(member, at), member.provider, member.schemas)
+            source = prompted.source(told_model, filled, at, may_miss=True)
+        else:
+            if member.prompt is not None or member.provider is not None or member.schemas:
+                message = f"only {AI_PROMPT} is told a prompt, a provider and schemas"
+                raise Refused(ErrorCode.BAD_REQUEST, message, at=at)
+            found = _module_endpoint(member.module, endpoints, (AI_PROMPT,), at)
+            params = ModuleParams(member.inputs, member.outputs)
+            _check_names(found, params, filled, present, at)
+            source = Source(found.of(teamspace), params)
         if any(source.endpoint.account == other.endpoint.account for other in sources):
             raise Refused(ErrorCode.BAD_REQUEST, f"{member.module} is asked before already", at=at)
         sources.append(source)
     return Plan(tuple(sources), filled, run_if, told.answered_by)
+
+
+def _prompt_of(member: Member, at: str) -> str:
+    if member.prompt is None:
+        raise Refused(ErrorCode.BAD_REQUEST, f"{AI_PROMPT} needs a prompt", at=f"{at}.prompt")
+    if member.inputs or member.outputs:
+        message = f"{AI_PROMPT} names the columns in its prompt, and fills those of into"
+        raise Refused(ErrorCode.BAD_REQUEST, message, at=at)
+    return member.prompt
 
 
 def _module_endpoint(name: str, endpoints: Mapping[str, Endpoint], besides: Sequence[str], at: str) -> Endpoint:
@@ -218,14 +257,14 @@ def _placeholders(text: str) -> set[str]:
     return {name.strip() for name in _PLACEHOLDER.findall(text)}
 
 
-def _chat_endpoint(name: str | None, endpoints: Mapping[str, Endpoint]) -> Endpoint:
+def _chat_endpoint(name: str | None, endpoints: Mapping[str, Endpoint], at: str) -> Endpoint:
     chats = {each: endpoint for each, endpoint in endpoints.items() if endpoint.module.chat is not None}
     if name is None:
         name = "openai" if "openai" in chats else next(iter(chats), "openai")
     if name not in chats:
         known = ", ".join(sorted(chats)) or "none is configured"
         message = f"no AI endpoint {name} is configured ({known})"
-        raise Refused(ErrorCode.UNKNOWN_PROVIDER, message, at="params.provider")
+        raise Refused(ErrorCode.UNKNOWN_PROVIDER, message, at=f"{at}.provider")
     return chats[name]
 
 

@@ -150,6 +150,7 @@ class BulkOrder(Struct, frozen=True):
 
     number: int
     """1, 2, ... within the job."""
+    account: AccountName
     leads: tuple[LeadId, ...]
     task: str | None
     """What the provider calls it; None as long as it has not answered to the order."""
@@ -267,11 +268,11 @@ class Work(Protocol):
         """Enter charges into the ledger, in this order; `run`: the first of the job and its reruns."""
         ...
 
-    async def may_order(self, account: AccountName, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
-        """Keep an order that is about to be sent, unless so many others of the account, since then, are kept."""
+    async def may_order(self, order: BulkOrder, since: Instant, orders_max: int | None) -> bool:
+        """Keep an order that is about to be sent, unless so many others of its account, since then, are kept."""
         ...
 
-    async def ordered(self, account: AccountName, order: BulkOrder, call: AnsweredCall) -> None:
+    async def ordered(self, order: BulkOrder, call: AnsweredCall) -> None:
         """Store that the provider has taken an order on, and that the call which ordered it is done."""
         ...
 

@@ -49,24 +49,35 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
-def conversation(prompt: str, into: Sequence[Column], schemas: Schemas = NO_SCHEMAS) -> tuple[Message, ...]:
-    """What to send for a lead whose filled prompt this is; `schemas`: what the JSON of a column must be like."""
-    return (Message("system", _instruction(into, schemas)), Message("user", prompt))
+def conversation(
+    prompt: str, into: Sequence[Column], schemas: Schemas = NO_SCHEMAS, *, may_miss: bool = False
+) -> tuple[Message, ...]:
+    """What to send for a lead whose filled prompt this is.
+
+    `schemas`: what the JSON of a column must be like; `may_miss`: null is an answer, also where one value is asked for.
+    """
+    return (Message("system", _instruction(into, schemas, may_miss=may_miss)), Message("user", prompt))
 
 
 def repair(
-    sent: Sequence[Message], answer: str, fault: str, into: Sequence[Column], schemas: Schemas = NO_SCHEMAS
+    sent: Sequence[Message],
+    answer: str,
+    fault: str,
+    into: Sequence[Column],
+    schemas: Schemas = NO_SCHEMAS,
+    *,
+    may_miss: bool = False,
 ) -> tuple[Message, ...]:
     """What to send after an answer that was not of the declared type: the one try there is."""
     return (
         *sent,
         Message("assistant", answer[:SHOWN_CHARACTERS_MAX]),
-        Message("user", f"This cannot be used: {fault}. {_instruction(into, schemas)}"),
+        Message("user", f"This cannot be used: {fault}. {_instruction(into, schemas, may_miss=may_miss)}"),
     )
 
 
-def read_answer(answer: str, into: Sequence[Column], schemas: Schemas = NO_SCHEMAS) -> Cells:
-    """The cells that a model's answer fills.
+def read_answer(answer: str, into: Sequence[Column], schemas: Schemas = NO_SCHEMAS, *, may_miss: bool = False) -> Cells:
+    """The cells that a model's answer fills; `may_miss`: null, in whatever dress, is one of every type.
 
     Raises:
         BadValueError: as for `_cells`, or a document that is not as the schema of its column says.
@@ -74,6 +85,8 @@ def read_answer(answer: str, into: Sequence[Column], schemas: Schemas = NO_SCHEM
     """
     if schemas and len(answer) > ANSWER_CHARACTERS_MAX:
         raise BadValueError(f"the answer is longer than {ANSWER_CHARACTERS_MAX:,} characters")
+    if may_miss and len(into) == 1 and answer.strip(_DECORATION).rstrip(".").lower() == "null":
+        return {into[0].name: None}
     cells = _cells(answer, into)
     for name, schema in schemas.items():
         value = cells.get(name)
@@ -124,9 +137,10 @@ def tokens_at_most(messages: Sequence[Message], answer_tokens_max: int) -> Token
     return Tokens(texts + MESSAGE_TOKENS, answer_tokens_max)
 
 
-def _instruction(into: Sequence[Column], schemas: Schemas) -> str:
+def _instruction(into: Sequence[Column], schemas: Schemas, *, may_miss: bool) -> str:
     if len(into) == 1:
-        return f"Answer with {_form(into[0], schemas)} and nothing else."
+        otherwise = ", or with null where you do not know," if may_miss else ""
+        return f"Answer with {_form(into[0], schemas)}{otherwise} and nothing else."
     keys = "; ".join(f'"{column.name}": {_form(column, schemas)}, or null' for column in into)
     return f"Answer with one JSON object and nothing else. Its keys: {keys}."
 

@@ -112,6 +112,8 @@ class ResultWriter:
                 brought.call.end(brought.end)
         if results:
             attempt.progressed(counts)
+        elif any(isinstance(item, Passed) and item.charge.answer == "none" for item in news):
+            attempt.moved()  # a lead is through with one of several providers
 
 
 def counted(counts: Counts, results: Sequence[Result]) -> Counts:

@@ -2,6 +2,7 @@
 
 A lead goes from provider to provider in the order of the submission, and stops at the first result: nobody behind it is
 asked, or paid. What the ones before it have said is stored as it is said, so that a restart asks none of them again.
+It may be of any mode, or a model; where one takes orders of many leads, they gather (gathering.py).
 
     it has nothing, or failed       the next one's turn
     it throttles                    waited for: it will be well again by itself, and its answer may be the better one
@@ -16,7 +17,7 @@ rerun of the failed leads asks again.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -32,13 +33,17 @@ MODULES_MAX: Final = 20
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One module of a waterfall."""
+    """One module of a waterfall, told what it is told when it is asked alone."""
 
     module: str
     inputs: dict[str, str] = {}
     """Input of the module → column it is read from; absent: its namesake."""
     outputs: dict[str, str] = {}
     """Column to fill → output of the module; absent: its namesake."""
+    prompt: str | None = None
+    """What a model is asked, where the module is `ai_prompt`."""
+    provider: str | None = None
+    schemas: dict[str, dict[str, Any]] = {}
 
 
 class WaterfallParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
