@@ -6,6 +6,8 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from tests.browser.chromium import chromium
+from tests.daemon.conftest import place  # noqa: F401
+from tests.postgres import database  # noqa: F401
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

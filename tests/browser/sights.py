@@ -1,0 +1,53 @@
+"""Every page as it is looked at: where, by whom, and what must be read there."""
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+Who = Literal["ann", "operator"]
+"""An admin of one teamspace; a super-admin who sees all of them."""
+
+
+class Sight(Struct, frozen=True):
+    """A page with something to show."""
+
+    name: str
+    """What is special about it."""
+    address: str | None
+    """As in the directory of pages; None: it is not there."""
+    at: str
+    """The same with names of things of the furniture (`tests.browser.furniture`) in braces, and with a query."""
+    shows: tuple[str, ...] = ()
+    """Words that must be read there, with scripts and without."""
+    who: Who | None = "ann"
+    """None: nobody has signed in."""
+    status: int = 200
+
+
+SIGHTS: Final = (
+    # where nobody has signed in yet
+    Sight("signed-out", None, "/jobs", ("Please sign in again",), who=None, status=401),
+    Sight("nothing", None, "/nothing", ("Nothing here",), status=404),
+    # jobs
+    Sight(
+        "jobs",
+        "/jobs",
+        "/jobs",
+        ("Jobs", "enrich #{running}", "running", "upload #{upload}", "partial", "ann", "acme"),
+    ),
+    Sight("jobs-of-an-operator", "/jobs", "/jobs?teamspace=acme", ("acme", "enrich #{running}"), who="operator"),
+    # one job
+    # tables
+    # the operator's
+    # batch jobs and schedules
+    # outreach
+    Sight("outreach", "/outreach", "/outreach", ("jo@canary-of-acme.example", "ann@canary-of-acme.example", "pending")),
+    Sight("outreach-chosen", "/outreach", "/outreach?status=stopped", ("None like that",)),
+    Sight("outreach-of-an-operator", "/outreach", "/outreach?teamspace=acme", ("active",), who="operator"),
+    Sight("outreach-preview", "/outreach/preview", "/outreach/preview", ("ann@canary-of-acme.example", "at once")),
+    Sight("follow-up", "/outreach/follow_ups/{follow_up}", "/outreach/follow_ups/{follow_up}", ("The next mail",)),
+    Sight("suppressions", "/outreach/suppressions", "/outreach/suppressions", ("gone.canary-of-acme.example",)),
+)
+
+NO_PAGES: Final = frozenset({"/"})
+"""Addresses that lead to another page, or to a file."""
