@@ -75,6 +75,7 @@ class Daemon:
         self.live: Final = live
         self.plans: Final = live.plans
         self.plan_of: Final = live.plan_of
+        self.modules: Final = live.modules
         self.set_limit: Final = live.set_limit
         self.reload: Final = live.reload
         self.wishes: Final = notices.wishes

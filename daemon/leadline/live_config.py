@@ -38,6 +38,7 @@ from leadline.core.quota.quotas import Quotas
 from leadline.core.rate_limit import Limit
 from leadline.features.batch.ports import BatchPlan
 from leadline.features.tables.asking import Endpoint
+from leadline.features.tables.module_views import module_views
 from leadline.features.tables.selection import Allowance
 from leadline.outreach import OutreachOffice
 from leadline.plans import Plans
@@ -80,6 +81,10 @@ class LiveConfig:
     def endpoints(self) -> Mapping[str, Endpoint]:
         """The provider accounts that are configured now."""
         return self._endpoints
+
+    def modules(self) -> Sequence[wire.ModuleView]:
+        """The modules that fill columns, as they are configured now."""
+        return module_views(self._endpoints)
 
     def database_allowance(self) -> Allowance | None:
         """What bounds the records that jobs read and write."""

@@ -28,6 +28,7 @@ from leadline_protocol.messages import (
     LeadErrors,
     LeadSample,
     LimitView,
+    ModuleView,
     Pause,
     PlanLimit,
     Plans,
@@ -462,6 +463,28 @@ def test_teamspaces_tables_and_providers_are_listed(leadline: Leadline, daemon: 
     assert leadline("tables", "describe", "見込み客", "--teamspace", "acme").out.splitlines()[:2] == [
         "Table 見込み客 of acme: 5,000 leads.",
         "  Made 1 min ago (17:30:00).",
+    ]
+    daemon.on(
+        Tables,
+        lambda _: TablesReply(
+            line=0,
+            tables=[],
+            modules=[
+                ModuleView(module="ai_prompt", inputs=["prompt"], providers=["openai"]),
+                ModuleView(
+                    module="headcount",
+                    inputs=["domain"],
+                    optional_inputs=["country"],
+                    outputs={"employees": "number", "industry": "text"},
+                    credits_per_lead=0.5,
+                ),
+            ],
+        ),
+    )
+    assert leadline("tables", "modules").out.splitlines() == [
+        "MODULE     NEEDS              FINDS                     CREDITS",
+        "ai_prompt  prompt             what the prompt asks for",
+        "headcount  domain, [country]  employees, industry       0.5 a result",
     ]
     daemon.on(Providers, lambda _: ProvidersReply(line=0, providers=[provider()]))
     assert json.loads(leadline("providers", "snov", "--json").out)["limits"][0]["charged"] == 15

@@ -46,6 +46,7 @@ CALLS: Sequence[Call] = (
     ("GET", "/v1/tables", {"teamspace": "acme"}, None, 200),
     ("PUT", "/v1/tables/{teamspace}/{table}", {}, {"columns": {"email": "text"}}, 200),
     ("GET", "/v1/tables/{teamspace}/{table}", {}, None, 200),
+    ("GET", "/v1/modules", {"teamspace": "acme"}, None, 200),
     ("POST", "/v1/tables/{teamspace}/{table}/retain", {}, {"days": 30}, 200),
     ("PUT", "/v1/schedules/{teamspace}/{name}", {}, {"timetable": DAILY, "submission": {"kind": "noop"}}, 200),
     ("GET", "/v1/schedules", {"teamspace": "acme"}, None, 200),

@@ -55,7 +55,9 @@ class Operations:
         self.submit: Final = submissions.submit
         self.submit_due: Final = submissions.submit_due
         self.jobs: Final = JobOperations(supervisor, store, numbered, surroundings, submissions, self._losses, decode)
-        self._of_tables: Final = TableOperations(supervisor, store, surroundings.tables, self.jobs.shown)
+        self._of_tables: Final = TableOperations(
+            supervisor, store, surroundings.tables, self.jobs.shown, surroundings.modules
+        )
         self._of_schedules: Final = ScheduleOperations(
             surroundings.schedules,
             surroundings.wall,

@@ -38,6 +38,10 @@ class Surroundings(Protocol):
         """The tables of all teamspaces."""
         ...
 
+    def modules(self) -> Sequence[wire.ModuleView]:
+        """The modules that fill columns, as they are configured now."""
+        ...
+
     async def refused(self, job: JobId, after: int) -> Sequence[wire.RefusedRow]:
         """A page of the rows of an upload that were not taken, from behind row number `after` on."""
         ...

@@ -38,16 +38,27 @@ Record = Callable[[str, str], Awaitable[None]]
 class TableOperations:
     """Carries out `tables`."""
 
-    def __init__(self, supervisor: Supervisor, store: Store, tables: Tables, views: Views) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        store: Store,
+        tables: Tables,
+        views: Views,
+        modules: Callable[[], Sequence[wire.ModuleView]],
+    ) -> None:
+        """`modules`: those that there are now."""
         self._supervisor = supervisor
         self._store = store
         self._tables = tables
         self._views = views
+        self._modules = modules
 
     async def perform(self, operation: wire.Tables, record: Record, line: int) -> wire.TablesReply:
         """Carry out one operation. Raises Refused."""
         if operation.action == "list":
             return await self._list(operation, line)
+        if operation.action == "modules":
+            return wire.TablesReply(line=line, tables=[], modules=list(self._modules()), ref=operation.ref)
         assert operation.teamspace is not None
         assert operation.table is not None
         teamspace, table = operation.teamspace, operation.table

@@ -164,6 +164,31 @@ def _declared(text: str) -> tuple[str, ColumnSpec]:
 
 
 @tables.command
+def modules(*, place: Placed, json: Json = False) -> None:
+    """List the modules that fill columns: what each needs, what it can find, and its price."""
+    with control(place) as daemon:
+        views = daemon.client.call(Tables(action="modules")).modules
+    if json:
+        for view in views:
+            terminal.json_line(view)
+        return
+    terminal.columns(
+        ("MODULE", "NEEDS", "FINDS", "CREDITS"),
+        [
+            (
+                shown(view.module),
+                shown(", ".join([*view.inputs, *(f"[{name}]" for name in view.optional_inputs)])),
+                shown(", ".join(view.outputs) or "what the prompt asks for"),
+                f"{view.credits_per_lead:g} a {'result' if view.charge_on == 'result' else 'lead'}"
+                if view.credits_per_lead
+                else "",
+            )
+            for view in views
+        ],
+    )
+
+
+@tables.command
 def retain(
     table: TableName,
     /,

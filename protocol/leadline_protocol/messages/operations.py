@@ -258,9 +258,10 @@ class Providers(ControlOperation[ProvidersReply], tag="providers", frozen=True, 
 
 
 class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=True):
-    """The tables of a teamspace, or of all; with another `action` than `list`, something about one of them."""
+    """The tables of a teamspace, or of all; with another `action`, something about one of them, or the modules."""
 
-    action: Literal["list", "describe", "create", "retain", "delete"] = "list"
+    action: Literal["list", "describe", "create", "retain", "delete", "modules"] = "list"
+    """`modules`: which there are to fill columns; they are the same for all tables."""
     teamspace: Name | None = None
     table: Name | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
@@ -278,7 +279,7 @@ class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=T
     """Of `delete`: only say what would go."""
 
     def __post_init__(self) -> None:
-        if self.action != "list" and (self.teamspace is None or self.table is None):
+        if self.action not in {"list", "modules"} and (self.teamspace is None or self.table is None):
             raise ValueError("name the teamspace and the table")
         for action, words in (("create", ("columns", "key")), ("retain", ("days",)), ("delete", ("cancel", "dry_run"))):
             for word in words:

@@ -84,6 +84,7 @@ def _looks() -> Iterator[Route]:
     yield look("/v1/notices", wire.Notices, "Mails and webhooks about jobs.", "job", "teamspace", "all", "limit")
     yield look("/v1/tables", wire.Tables, "Tables.", "teamspace", "limit", "after", action="list")
     yield look("/v1/tables/{teamspace}/{table}", wire.Tables, "One table.", action="describe")
+    yield look("/v1/modules", wire.Tables, "Modules that fill columns.", "teamspace", action="modules")
     yield look(
         "/v1/schedules", wire.Schedules, "Schedules.", "teamspace", "name", "count", "limit", "after", action="list"
     )
