@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
+import anyio
 import anyio.to_thread
 from aiohttp import web
 
@@ -117,6 +118,11 @@ def _publish(descriptor: int, part: Path, final: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+async def remove(folder: Path, name: str) -> None:
+    """Remove a file that was stored, if it is still there."""
+    await anyio.Path(folder / name).unlink(missing_ok=True)
 
 
 async def expect(request: web.BaseRequest) -> None:

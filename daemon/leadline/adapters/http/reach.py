@@ -200,6 +200,10 @@ class Reach:
         with self._file_room.one(caller.key):
             return await files.receive(source, self._incoming, file, self.desk.numbers().upload_bytes_max)
 
+    async def drop_file(self, caller: Caller, name: str) -> None:
+        """Remove a file of the caller's that nobody is going to read."""
+        await files.remove(self._incoming, self._named(caller, name))
+
     async def give_file(self, caller: Caller, http: web.BaseRequest, name: str) -> web.StreamResponse:
         """Answer with a file of the caller's. Raises Refused."""
         return await self._send(caller, http, self._named(caller, name), name)

@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from leadline.adapters.http.pages import batch, home, jobs, outreach, schedules
+from leadline.adapters.http.pages import batch, home, jobs, outreach, schedules, tables, uploads
 from leadline.adapters.http.pages.visit import Handler
 
 
@@ -23,6 +23,14 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("GET", "/jobs", jobs.of_teamspace),
     # one job
     # tables
+    Page("GET", "/tables", tables.of_teamspace),
+    Page("POST", "/tables", uploads.into_new),
+    Page("GET", "/t/{table}", tables.one),
+    Page("POST", "/t/{table}", uploads.into_table),
+    Page("POST", "/t/{table}/export", tables.export),
+    Page("POST", "/t/{table}/retain", tables.retain),
+    Page("GET", "/t/{table}/delete", tables.ask_delete),
+    Page("POST", "/t/{table}/delete", tables.delete),
     # the operator's
     # batch jobs and schedules
     Page("GET", "/batch", batch.overview),

@@ -9,8 +9,10 @@ import mimetypes
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import jinja2
 from aiohttp import web
@@ -86,7 +88,9 @@ class Templates:
             auto_reload=False,
         )
         self._environment.globals["asset"] = assets.address
-        self._environment.filters |= {"number": number, "span": span, "moment": moment, "clock": clock, "day": day}
+        self._environment.filters |= {"number": number, "size": size, "span": span}
+        self._environment.filters["in_path"] = partial(quote, safe="")
+        self._environment.filters |= {"moment": moment, "clock": clock, "day": day}
 
     def page(self, template: str, context: Mapping[str, Any], status: int = 200) -> web.Response:
         """A page."""
@@ -101,6 +105,15 @@ def number(value: float | Decimal) -> str:
     return f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
+def size(bytes_: float) -> str:
+    """An amount of bytes for people: `4.2 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if bytes_ < 999.5:
+            return f"{bytes_:.3g} {unit}"
+        bytes_ /= 1000
+    return f"{bytes_:,.3g} TB"
+
+
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -110,10 +123,10 @@ def span(seconds: float | timedelta) -> str:
     if left < 1:
         return "under 1 s"
     parts: list[str] = []
-    for size, unit in _UNITS:
-        if (count := left // size) or parts:
+    for length, unit in _UNITS:
+        if (count := left // length) or parts:
             parts.append(f"{count} {unit}" if count else "")
-            left -= count * size
+            left -= count * length
         if len(parts) == 2:
             break
     return " ".join(part for part in parts if part)

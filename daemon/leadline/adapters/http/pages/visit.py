@@ -28,11 +28,17 @@ class Place(Struct, frozen=True):
 
     name: str
     path: str
+    below: str = ""
+    """How addresses of further pages that belong to it begin, besides its own."""
+
+    def holds(self, path: str) -> bool:
+        """Whether the page at that path belongs to it."""
+        return path == self.path or path.startswith((f"{self.path}/", self.below or f"{self.path}/"))
 
 
 _OF_TEAMSPACE: Final = (
     Place("Jobs", "/jobs"),
-    Place("Tables", "/tables"),
+    Place("Tables", "/tables", "/t/"),
     Place("Batch", "/batch"),
     Place("Schedules", "/schedules"),
     Place("Outreach", "/outreach"),
