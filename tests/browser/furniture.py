@@ -100,7 +100,7 @@ class Furnisher:
         await self._client.call(Cancel(job=cancelled))
 
     async def batch(self) -> None:
-        """A batch job with a schedule and a run."""
+        """A batch job with a schedule and a run, and one that has nothing yet."""
         of_it: dict[str, Any] = {"teamspace": self._teamspace, "name": "nightly"}
         settings: dict[str, str | None] = {"note": self._text}
         await self._client.call(BatchJobs(action="create", **of_it, api=True, settings=settings))
@@ -111,7 +111,7 @@ class Furnisher:
         timetable = Daily("02:30", "Europe/Berlin")
         await self._client.call(Schedules(action="add", **of_it, timetable=timetable, submission=submission))
         await self._ended("run", Batch(teamspace=self._teamspace, batch_job="nightly", body=self._text))
-        self.found["batch_job"] = self.found["schedule"] = "nightly"
+        await self._client.call(BatchJobs(action="create", teamspace=self._teamspace, name="draft"))
 
     async def outreach(self) -> None:
         """An associate with a script, somebody who is written to, and a domain that is not."""
@@ -129,7 +129,6 @@ class Furnisher:
         assert reply.imported.faults == []
         listed = await self._client.call(FollowUps(action="follow_ups", teamspace=self._teamspace))
         self.found["follow_up"] = str(listed.follow_ups[0].follow_up)
-        self.found["associate"], self.found["script"] = "jo", "hello"
 
 
 @asynccontextmanager

@@ -29,17 +29,18 @@ SIGHTS: Final = (
     Sight("signed-out", None, "/jobs", ("Please sign in again",), who=None, status=401),
     Sight("nothing", None, "/nothing", ("Nothing here",), status=404),
     # jobs
-    Sight(
-        "jobs",
-        "/jobs",
-        "/jobs",
-        ("Jobs", "enrich #{running}", "running", "upload #{upload}", "partial", "ann", "acme"),
-    ),
-    Sight("jobs-of-an-operator", "/jobs", "/jobs?teamspace=acme", ("acme", "enrich #{running}"), who="operator"),
+    Sight("jobs", "/jobs", "/jobs", ("Jobs", "#{running}", "running", "#{upload}", "partial", "ann", "acme")),
+    Sight("jobs-of-an-operator", "/jobs", "/jobs?teamspace=acme", ("acme", "#{running}"), who="operator"),
     # one job
     # tables
     # the operator's
     # batch jobs and schedules
+    Sight("batch", "/batch", "/batch", ("nightly", "published", "#{run}", "completed")),
+    Sight("batch-job", "/batch/{name}", "/batch/nightly", ("Version 1", "canary-of-acme", "#{run}")),
+    Sight("batch-job-without-code", "/batch/{name}", "/batch/draft", ("It has no code yet",)),
+    Sight("schedules", "/schedules", "/schedules", ("nightly", "02:30")),
+    Sight("schedule", "/schedules/{name}", "/schedules/nightly", ("02:30", "Europe/Berlin")),
+    Sight("new-schedule", "/new-schedule", "/new-schedule", ("A new schedule",)),
     # outreach
     Sight("outreach", "/outreach", "/outreach", ("jo@canary-of-acme.example", "ann@canary-of-acme.example", "pending")),
     Sight("outreach-chosen", "/outreach", "/outreach?status=stopped", ("None like that",)),
@@ -49,5 +50,5 @@ SIGHTS: Final = (
     Sight("suppressions", "/outreach/suppressions", "/outreach/suppressions", ("gone.canary-of-acme.example",)),
 )
 
-NO_PAGES: Final = frozenset({"/"})
+NO_PAGES: Final = frozenset({"/", "/batch/{name}/versions/{version}"})
 """Addresses that lead to another page, or to a file."""
