@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -98,6 +99,7 @@ async def test_more_connections_than_there_may_be_are_cut_and_counted(hall: Hall
     for reader, writer in held:
         writer.write(HEALTH)
         await reader.readuntil(b"alive\n")
+    began = time.monotonic()
     with capture_logs() as logs:
         for _ in range(200):
             reader, writer = await hall.dial()
@@ -106,7 +108,9 @@ async def test_more_connections_than_there_may_be_are_cut_and_counted(hall: Hall
                     assert await reader.read() == b""
             writer.close()
         hall.listening.server.face.mishaps.tell()
-    assert [line["refused_connections"] for line in logs] == [200], f"one line in {mishaps.MISHAPS_SECONDS:g} s"
+    assert sum(line["refused_connections"] for line in logs) == 200
+    lines_max = 1 + (time.monotonic() - began) // mishaps.MISHAPS_SECONDS
+    assert len(logs) <= lines_max, f"one line in {mishaps.MISHAPS_SECONDS:g} s"
     for _, writer in held:
         writer.close()
     async with asyncio.timeout(10):
