@@ -595,7 +595,11 @@ async def test_a_chains_counts_are_its_steps_sums_while_it_runs_and_when_it_has_
     assert over is not None
     assert (over.counts, over.state) == (Counts(12, 6, 1, 1), JobState.PARTIAL)
     assert [one.id for one in await daemon.store.steps(JobId(1))] == [2, 3, 4]
-    assert [job.counts for job in await daemon.store.jobs(JobFilter(limit=4))][-1] == over.counts
+    await daemon.store.commit(admission(row(5, submission(CHAIN, steps=(step,))), row(6, step, chain=5, step=0)))
+    assert [one.id for one in await daemon.store.steps(JobId(5), JobId(1))] == [2, 3, 4, 6]
+    assert await daemon.store.steps() == []
+    await daemon.store.commit(together(end(6, JobState.SKIPPED), end(5, JobState.SKIPPED)))
+    assert [job.counts for job in await daemon.store.jobs(JobFilter(before=JobId(5), limit=4))][-1] == over.counts
 
 
 # ------------------------------------------------------------------------------------------------------------- listings

@@ -409,10 +409,10 @@ class FakeStore:
             and which.uid in {None, row.new.uid}
         )
 
-    async def steps(self, chain: JobId) -> Sequence[StoredJob]:
-        """The steps of a chain in order."""
+    async def steps(self, *chains: JobId) -> Sequence[StoredJob]:
+        """The steps of chains; see the port."""
         await self._reach()
-        return [self._stored_job(step) for step in self._steps(chain)]
+        return [self._stored_job(step) for chain in sorted(chains) for step in self._steps(chain)]
 
     def _steps(self, chain: JobId) -> Sequence[Job]:
         return sorted(

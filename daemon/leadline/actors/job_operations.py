@@ -1,11 +1,12 @@
 """Operations on jobs: what is known of them, and what is done about them."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
 
-from leadline.actors import chain_reruns, views
+from leadline.actors import chain_reruns, listings, views
 from leadline.actors.dispatcher import unavailable
 from leadline.actors.losses import STORE_LOST, Losses
 from leadline.actors.peers import Peer, act
@@ -15,7 +16,7 @@ from leadline.actors.supervisor import CHAIN, Supervisor
 from leadline.actors.surroundings import Surroundings
 from leadline.core.estimate import ends
 from leadline.core.events import CancelAsked, NewJob
-from leadline.core.forecast import why
+from leadline.core.forecast import Why, why
 from leadline.core.model import ENDED, Family, JobState, Now
 from leadline.core.scheduler import Scheduler
 from leadline.ports.notices import Notice
@@ -63,17 +64,22 @@ class JobOperations:
         except STORE_LOST as error:
             raise self._losses.refused(error) from None
 
-    async def shown(self, page: Sequence[StoredJob]) -> list[wire.JobView]:
-        """How jobs look, each with what the queue knows of it now."""
+    async def shown(self, page: Sequence[StoredJob], explained: int = 0) -> list[wire.JobView]:
+        """How jobs look, each with what the queue knows of it now; so many that wait with all that holds them."""
         live = [stored.id for stored in page if stored.state not in ENDED]
+        told: dict[JobId, Why] = {}
 
         def look(scheduler: Scheduler, now: Now) -> dict[JobId, views.Live | None]:
-            return {job_id: self._live(scheduler, job_id, now) for job_id in live}
+            seen = {job_id: self._live(scheduler, job_id, now) for job_id in live}
+            waiting = (job_id for job_id, each in seen.items() if each is not None and each.waits_for_its_turn)
+            told.update((job_id, why(scheduler, job_id, now, counted=False)) for job_id in islice(waiting, explained))
+            return seen
 
         seen = await self._supervisor.dispatcher.look(look) if live else {}
-        return [
+        shown = [
             views.job_view(stored, self._families.get(stored.kind, "tables"), seen.get(stored.id)) for stored in page
         ]
+        return [views.explained(view, told[view.job]) if view.job in told else view for view in shown]
 
     async def ended_since(self, since: JobId, uid: int) -> AsyncIterator[JobId]:
         """The ids of a user's jobs above `since` that have ended, newest first."""
@@ -145,12 +151,13 @@ class JobOperations:
             if operation.teamspace is None:
                 raise Refused(ErrorCode.BAD_REQUEST, "name the teamspace whose table it is", at="teamspace")
             table = await self._around.tables.find(operation.teamspace, operation.table)
-        states = () if operation.state is None else (JobState(operation.state),)
-        which = JobFilter(operation.teamspace, table, families, states, None, operation.before, operation.limit + 1)
-        found = list(await self._store.jobs(which))
-        page = found[: operation.limit]
-        following = page[-1].id if len(found) > operation.limit else None
-        return wire.JobList(line=line, jobs=await self.shown(page), next=following, ref=operation.ref)
+        named = [*operation.states, *([] if operation.state is None else [operation.state])]
+        states = tuple(JobState(word) for word in dict.fromkeys(named))
+        which = JobFilter(operation.teamspace, table, families, states, None, operation.before, operation.limit)
+        listing = await (listings.nested_page if operation.nested else listings.page)(self._store, which)
+        shown = await self.shown([*listing.jobs, *listing.steps], operation.explained)
+        jobs, steps = shown[: len(listing.jobs)], shown[len(listing.jobs) :]
+        return wire.JobList(line=line, jobs=jobs, next=listing.following, steps=steps, ref=operation.ref)
 
     async def why(self, operation: wire.Why, _: Peer, line: int) -> wire.Reply:
         """What a job waits for. Raises Refused."""
@@ -158,15 +165,12 @@ class JobOperations:
         if stored.state in ENDED:
             return wire.WhyReply(line=line, job=stored.id, blockers=[], jobs_ahead=0, ref=operation.ref)
         told = await self._supervisor.dispatcher.look(lambda scheduler, now: why(scheduler, stored.id, now))
-        eta = None
-        if told.earliest is not None and told.latest is not None:
-            eta = views.eta((told.earliest, told.latest))
         return wire.WhyReply(
             line=line,
             job=stored.id,
             blockers=[views.wait(each) for each in told.blockers],
             jobs_ahead=told.jobs_ahead,
-            eta=eta,
+            eta=views.goes_on(told),
             ref=operation.ref,
         )
 

@@ -7,8 +7,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct, field
 
+from leadline.actors.summaries import summary
 from leadline.core import heartbeats
 from leadline.core.estimate import Tempo
+from leadline.core.forecast import Why
 from leadline.core.model import ENDED, SECOND, Counts, Job, JobState, Now, Wait
 from leadline.core.provider_account import AccountState, Standing
 from leadline.core.rate_limit import BucketLimit, ConcurrentLimit, DailyLimit, LimitState, WindowLimit
@@ -41,6 +43,11 @@ class Live(Struct, frozen=True):
     tempo: Tempo | None = None
     ends: tuple[Instant, Instant] | None = None
     """No sooner and no later than then; None: nobody knows."""
+
+    @property
+    def waits_for_its_turn(self) -> bool:
+        """Whether nothing is done for it at present."""
+        return self.state in {JobState.QUEUED, JobState.DELAYED} or (bool(self.waits) and not self.busy)
 
 
 _ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -243,6 +250,17 @@ def _short(number: float | str) -> str:
     return f"{number:g}" if isinstance(number, int | float) else number
 
 
+def explained(view: wire.JobView, told: Why) -> wire.JobView:
+    """The same job with all that holds it back."""
+    waits = [wait(each) for each in told.blockers]
+    return msgspec.structs.replace(view, waits=waits, jobs_ahead=told.jobs_ahead, eta=goes_on(told))
+
+
+def goes_on(told: Why) -> wire.Eta | None:
+    """When a job is expected to start or to go on; None where nobody knows."""
+    return None if told.earliest is None or told.latest is None else eta((told.earliest, told.latest))
+
+
 def job_view(stored: StoredJob, family: str, now: Live | None) -> wire.JobView:
     """A job as it is shown."""
     submitted = _SUBMITTED.decode(stored.payload) if stored.payload else Submitted()
@@ -250,10 +268,12 @@ def job_view(stored: StoredJob, family: str, now: Live | None) -> wire.JobView:
     state = stored.state if now is None or ended else now.state
     waits = [] if now is None or ended else [wait(each) for each in now.waits]
     tempo = None if now is None or ended else now.tempo
+    total = stored.counts.total or (0 if ended and stored.started is not None else None)
     waiting = state is JobState.RUNNING and waits and now is not None and not now.busy
     return wire.JobView(
         job=stored.id,
         kind=stored.kind,
+        summary=summary(stored.payload, total),
         family=family,
         teamspace=stored.teamspace,
         table=submitted.table,

@@ -36,8 +36,11 @@ class Why(Struct, frozen=True):
     """It goes on no later than this, unless something new comes in its way; None: nobody can say."""
 
 
-def why(scheduler: Scheduler, job: JobId, now: Now) -> Why:
-    """All that keeps a live job from starting or going on; nothing for a job that is not live."""
+def why(scheduler: Scheduler, job: JobId, now: Now, *, counted: bool = True) -> Why:
+    """All that keeps a live job from starting or going on; nothing for a job that is not live.
+
+    Without `counted` the jobs ahead may be too many in a long lane, where counting them takes long.
+    """
     live = scheduler.jobs.get(job)
     if live is None:
         return Why((), 0, None, None)
@@ -54,7 +57,7 @@ def why(scheduler: Scheduler, job: JobId, now: Now) -> Why:
         blockers += _of_attempt(scheduler, live, attempt, now)
     elif live.state is JobState.QUEUED:
         blockers += _of_queued(scheduler, live)
-        ahead = _ahead(scheduler, live)
+        ahead = _ahead(scheduler, live, counted=counted)
     return Why(tuple(blockers), ahead, *_range(scheduler, blockers, now))
 
 
@@ -129,9 +132,13 @@ def _capacity(scheduler: Scheduler, job: Job) -> Wait:
     return Wait(JobReason.CAPACITY, None, numbers)
 
 
-def _ahead(scheduler: Scheduler, job: Job) -> int:
+def _ahead(scheduler: Scheduler, job: Job, *, counted: bool) -> int:
     family = scheduler.kinds[job.kind].family
-    ahead = scheduler.backlog.ahead_of(job, family)
+    lane = scheduler.backlog.lanes.get((job.teamspace, family))
+    if counted or lane is None:
+        ahead = scheduler.backlog.ahead_of(job, family)
+    else:
+        ahead = scheduler.backlog.ahead_at_most(lane, job)
     capacity = scheduler.rules.capacity.get(family)
     if capacity is not None and scheduler.busy[family] >= capacity:
         ahead += len(scheduler.capacity.waking[family]) + scheduler.backlog.lanes_before(job, family)

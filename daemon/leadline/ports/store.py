@@ -225,8 +225,8 @@ class Store(Protocol):
         """Jobs, newest first; costs the same with any number of ended jobs."""
         ...
 
-    async def steps(self, chain: JobId) -> Sequence[StoredJob]:
-        """The steps of a chain in order."""
+    async def steps(self, *chains: JobId) -> Sequence[StoredJob]:
+        """The steps of chains: each chain's in order, the chains by their ids."""
         ...
 
     async def history(self, job: JobId) -> Sequence[HistoryRow]:

@@ -132,11 +132,20 @@ class Jobs(ControlOperation[JobList], tag="jobs", frozen=True, kw_only=True):
 
     teamspace: Name | None = None
     state: State | None = None
+    states: list[State] = field(default_factory=list)
+    """In one of these, and of `state`; empty: in any."""
     family: Family | None = None
     table: Name | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
     before: Id | None = None
     """The `next` of the page before."""
+    nested: bool = False
+    """A chain stands for its steps, which come in `steps`; one that has not ended is none of the ended ones, whatever
+    its steps are. Noops are left out unless `family` asks for them. A page may then have fewer jobs than `limit`, and
+    yet not be the last."""
+    explained: Annotated[int, Meta(ge=0, le=100)] = 0
+    """So many of the jobs that wait, the first of the page, have in `waits` all that `why` says, and `jobs_ahead` and
+    `eta`; where many jobs are ahead, `jobs_ahead` may be too high."""
 
 
 class Job(ControlOperation[JobReply], tag="job", frozen=True, kw_only=True):

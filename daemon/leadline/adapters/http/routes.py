@@ -67,12 +67,15 @@ class Route(Struct, frozen=True, gc=False):
         return tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
 
 
+_JOBS: Final = ("teamspace", "state", "states", "family", "table", "limit", "before", "nested", "explained")
+
+
 def _looks() -> Iterator[Route]:
     def look(path: str, means: type[wire.Operation[Any]], summary: str, *takes: str, **fixed: Any) -> Route:
         return Route("GET", path, means, "read", summary, takes, fixed)
 
     yield look("/v1/ping", wire.Ping, "Is the daemon there and ready?")
-    yield look("/v1/jobs", wire.Jobs, "Jobs, newest first.", "teamspace", "state", "family", "table", "limit", "before")
+    yield look("/v1/jobs", wire.Jobs, "Jobs, newest first.", *_JOBS)
     yield look("/v1/jobs/{job}", wire.Job, "One job, with what was submitted.", "refused_after")
     yield look("/v1/jobs/{job}/why", wire.Why, "All that keeps a job from going on, with numbers.")
     yield look("/v1/jobs/{job}/history", wire.History, "How a job came to where it is.")

@@ -401,7 +401,8 @@ class PostgresStore:
         """Jobs, newest first; see the port.
 
         Of ended jobs at most `limit` ids are looked at for each pair of a kind and a state; live ones are walked from
-        the newest until there are enough (but for those of a table), which the length of the queue bounds.
+        the newest until there are enough (but for those of a table), which the length of the queue bounds, or of the
+        teamspace's part of it.
         """
         reign = self._present()
         kinds = [kind for kind in reign.kind_names if not which.families or reign.families.get(kind) in which.families]
@@ -426,9 +427,9 @@ class PostgresStore:
             newest = (await self._fetch("newest_job"))[0][0]
         return max(0, newest - LOOK_BACK_JOBS)
 
-    async def steps(self, chain: JobId) -> Sequence[StoredJob]:
-        """The steps of a chain in order."""
-        return [_stored_job(row) for row in await self._fetch("steps", chain)]
+    async def steps(self, *chains: JobId) -> Sequence[StoredJob]:
+        """The steps of chains; see the port."""
+        return [_stored_job(row) for row in await self._fetch("steps", chains)]
 
     async def history(self, job: JobId) -> Sequence[HistoryRow]:
         """The job's story, oldest first."""

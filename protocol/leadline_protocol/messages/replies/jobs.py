@@ -64,6 +64,8 @@ class JobView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
 
     job: JobId
     kind: str
+    summary: str | None = None
+    """What it does, for people: `Fill score of 4,850 leads of prospects with ai_prompt`."""
     family: FamilyWord
     teamspace: str
     table: str | None = None
@@ -84,6 +86,10 @@ class JobView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     activity: str | None = None
     """What it is doing at present, for people."""
     waits: list[Wait] = field(default_factory=list)
+    jobs_ahead: int | None = None
+    """So many jobs run before it; only in the answer to `jobs`, of those that are explained."""
+    eta: Eta | None = None
+    """When it is expected to start or to go on; as `jobs_ahead`."""
     stalled: bool = False
     reason: JobReason | None = None
     """Why it ended so, where it did not plainly run to its end."""
@@ -172,6 +178,8 @@ class JobList(Reply, frozen=True, kw_only=True):
     jobs: list[JobView]
     next: JobId | None = None
     """To be sent as `before` for the next page; absent on the last."""
+    steps: list[JobView] = field(default_factory=list)
+    """With `nested`: the steps of the page's chains, each chain's in order."""
     ref: Ref = None
 
 
