@@ -11,6 +11,7 @@ which nobody else can guess (`Namespace`).
 
 import hashlib
 import hmac
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -20,6 +21,8 @@ from msgspec import Struct
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import JobId
+
+_PREFIX: Final = re.compile(r"\bh[0-9a-f]{24}-", re.ASCII)
 
 TeamspaceOf = Callable[[JobId], Awaitable[str | None]]
 """Whose a job is; None where there is no such job. Raises Refused with unavailable."""
@@ -52,6 +55,11 @@ class Namespace:
     def has(self, file: str) -> bool:
         """Whether a file of the common folder is one of its."""
         return file.startswith(self._prefix)
+
+
+def without_prefixes(text: str) -> str:
+    """A text for people in which files have the names that were given to them, and not those in the common folder."""
+    return _PREFIX.sub("", text)
 
 
 def plain(name: str, at: str) -> str:

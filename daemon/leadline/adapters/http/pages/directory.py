@@ -21,6 +21,12 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("GET", "/", home.home),
     # jobs
     Page("GET", "/jobs", jobs.of_teamspace),
+    Page("GET", "/t/{table}/jobs", jobs.of_table),
+    Page("GET", "/jobs/{job}/file", jobs.file),
+    Page("POST", "/jobs/{job}/cancel", jobs.cancel),
+    Page("POST", "/jobs/{job}/pause", jobs.pause),
+    Page("POST", "/jobs/{job}/resume", jobs.resume),
+    Page("POST", "/jobs/{job}/rerun", jobs.rerun),
     # one job
     # tables
     Page("GET", "/tables", tables.of_teamspace),

@@ -77,8 +77,13 @@ window.addEventListener("pageshow", () => {
 
 const number = new Intl.NumberFormat("en");
 
+// What is the job's own: the steps of a chain stand within it, and each of them is a job too.
+function own(root, selector) {
+  return [...root.querySelectorAll(selector)].filter((element) => element.closest("[data-job]") === root);
+}
+
 function write(root, name, text) {
-  for (const element of root.querySelectorAll(`[data-field="${name}"]`)) {
+  for (const element of own(root, `[data-field="${name}"]`)) {
     if (element.textContent !== text) element.textContent = text;
   }
 }
@@ -87,7 +92,7 @@ function showProgress(job) {
   for (const root of document.querySelectorAll(`[data-job="${job.job}"]`)) {
     const counts = job.counts;
     const settled = counts.done + counts.skipped + counts.failed + counts.unknown;
-    for (const bar of root.querySelectorAll(".bar")) {
+    for (const bar of own(root, ".bar")) {
       bar.setAttribute("aria-valuemax", counts.total);
       bar.setAttribute("aria-valuenow", settled);
       let x = 0;
@@ -100,7 +105,7 @@ function showProgress(job) {
     }
     for (const [name, count] of Object.entries({ ...counts, settled })) write(root, name, number.format(count));
     const word = job.stalled ? "stalled" : job.shown;
-    for (const state of root.querySelectorAll('[data-field="state"]')) {
+    for (const state of own(root, '[data-field="state"]')) {
       if (state.textContent !== word) {
         state.textContent = word;
         state.className = `state ${word}`;
@@ -108,7 +113,7 @@ function showProgress(job) {
       }
     }
     const rate = job.leads_per_second;
-    write(root, "rate", rate ? `${number.format(Math.round(rate * 60))} leads a minute` : "");
+    write(root, "rate", rate ? `${number.format(Math.round(rate * 60))} ${root.dataset.unit ?? "leads"} a minute` : "");
     write(root, "activity", job.activity ?? "");
     root.dispatchEvent(new CustomEvent("leadline:progress", { detail: job, bubbles: true }));
   }

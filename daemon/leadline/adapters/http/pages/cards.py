@@ -1,0 +1,258 @@
+"""Jobs as pages show them: what a job is and waits for, in sentences, and what may be done about it. Pure functions."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final, Literal, get_args
+
+from msgspec import Struct
+
+from leadline.adapters.http.confinement import without_prefixes
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import JOB_REASONS, JobReason
+from leadline_protocol.ids import JobId
+
+Section = Literal["running", "waiting", "scheduled", "ended"]
+SECTIONS: Final[tuple[Section, ...]] = get_args(Section)
+
+NEAR: Final = timedelta(seconds=90)
+"""Two times that are no further apart are one for people."""
+
+LEADS_FOR_A_RATE: Final = 5
+"""So many leads tell how fast a job is."""
+
+
+class Sentence(Struct, frozen=True):
+    """One thing that a job waits for."""
+
+    text: str
+    until: datetime | None
+    help: str | None
+    """Who can let it go on, where somebody must."""
+
+
+class Mishap(Struct, frozen=True):
+    """What was noticed about a job that stood still, and what was done about it."""
+
+    at: datetime
+    seen: str
+    done: str
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """A job with all that a page says of it."""
+
+    job: wire.JobView
+    title: str
+    section: Section
+    unit: str
+    """What its counts count: leads or rows."""
+    waits: Sequence[Sentence]
+    ahead: str | None
+    starts: wire.Eta | None
+    """When it is expected to start or to go on, where that is not at once."""
+    is_vague: bool
+    """Whether that is a range rather than one time."""
+    ends: datetime | None
+    """When it is expected to be done."""
+    mishap: Mishap | None
+    reason: str | None
+    """Why it ended so."""
+    can_cancel: bool
+    can_pause: bool
+    can_resume: bool
+    reruns: Sequence[tuple[str, str]]
+    """What may be run again: the word for the operation, and a label."""
+    refused_rows: int
+    has_file: bool
+    steps: Sequence["Card"] = ()
+
+
+def cards(
+    jobs: Sequence[wire.JobView],
+    steps: Sequence[wire.JobView],
+    stories: Mapping[JobId, Sequence[wire.HistoryEntry]],
+    now: datetime,
+) -> Sequence[Card]:
+    """Jobs, each chain among them with its steps."""
+    of_chain: dict[JobId | None, list[Card]] = {}
+    for step in steps:
+        of_chain.setdefault(step.chain, []).append(card(step, stories.get(step.job, ()), now))
+    return [card(job, stories.get(job.job, ()), now, of_chain.get(job.job, ())) for job in jobs]
+
+
+def card(job: wire.JobView, story: Sequence[wire.HistoryEntry], now: datetime, steps: Sequence[Card] = ()) -> Card:
+    """One job at a time `now`."""
+    is_live = job.state not in wire.ENDED_STATES
+    waits = [] if job.state == "delayed" else [_sentence(each, job.job) for each in job.waits]
+    starts = job.eta if is_live and job.eta is not None and job.eta.latest - now > NEAR / 3 else None
+    return Card(
+        job=job,
+        title=title(job),
+        section=section(job),
+        unit="rows" if job.kind == "upload" else "leads",
+        waits=waits,
+        ahead=_ahead(job),
+        starts=starts if job.state != "delayed" else None,
+        is_vague=starts is not None and starts.latest - starts.earliest > NEAR,
+        ends=_ends(job, now),
+        mishap=mishap(job, story) if is_live else None,
+        reason=_reason(job),
+        can_cancel=is_live,
+        can_pause=is_live and job.state != "stopping" and not _is_held(job),
+        can_resume=is_live and _is_held(job),
+        reruns=_reruns(job),
+        refused_rows=job.counts.failed if job.kind == "upload" and not is_live else 0,
+        has_file=job.kind == "export" and not is_live and bool(job.message) and job.state in {"completed", "partial"},
+        steps=steps,
+    )
+
+
+def title(job: wire.JobView) -> str:
+    """What a job does; of a kind that says nothing of that, its kind."""
+    return job.kind if job.summary is None else without_prefixes(job.summary)
+
+
+def section(job: wire.JobView) -> Section:
+    """Where on the page a job stands: a running one that has nothing in hand waits like those that have not begun."""
+    if job.state in wire.ENDED_STATES:
+        return "ended"
+    if job.state == "delayed":
+        return "scheduled"
+    return "waiting" if job.state == "queued" or job.shown == "waiting" else "running"
+
+
+def turn(each: Card) -> tuple[float, int, JobId]:
+    """By which jobs that have not begun are sorted: the one that begins first comes first."""
+    job = each.job
+    return (0.0 if job.run_at is None else job.run_at.timestamp(), job.jobs_ahead or 0, job.job)
+
+
+def mishap(job: wire.JobView, story: Sequence[wire.HistoryEntry]) -> Mishap | None:
+    """The last time that a job stood still, if it did, from its story, oldest first; None: it did not."""
+    for place in reversed(range(len(story))):
+        seen = story[place]
+        if seen.event not in _SEEN:
+            continue
+        after = {entry.event for entry in story[place + 1 :]}
+        text = f"{_SEEN[seen.event]}: {seen.detail.get('message', '')}".rstrip(" ;:")
+        if "queued" in after:
+            done = "It was stopped and started again where it was; what it had done is kept."
+        elif job.state == "stopping" or "stopped" in after:
+            done = "It is being stopped, and starts again where it was; what it has done is kept."
+        elif seen.event == "standing_still":
+            done = "It is watched: if nothing happens for long, it is stopped and started again."
+        else:
+            done = "It was left running: cancel it if you do not want to wait for it."
+        return Mishap(seen.at, text, done)
+    if not job.stalled:
+        return None
+    return Mishap(job.started_at or job.submitted_at, "It stands still", "It is being watched.")
+
+
+_SEEN: Final = {
+    "stalled": "It stood still",
+    "standing_still": "It stands still",
+    "worker_lost": "Its worker was lost",
+}
+
+
+def _sentence(wait: wire.Wait, job: JobId) -> Sentence:
+    text = without_prefixes(wait.message or JOB_REASONS.get(wait.reason) or str(wait.reason))
+    return Sentence(text, wait.until, _help(wait, job))
+
+
+def _help(wait: wire.Wait, job: JobId) -> str | None:
+    """Who can let a job go on, where nothing but a person can."""
+    match wait.reason:
+        case JobReason.PAUSED:
+            match wait.numbers.get("scope", "job"):
+                case "job" if str(wait.numbers.get("name", job)) == str(job):
+                    return "You can resume it here."
+                case "job":
+                    return "You can resume its chain."
+                case "teamspace":
+                    return "Whoever may manage your teamspace can resume it."
+                case _:
+                    return "Whoever runs this service can resume it."
+        case JobReason.QUARANTINED | JobReason.APPROVAL:
+            return "You can let it go on here, or cancel it."
+        case JobReason.CREDITS if "@" in str(wait.numbers.get("provider", "")):
+            return "It is your own account there."
+        case JobReason.CREDITS:
+            return "Whoever runs this service can do that."
+        case _:
+            return None
+
+
+def _is_held(job: wire.JobView) -> bool:
+    """Whether resuming the job itself lets it go on."""
+    return any(
+        wait.reason in {JobReason.QUARANTINED, JobReason.APPROVAL}
+        or (
+            wait.reason is JobReason.PAUSED
+            and wait.numbers.get("scope", "job") == "job"
+            and str(wait.numbers.get("name", job.job)) == str(job.job)
+        )
+        for wait in job.waits
+    )
+
+
+def _ahead(job: wire.JobView) -> str | None:
+    match job.jobs_ahead:
+        case None:
+            return None
+        case 0:
+            return "Next in line." if job.state == "queued" and job.step is None else None
+        case 1:
+            return "1 job is before it."
+        case many:
+            return f"{many:,} jobs are before it."
+
+
+def _ends(job: wire.JobView, now: datetime) -> datetime | None:
+    """When a running job is done if it goes on at its pace."""
+    counts = job.counts
+    settled = counts.total - counts.pending
+    if section(job) != "running" or not job.leads_per_second or not counts.pending or settled < LEADS_FOR_A_RATE:
+        return None
+    return now + timedelta(seconds=counts.pending / job.leads_per_second)
+
+
+def _reason(job: wire.JobView) -> str | None:
+    if job.state not in wire.ENDED_STATES or job.kind == "export":
+        text = "" if job.reason is None else JOB_REASONS.get(job.reason, "")
+    else:
+        text = without_prefixes(job.message or "") or (JOB_REASONS.get(job.reason, "") if job.reason else "")
+    text = text.strip()
+    if not text or text == job.state:
+        return None
+    return f"{text[0].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+_RERUN_LABELS: Final = {
+    "unfinished": "Run the rest",
+    "failed": "Run the failed ones",
+    "all": "Run again",
+}
+
+
+def _reruns(job: wire.JobView) -> Sequence[tuple[str, str]]:
+    """What there is to run again of a job that has ended; a step is run again with its chain."""
+    if job.state not in wire.ENDED_STATES or job.kind == "outreach" or job.step is not None:
+        return ()
+    counts = job.counts
+    words = ["all"]
+    if counts.failed and job.kind != "upload":
+        words.insert(0, "failed")
+    if counts.pending or counts.unknown or job.state in {"failed", "cancelled"}:
+        words.insert(0, "unfinished")
+    return [(word, _RERUN_LABELS[word]) for word in words]
+
+
+_BACK: Final = re.compile(r"/jobs(/[0-9]{1,19})?|/t/[^/\\?#\s]{1,300}/jobs", re.ASCII)
+
+
+def is_page_of_jobs(path: str) -> bool:
+    """Whether a path is one that a button of a job may lead back to."""
+    return _BACK.fullmatch(path) is not None
