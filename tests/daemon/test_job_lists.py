@@ -31,9 +31,9 @@ def formula(**given: object) -> Formula:
     return Formula(**{**fields, **given})  # type: ignore[arg-type]  # fields of a formula
 
 
-def chain(**given: float) -> Chain:
+def chain(delay: float | None = None) -> Chain:
     step = FormulaStep(table="people", into={"half": "number"}, expression="n / 2")
-    return Chain(teamspace="acme", steps=[step, ExportStep(table="people")], **given)
+    return Chain(teamspace="acme", steps=[step, ExportStep(table="people")], delay=delay)
 
 
 async def test_a_chain_stands_for_its_steps_in_the_lists_of_its_teamspace_and_of_its_table(place: Place) -> None:

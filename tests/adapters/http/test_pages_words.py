@@ -1,13 +1,14 @@
 """What pages say, in words: lengths, numbers, and when a mailbox writes."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
 from leadline.adapters.http.pages.outreach import writing_hours
-from leadline.adapters.http.pages.rendering import number, span
-from leadline_protocol.messages import AssociateView
+from leadline.adapters.http.pages.rendering import expected, number, span
+from leadline_protocol.messages import AssociateView, Eta
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,13 @@ def test_a_length_of_time_has_its_two_largest_units(seconds: float, words: str) 
 )
 def test_numbers_are_short_and_have_their_thousands_apart(value: float, words: str) -> None:
     assert number(value) == words
+
+
+def test_what_is_expected_is_one_time_or_two_that_are_apart() -> None:
+    at = datetime(2026, 11, 30, 14, 5, tzinfo=UTC)
+    near, far = (expected(Eta(earliest=at, latest=at + timedelta(seconds=seconds))) for seconds in (90, 91))
+    assert near.striptags() == "at about 30 Nov, 14:06 UTC"
+    assert far.striptags() == "between 30 Nov, 14:05 UTC and 30 Nov, 14:06 UTC"
 
 
 EVERY_DAY = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]

@@ -15,11 +15,8 @@ from leadline_protocol.ids import JobId
 Section = Literal["running", "waiting", "scheduled", "ended"]
 SECTIONS: Final[tuple[Section, ...]] = get_args(Section)
 
-NEAR: Final = timedelta(seconds=90)
-"""Two times that are no further apart are one for people."""
-
-LEADS_FOR_A_RATE: Final = 5
-"""So many leads tell how fast a job is."""
+SOON: Final = timedelta(seconds=30)
+"""Of what begins within it no time is told."""
 
 
 class Sentence(Struct, frozen=True):
@@ -51,9 +48,7 @@ class Card(Struct, frozen=True, kw_only=True):
     ahead: str | None
     starts: wire.Eta | None
     """When it is expected to start or to go on, where that is not at once."""
-    is_vague: bool
-    """Whether that is a range rather than one time."""
-    ends: datetime | None
+    ends: wire.Eta | None
     """When it is expected to be done."""
     mishap: Mishap | None
     reason: str | None
@@ -85,7 +80,7 @@ def card(job: wire.JobView, story: Sequence[wire.HistoryEntry], now: datetime, s
     """One job at a time `now`."""
     is_live = job.state not in wire.ENDED_STATES
     waits = [] if job.state == "delayed" else [_sentence(each, job.job) for each in job.waits]
-    starts = job.eta if is_live and job.eta is not None and job.eta.latest - now > NEAR / 3 else None
+    starts = job.eta if is_live and job.eta is not None and job.eta.latest - now > SOON else None
     return Card(
         job=job,
         title=title(job),
@@ -94,8 +89,7 @@ def card(job: wire.JobView, story: Sequence[wire.HistoryEntry], now: datetime, s
         waits=waits,
         ahead=_ahead(job),
         starts=starts if job.state != "delayed" else None,
-        is_vague=starts is not None and starts.latest - starts.earliest > NEAR,
-        ends=_ends(job, now),
+        ends=job.ends if is_live else None,
         mishap=mishap(job, story) if is_live else None,
         reason=_reason(job),
         can_cancel=is_live,
@@ -208,15 +202,6 @@ def _ahead(job: wire.JobView) -> str | None:
             return "1 job is before it."
         case many:
             return f"{many:,} jobs are before it."
-
-
-def _ends(job: wire.JobView, now: datetime) -> datetime | None:
-    """When a running job is done if it goes on at its pace."""
-    counts = job.counts
-    settled = counts.total - counts.pending
-    if section(job) != "running" or not job.leads_per_second or not counts.pending or settled < LEADS_FOR_A_RATE:
-        return None
-    return now + timedelta(seconds=counts.pending / job.leads_per_second)
 
 
 def _reason(job: wire.JobView) -> str | None:

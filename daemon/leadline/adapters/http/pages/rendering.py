@@ -20,6 +20,7 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from leadline.adapters.http.headers import COMMON
+from leadline_protocol.messages import Eta
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 ASSETS: Final = Path(__file__).parent / "assets"
@@ -90,7 +91,7 @@ class Templates:
         self._environment.globals["asset"] = assets.address
         self._environment.filters |= {"number": number, "size": size, "span": span}
         self._environment.filters["in_path"] = partial(quote, safe="")
-        self._environment.filters |= {"moment": moment, "clock": clock, "day": day}
+        self._environment.filters |= {"moment": moment, "clock": clock, "day": day, "expected": expected}
 
     def page(self, template: str, context: Mapping[str, Any], status: int = 200) -> web.Response:
         """A page."""
@@ -140,6 +141,17 @@ def moment(at: datetime) -> Markup:
 def clock(at: datetime) -> Markup:
     """The same without its day, where that is today's."""
     return _time(at, "clock", f"{at.astimezone(UTC):%d %b, %H:%M} UTC")
+
+
+NEAR: Final = timedelta(seconds=90)
+"""Two times that are no further apart are one for people."""
+
+
+def expected(eta: Eta) -> Markup:
+    """When something is expected: `at about 14:05`, or `between 14:05 and 14:20`."""
+    if eta.latest - eta.earliest <= NEAR:
+        return Markup("at about {}").format(clock(eta.latest))
+    return Markup("between {} and {}").format(clock(eta.earliest), clock(eta.latest))
 
 
 def day(at: datetime) -> Markup:
