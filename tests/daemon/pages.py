@@ -122,7 +122,7 @@ class Person:
                     del self.cookies[name]
             if follow and response.status == 303:
                 return await self.ask("GET", response.headers["Location"])
-            text = await response.text()
+            text = (await response.read()).decode(errors="replace")
             return Shown(response.status, dict(response.headers), text, str(response.url.relative()))
 
     async def get(self, path: str, **request: Any) -> Shown:
