@@ -162,8 +162,8 @@ class Connections:
         return await self._pool(ASKERS)
 
     async def workers(self) -> Pool:
-        """Sessions for the transactions of slices."""
-        return await self._pool(WORKERS)
+        """Sessions for the transactions of slices. What is set in one is set for the transaction."""
+        return await self._pool(WORKERS, _leave_as_it_is)
 
     async def _pool(self, size: int, reset: Callable[[Connection], Awaitable[None]] | None = None) -> Pool:
         with connecting():
@@ -190,7 +190,7 @@ def _take_large_pieces(connection: "asyncpg.Connection[asyncpg.Record]") -> None
 
 
 async def _leave_as_it_is(_: Connection) -> None:
-    """Saves a round trip for each question."""
+    """Saves a round trip for each use."""
 
 
 async def check_server(connection: Connection) -> None:
