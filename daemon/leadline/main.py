@@ -56,6 +56,7 @@ from leadline.adapters.postgres.store import PostgresStore
 from leadline.adapters.postgres.tables import PostgresTables
 from leadline.adapters.process import (
     collect_garbage_seldom,
+    let_threads_give_way,
     open_as_many_files_as_allowed,
     return_free_memory,
     return_large_memory,
@@ -120,6 +121,7 @@ def serve(
     """
     set_up_log(config)
     collect_garbage_seldom()
+    let_threads_give_way()
     open_as_many_files_as_allowed()
     return_large_memory()
     status = 0

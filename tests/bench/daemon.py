@@ -21,7 +21,7 @@ import structlog
 
 from leadline import config
 from leadline.adapters.postgres.leads import PostgresLeads
-from leadline.adapters.process import collect_garbage_seldom
+from leadline.adapters.process import collect_garbage_seldom, let_threads_give_way
 from leadline.core.model import Counts, Family, JobState
 from leadline.features.tables.ports import LeadStore, Result
 from leadline.main import daemon
@@ -123,4 +123,5 @@ if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     threading.Thread(target=_end_with_the_bench, daemon=True).start()
     collect_garbage_seldom()
+    let_threads_give_way()
     anyio.run(_run, Path(sys.argv[1]), backend_options={"use_uvloop": True})

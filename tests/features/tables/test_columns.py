@@ -190,6 +190,21 @@ def test_an_uploaded_cell_that_does_not_fit_stays_the_text_that_it_was() -> None
     assert column("text").keep(" x ") == " x "
 
 
+@example("2026-02-30")
+@example("2026-W01-1")
+@example("2026-01-31\n")
+@example("31.01.2026")
+@given(
+    st.dates().map(str) | st.from_regex(r"[0-9]{4}[-.W][0-9]{2}[-.W][0-9]{1,2}", fullmatch=True) | st.text(max_size=12)
+)
+def test_an_uploaded_date_is_stored_as_a_providers_would_be(cell: str) -> None:
+    try:
+        expected = column("date").accept(cell)
+    except BadValueError:
+        expected = cell
+    assert column("date").keep(cell) == (None if not cell or cell.isspace() else expected)
+
+
 @pytest.mark.parametrize(
     ("cells", "kind"),
     [

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline.features.tables import ingest
-from leadline.features.tables.columns import Column, ColumnType
+from leadline.features.tables.columns import Column, ColumnType, JsonValue
 from leadline.features.tables.ingest import NewRow, UploadPlan, fold, is_email, key_hash, merged, plan_upload
 from leadline.features.tables.reading import CsvFile, RefusedRow, Row, UnreadableFileError, sniff
 from leadline_protocol.errors import LeadReason
@@ -43,6 +43,15 @@ def test_a_column_of_the_table_keeps_its_type_and_a_declared_one_gets_its_own() 
     table = (Column("employees", ColumnType.TEXT),)
     made = plan(["employees", "zip"], ["12", "10115"], table=table, declared=(Column("zip", ColumnType.TEXT),))
     assert [column.type for column in made.columns] == [ColumnType.TEXT, ColumnType.TEXT]
+
+
+@given(st.sampled_from(ColumnType), st.none() | st.text(max_size=8) | st.integers() | st.booleans() | st.just([1]))
+def test_a_lead_holds_of_each_cell_what_its_column_keeps(kind: ColumnType, cell: JsonValue) -> None:
+    made = plan(["c"], declared=(Column("c", kind),))
+    found = made.lead(Row(1, 2, [cell]))
+    kept = Column("c", kind).keep(cell)
+    assert isinstance(found, NewRow)
+    assert found.data == ({} if kept is None or kept == "" else {"c": kept})
 
 
 def test_headers_are_mapped_however_they_are_spelt() -> None:

@@ -104,12 +104,15 @@ class Column(msgspec.Struct, frozen=True, gc=False):
         if not isinstance(cell, str):
             return self._keep_value(cell)
         kind = self.type
+        # First what most cells of most files are, at a tenth of the cost.
+        if kind is ColumnType.TEXT:
+            return cell if cell and not cell.isspace() else None
         if kind is ColumnType.NUMBER and _WHOLE_NUMBER.fullmatch(cell):
-            return int(cell)  # most of the numbers in most files, and a tenth of the cost
+            return int(cell)
+        if kind is ColumnType.DATE and _is_iso_date(cell):
+            return cell
         if not cell or cell.isspace():
             return None
-        if kind is ColumnType.TEXT:
-            return cell
         if kind is ColumnType.JSON:
             return self._keep_structure(cell)
         if kind is ColumnType.NUMBER and not _PLAIN_NUMBER.fullmatch(cell.strip()):
@@ -309,6 +312,14 @@ def read_date(text: str) -> dt.date:
     raise BadValueError(f"{_quoted(text)} is not a date like 2026-01-31")
 
 
+def _is_iso_date(text: str) -> bool:
+    """Whether `text` is a date as it is stored."""
+    try:
+        return _ISO_DATE.fullmatch(text) is not None and dt.date.fromisoformat(text) is not None
+    except ValueError:
+        return False
+
+
 def read_timestamp(text: str) -> dt.datetime:
     """The moment that `2026-01-31T09:00:00Z` writes, in UTC; without a zone taken as UTC, a bare date as midnight.
 
@@ -335,17 +346,16 @@ def write_timestamp(moment: dt.datetime) -> str:
 
 def encode_cells(cells: Mapping[str, JsonValue]) -> bytes:
     """The JSON text of a lead's data, for its jsonb column: numbers as numbers, empty cells left out."""
-    return _ENCODER.encode({name: value for name, value in cells.items() if value is not None})
+    return _ENCODER.encode(_without_empty(cells))
 
 
 def encode_cells_of_many(leads: Sequence[Mapping[str, JsonValue]]) -> bytes:
     """The same of many leads, as a JSON list: encoded at once, which is most of it spared."""
-    return _ENCODER.encode(
-        [
-            {name: value for name, value in cells.items() if value is not None} if None in cells.values() else cells
-            for cells in leads
-        ]
-    )
+    return _ENCODER.encode([_without_empty(cells) for cells in leads])
+
+
+def _without_empty(cells: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    return cells if None not in cells.values() else {name: value for name, value in cells.items() if value is not None}
 
 
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")

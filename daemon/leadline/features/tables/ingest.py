@@ -21,6 +21,7 @@ import msgspec
 from leadline.features.tables.columns import (
     Cells,
     Column,
+    ColumnType,
     JsonValue,
     cell_text,
     encode_cells,
@@ -86,14 +87,18 @@ class UploadPlan(msgspec.Struct, frozen=True):
     """A column for each of the file's, in its order."""
     key: tuple[KeyColumn, ...]
     """The columns that make the key; none: every row is a lead of its own."""
-    cells: tuple[tuple[str, Callable[[JsonValue], JsonValue]], ...]
-    """For each of the file's columns its name, and what is stored of a cell: looked up once, read a million times."""
+    cells: tuple[tuple[str, Callable[[JsonValue], JsonValue], bool], ...]
+    """For each of the file's columns its name, what is stored of a cell, and whether that is a text as it is: looked up
+    once, read a million times."""
 
     def lead(self, row: Row) -> NewRow | RefusedRow:
         """The lead that a row makes, or why it makes none."""
         data: Cells = {}
-        for (name, keep), cell in zip(self.cells, row.values, strict=True):
-            if cell is not None and cell != "" and (value := keep(cell)) is not None:
+        for (name, keep, keeps_text), cell in zip(self.cells, row.values, strict=True):
+            if keeps_text and cell.__class__ is str:
+                if cell and not cell.isspace():
+                    data[name] = cell
+            elif cell is not None and cell != "" and (value := keep(cell)) is not None:
                 data[name] = value
         parts: list[str] = []
         for part in self.key:
@@ -146,7 +151,11 @@ def plan_upload(
     if key is None:
         key = [name for name in names if name == "email"]
     parts = tuple(KeyColumn(name, _position(names, name, "the key is to be"), held_by(name)) for name in key)
-    return UploadPlan(columns, parts, tuple((column.name, column.keep) for column in columns))
+    return UploadPlan(columns, parts, tuple(map(_stored, columns)))
+
+
+def _stored(column: Column) -> tuple[str, Callable[[JsonValue], JsonValue], bool]:
+    return column.name, column.keep, column.type is ColumnType.TEXT
 
 
 def _named(headers: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
