@@ -58,3 +58,20 @@ def test_a_cancelled_formula_stops_within_a_chunk_and_what_is_done_stays() -> No
         assert acknowledged <= view.counts.done <= acknowledged + CHUNK
         ((written,),) = daemon.query("SELECT count(*) FROM lead WHERE data ? 'score'")
         assert written == view.counts.done
+
+
+def test_a_formula_that_is_killed_again_and_again_is_applied_to_each_lead_once() -> None:
+    with stage(UNLIMITED) as daemon:
+        filled(daemon, 20 * CHUNK)
+        higher = wire.Formula(teamspace="acme", table="people", into={"rank": "number"}, expression="rank + 10")
+        job = daemon.submit(higher).job
+        done = 0
+        for _ in range(3):
+            done = daemon.until(job, lambda view, known=done: view.counts.done > known).counts.done  # type: ignore[misc]
+            daemon.kill()
+            daemon.start()
+        view = daemon.ended(job)
+        assert (view.state, view.counts.total, view.counts.done) == ("completed", 20 * CHUNK, 20 * CHUNK)
+        assert view.attempt > 1, "no kill hit it: this has shown nothing"
+        ranks = daemon.query("SELECT (data ->> 'rank')::int, count(*) FROM lead GROUP BY 1 ORDER BY 1")
+        assert ranks == [(10 + rank, 2 * CHUNK) for rank in range(10)]

@@ -348,5 +348,67 @@ async def test_an_attempt_cannot_be_retired_while_its_work_transaction_is_open(s
             pytest.fail("a retired attempt began to write")
 
 
+async def test_what_was_written_ahead_and_not_claimed_is_not_stored(store: PostgresStore) -> None:
+    await store.commit(together(admission(row(1, submission(ENRICH))), start(1)))
+    with pytest.raises(AssertionError, match="as long as it is the present one"):
+        async with store.work_ahead(JobId(1), 1) as (connection, _):
+            await connection.execute("UPDATE attempt SET total = 7, done = 7 WHERE job = 1")
+    assert await counted(store) == Counts(0)
+
+
+async def test_an_attempt_may_be_retired_while_it_writes_ahead_and_then_stores_nothing(store: PostgresStore) -> None:
+    await store.commit(together(admission(row(1, submission(ENRICH))), start(1)))
+
+    async def claim_late() -> None:
+        async with store.work_ahead(JobId(1), 1) as (connection, claim):
+            await connection.execute("INSERT INTO lead_result (job, lead, state, attempt) VALUES (1, 7, 'done', 1)")
+            await store.commit(end(1, slot=0))
+            await claim()
+
+    with pytest.raises(AttemptRetired):
+        await claim_late()
+    async with store.read() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM lead_result") == 0
+
+
+async def test_a_claim_waits_for_the_transaction_before_and_holds_the_attempt_like_any_other(
+    database: str, store: PostgresStore
+) -> None:
+    await store.commit(together(admission(row(1, submission(ENRICH))), start(1)))
+    async with store.work_ahead(JobId(1), 1) as (ahead, claim):
+        await ahead.execute("SELECT 1")
+        async with working(store):
+            claiming = asyncio.ensure_future(claim())
+            await until_blocked(database)
+            assert not claiming.done()
+        await claiming
+        ending = asyncio.create_task(store.commit(end(1, slot=0)))
+        await until_blocked(database)
+        assert not ending.done()
+        await ahead.execute("UPDATE attempt SET done = done + 1, total = 9 WHERE job = 1")
+    await ending
+    ended = await store.job(JobId(1))
+    assert ended is not None
+    assert ended.counts == Counts(9, 8)
+
+
+async def test_a_take_over_waits_for_what_was_written_ahead_and_nothing_of_it_lands_later(
+    database: str, store: PostgresStore, successor: PostgresStore
+) -> None:
+    await store.commit(together(admission(row(1, submission(ENRICH))), start(1)))
+    await end_owners_session(database)
+    async with store.work_ahead(JobId(1), 1) as (connection, claim):
+        await connection.execute("UPDATE attempt SET total = 8, done = 7 WHERE job = 1")
+        taking_over = asyncio.create_task(successor.take_over(owner="second", kinds=KINDS))
+        await until_blocked(database)
+        assert not taking_over.done()
+        await claim()
+    await taking_over
+    assert await counted(successor) == Counts(8, 7)
+    with pytest.raises(Fenced):
+        async with store.work_ahead(JobId(1), 1):
+            pytest.fail("the work transaction of an ex-daemon began")
+
+
 def store_url(store: PostgresStore) -> str:
     return store._connections._url

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.queries import parse
-from leadline.adapters.postgres.store import PostgresStore
+from leadline.adapters.postgres.store import Claim, PostgresStore
 from leadline.core.model import SECOND, Counts
 from leadline.core.throughput import Point, Throughput, with_point
 from leadline.features.tables.columns import Cells, Column, encode_cells_of_many
@@ -48,6 +48,7 @@ from leadline.features.tables.ports import (
     Spending,
     Table,
     Work,
+    WorkAhead,
     columns_json,
 )
 from leadline.features.tables.preview import Tried
@@ -331,6 +332,15 @@ class PostgresLeads:
     def work(self, job: JobId, number: int) -> AbstractAsyncContextManager[Work]:
         """A work transaction of an attempt. Raises AttemptRetired, Fenced, Unavailable, OutcomeUnknown."""
         return self._work(job, number)
+
+    def work_ahead(self, job: JobId, number: int) -> AbstractAsyncContextManager[WorkAhead]:
+        """One that may overlap with the attempt's transaction before. Raises the same."""
+        return self._work_ahead(job, number)
+
+    @asynccontextmanager
+    async def _work_ahead(self, job: JobId, number: int) -> AsyncIterator["PostgresWorkAhead"]:
+        async with self._store.work_ahead(job, number) as (connection, claim):
+            yield PostgresWorkAhead(connection, job, number, claim)
 
     @asynccontextmanager
     async def _work(self, job: JobId, number: int) -> AsyncIterator["PostgresWork"]:
@@ -617,6 +627,18 @@ class PostgresWork:
             ]
             query = QUERIES["count_errors"].sql
             await self._connection.execute(query, self._job, of_file, *zip(*rows, strict=True), SAMPLES_MAX)
+
+
+class PostgresWorkAhead(PostgresWork):
+    """One that may overlap with the attempt's transaction before (`features.tables.ports.WorkAhead`)."""
+
+    def __init__(self, connection: Connection, job: JobId, number: int, claim: Claim) -> None:
+        super().__init__(connection, job, number)
+        self._claim = claim
+
+    async def claim(self) -> None:
+        """Hold the attempt's row, as every other work transaction does from its beginning."""
+        await self._claim()
 
 
 class PostgresTrial(PostgresLeads):

@@ -12,7 +12,7 @@ Calls stay when their job has ended: they are the books. They go with their part
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, Never
 
@@ -60,6 +60,9 @@ KEEP_SECONDS: Final = 1.0
 
 _NOWHERE: Final = 2**63 - 1
 _NONE_COUNTED: Final = Counts()
+
+Claim = Callable[[], Awaitable[None]]
+"""Holds the row of the attempt for which a transaction writes."""
 
 
 class PostgresStore:
@@ -316,11 +319,28 @@ class PostgresStore:
         another attempt is the present one, or none; Fenced, Unavailable and OutcomeUnknown as `commit` does. What a
         statement of the block does wrong comes out as asyncpg raised it.
         """
+        async with self.work_ahead(job, number) as (connection, claim):
+            await claim()
+            yield connection
+
+    @asynccontextmanager
+    async def work_ahead(self, job: JobId, number: int) -> AsyncIterator[tuple[Connection, Claim]]:
+        """The same, but the attempt's row is held from the block's `claim` on, which raises AttemptRetired.
+
+        So it may overlap with the attempt's transaction before. Nothing is stored of what was not claimed.
+        """
         reign = self._present()
-        async with _lent(reign.workers) as connection, reign.fence.write_transaction(connection):
+        claimed = False
+
+        async def claim() -> None:
+            nonlocal claimed
             if await connection.fetchval(QUERIES["lock_attempt"].sql, job, number) is None:
                 raise AttemptRetired(f"attempt {number} of job {job} is not the present one")
-            yield connection
+            claimed = True
+
+        async with _lent(reign.workers) as connection, reign.fence.write_transaction(connection):
+            yield connection, claim
+            assert claimed, "what an attempt has written is stored as long as it is the present one, and no longer"
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Connection]:

@@ -1,15 +1,19 @@
 """The kind `formula`: one column, filled with the value of an expression, set by set.
 
 The list is worked through chunk by chunk, each one statement in one transaction with the counts and the checkpoint:
-after a crash the next attempt goes on with the first chunk that was not committed. A lead on which the expression
-fails keeps what it had and is a failed lead; the statement never fails for it.
+after a crash the next attempt goes on with the first chunk that was not committed. Two chunks at a time are on their
+way (`overlap`), as the statement is all there is to it and Postgres carries it out on one processor. A lead on which
+the expression fails keeps what it had and is a failed lead; the statement never fails for it.
 """
+
+from collections.abc import Sequence
 
 import msgspec
 
 from leadline.core.model import Counts, Family
 from leadline.features.tables.columns import ColumnType, declared_columns
 from leadline.features.tables.expressions import Compiled
+from leadline.features.tables.overlap import Turn, overlapped
 from leadline.features.tables.ports import LeadStore
 from leadline.features.tables.selection import (
     Database,
@@ -25,6 +29,7 @@ from leadline.features.tables.selection import (
 from leadline.ports.work import Attempt, ChainNotes, Finished, Prepared, Rerun, Stopped
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import LeadId
 
 _SUBMISSION = msgspec.json.Decoder(wire.Formula)
 
@@ -71,19 +76,37 @@ class Formula:
         counts = attempt.job.counts if attempt.job.counts.total else Counts(total=frozen.total)
         checkpoint = msgspec.convert(await leads.checkpoint(attempt.job.id) or {}, Checkpoint)
         (column,) = submission.into
-        while chunk := await leads.chunk(frozen, checkpoint.chunks):
+        begun = checkpoint.chunks
+
+        async def following() -> Sequence[LeadId] | None:
+            nonlocal begun
+            chunk = await leads.chunk(frozen, begun)
+            if not chunk:
+                return None
             if attempt.stopping:
                 raise Stopped("told to stop")
             await self._database.records(attempt, len(chunk), frozen.total)
-            async with leads.work(attempt.job.id, attempt.number) as work:
+            begun += 1
+            return chunk
+
+        async def fill(chunk: Sequence[LeadId], turn: Turn) -> None:
+            nonlocal counts
+            async with leads.work_ahead(attempt.job.id, attempt.number) as work:
                 await work.may_be_redone()
                 failed = await work.apply(table, chunk, column, value)
+                await turn()
+                if attempt.stopping:
+                    raise Stopped("told to stop")
+                await work.claim()
                 missed = {reason: len(ids) for reason, ids in failed.items()}
-                counts = plus(counts, done=len(chunk) - sum(missed.values()), failed=missed)
+                now = plus(counts, done=len(chunk) - sum(missed.values()), failed=missed)
                 checkpoint.chunks += 1
-                await work.save(counts, f"{column} of {table.name}", checkpoint)
+                await work.save(now, f"{column} of {table.name}", checkpoint)
                 await work.chunks_done(checkpoint.chunks)
+            counts = now
             attempt.progressed(counts)
+
+        await overlapped(following, fill)
         return finished(counts)
 
 

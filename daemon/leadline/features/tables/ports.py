@@ -281,6 +281,18 @@ class Work(Protocol):
         ...
 
 
+class WorkAhead(Work, Protocol):
+    """A work transaction that was begun while the attempt's one before it is not over."""
+
+    async def claim(self) -> None:
+        """Store what was written, and what will be, as that of the present attempt. Raises AttemptRetired.
+
+        To be called when the transaction before is known to be stored, and before anything is saved of the attempt
+        itself. Without it nothing is stored.
+        """
+        ...
+
+
 class TakenFile(Struct, frozen=True):
     """A file that the daemon has made its own."""
 
@@ -425,6 +437,10 @@ class LeadStore(Protocol):
 
     def work(self, job: JobId, number: int) -> AbstractAsyncContextManager[Work]:
         """A work transaction of an attempt. Raises AttemptRetired, Fenced, Unavailable, OutcomeUnknown."""
+        ...
+
+    def work_ahead(self, job: JobId, number: int) -> AbstractAsyncContextManager[WorkAhead]:
+        """One that may overlap with the attempt's transaction before. Raises the same."""
         ...
 
 
