@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection as HttpConnection
 
 from leadline.adapters import provider_http
@@ -53,12 +52,10 @@ class Stop:
 stop = Stop()
 
 
-class StoppingRequest(provider_http._LookingRequest):
-    async def write_bytes(
-        self, writer: AbstractStreamWriter, conn: HttpConnection, content_length: int | None = None
-    ) -> None:
+class StoppingFlight(provider_http._Flight):
+    def send(self, connection: HttpConnection, data: bytes) -> None:
         stop.here("permit")
-        await super().write_bytes(writer, conn, content_length)
+        super().send(connection, data)
         stop.here("sent")
 
 
@@ -81,7 +78,7 @@ def main() -> int:
     from leadline import main as composition
     from leadline.adapters.postgres import store
 
-    vars(provider_http)["_LookingRequest"] = StoppingRequest
+    vars(provider_http)["_Flight"] = StoppingFlight
     vars(composition)["PostgresStore"] = StoppingStore
     vars(store)["Writer"] = StoppingWriter
     if os.environ.get("LEADLINE_UNGUARDED"):

@@ -1,10 +1,11 @@
 """What may have reached a provider is told apart by how a request ended: nothing, perhaps all of it, surely all."""
 
 import asyncio
+import gzip
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,91 @@ async def test_each_request_has_its_own_flight_time_on_a_connection_that_is_used
             request = replace(post(f"{served.url}/enrich"), flight_seconds=seconds)
             await client.send(request, may_send=may_send, began=lambda: None)
         assert found == [5_000, 500]
+
+
+@asynccontextmanager
+async def answering(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes], list[int]]]:
+    """A server that gives these answers and the last of them from then on.
+
+    Yields its URL, the heads of the requests that it has read, and the ports that they came from.
+    """
+    heads: list[bytes] = []
+    ports: list[int] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                heads.append(head)
+                ports.append(writer.get_extra_info("peername")[1])
+                writer.write(answers[min(len(heads), len(answers)) - 1])
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads, ports
+        for writer in writers:
+            writer.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/size?email=a%40b.example&page=2", "/size?email=a%40b.example&page=2"),
+        ("?q=1", "/?q=1"),
+        ("/ä b", "/%C3%A4%20b"),
+        ("/a/../b#part", "/b"),
+        ("/100%", "/100%25"),
+    ],
+)
+async def test_what_is_asked_for_is_encoded_where_it_is_not_yet(client: ProviderHttp, path: str, asked: str) -> None:
+    async with answering(OK) as (url, heads, _):
+        await send(client, Request("GET", url + path, {}), Looks())
+    assert heads[0].startswith(f"GET {asked} HTTP/1.1\r\nHost: 127.0.0.1:".encode())
+    assert b"content-length" not in heads[0].lower()
+
+
+async def test_a_header_is_sent_once_and_a_requests_own_in_place_of_ours(client: ProviderHttp) -> None:
+    async with answering(OK) as (url, heads, _):
+        await send(client, Request("POST", url + "/", {"User-Agent": "acme/1", "X-Name": "Zoë"}), Looks())
+    names = [line.partition(b":")[0].lower() for line in heads[0].split(b"\r\n")[1:-2]]
+    assert sorted(names) == [b"accept-encoding", b"content-length", b"host", b"user-agent", b"x-name"]
+    assert "User-Agent: acme/1\r\nX-Name: Zoë\r\n".encode() in heads[0]
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Other: b", "a\nb", "a\rb", "a\0b"])
+async def test_a_header_that_would_begin_another_line_is_never_sent(client: ProviderHttp, value: str) -> None:
+    looks = Looks()
+    async with answering(OK) as (url, heads, _):
+        for headers in ({"X-Key": value}, {value: "x"}):
+            with pytest.raises(Unsent, match="end of line"):
+                await send(client, Request("GET", f"{url}/", headers), looks)
+    assert (looks.asked, heads) == (0, [])
+
+
+async def test_news_before_the_answer_are_not_the_answer(client: ProviderHttp) -> None:
+    looks = Looks()
+    async with answering(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK) as (url, _, _):
+        assert await send(client, Request("GET", f"{url}/", {}), looks) == b"{}"
+    assert looks.began == 1
+
+
+async def test_a_packed_answer_is_unpacked(client: ProviderHttp) -> None:
+    packed = gzip.compress(b'{"size": 17}')
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    async with answering(head.encode() + packed) as (url, _, _):
+        assert await send(client, Request("GET", f"{url}/", {}), Looks()) == b'{"size": 17}'
+
+
+async def test_a_connection_is_used_again_but_not_after_a_broken_answer(client: ProviderHttp) -> None:
+    async with answering(OK, OK, b"nonsense\r\n\r\n", OK) as (url, _, ports):
+        request = Request("GET", f"{url}/", {})
+        for _ in range(2):
+            await send(client, request, Looks())
+        with pytest.raises(Ambiguous):
+            await send(client, request, Looks())
+        await send(client, request, Looks())
+    assert ports[0] == ports[1] == ports[2] != ports[3]
