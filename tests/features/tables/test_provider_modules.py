@@ -3,10 +3,19 @@
 import tomllib
 from importlib.resources import files
 
+import jmespath
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leadline.core.rate_limit import Cost, Unit, WindowLimit
-from leadline.features.tables.provider_modules import ModuleFaultsError, preset, preset_names, read_module
+from leadline.features.tables.provider_modules import (
+    ModuleFaultsError,
+    preset,
+    preset_names,
+    read_module,
+    selected,
+)
 
 SYNC = """
 name = "plain"
@@ -174,3 +183,17 @@ def test_snov_binds_leads_and_requests_at_once() -> None:
 def test_there_is_no_preset_of_another_name() -> None:
     with pytest.raises(KeyError):
         preset("../snov")
+
+
+NAMES = st.sampled_from(["a", "b", "_c1", "true", "null"])
+
+
+@given(
+    st.lists(NAMES, min_size=1, max_size=3).map(".".join),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=3),
+    ),
+)
+def test_a_way_from_object_to_object_finds_what_jmespath_finds(selector: str, document: object) -> None:
+    assert selected(selector, document) == jmespath.search(selector, document)

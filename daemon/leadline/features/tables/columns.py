@@ -49,6 +49,7 @@ _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)
 _TIMESTAMP = re.compile(
     r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|z|[+-]\d{2}(?::?\d{2})?)?", re.ASCII
 )
+_NUMBER_MAX: Final = 10**NUMBER_DIGITS_MAX
 _WIDE: Final = Context(prec=2 * NUMBER_DIGITS_MAX)
 _BOOLEANS: Final[Mapping[str, bool]] = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -373,6 +374,8 @@ def cell_text(value: JsonValue) -> str:
 
 
 def _number(raw: object) -> int | float | Decimal | None:
+    if type(raw) is int and abs(raw) < _NUMBER_MAX:
+        return raw
     if isinstance(raw, bool):
         raise BadValueError("true or false where a number was expected")
     if isinstance(raw, str):

@@ -11,6 +11,7 @@ are on record as cut off.
 """
 
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
@@ -212,12 +213,18 @@ class _Enriching:
         """Have every lead that is due followed by itself, by as many askers as leads are on their way at a time."""
         orders = await self._leads.orders(self._attempt.job.id)
         purses = self._purses_of(orders)
-        line, turn = self._line(await self._resume_orders(asking, cut_off)), anyio.Lock(fast_acquire=True)
+        page = deque(await self._resume_orders(asking, cut_off))
+        pages, turn = self._due(frozenset(due.lead for due in page)), anyio.Lock(fast_acquire=True)
 
         async def following() -> Due | None:
-            async with turn:  # the way to the next may be long: none of those who wait here goes it after a stop
-                due = None if self._over else await anext(line, None)
-            return None if self._over else due
+            while not page and not self._over:
+                async with turn:  # the way to the next may be long: none of those who wait here goes it after a stop
+                    if not page and not self._over:
+                        more = await anext(pages, None)
+                        if more is None:
+                            return None
+                        page.extend(more)
+            return None if self._over else page.popleft()
 
         async def ask(way: Way) -> None:
             while (due := await following()) is not None:
@@ -239,7 +246,7 @@ class _Enriching:
         account = source.endpoint.account
         orders = self._orders_at(source, partial(self._conclude, account), _numbers_after(kept))
         due = self._due(frozenset(lead for order in kept for lead in order.leads))
-        pairs = ((each.lead, each.cells) async for each in due)
+        pairs = ((each.lead, each.cells) async for page in due for each in page)
         await orders.run(asking, kept, pairs, cut_off, partial(self._refuse_key, account))
 
     async def _resume_orders(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> Sequence[Due]:
@@ -327,13 +334,6 @@ class _Enriching:
         except Stopped:
             return
 
-    async def _line(self, ordered: Sequence[Due]) -> AsyncIterator[Due]:
-        """The leads to ask about; those that are ordered already go first."""
-        for due in ordered:
-            yield due
-        async for due in self._due(frozenset(due.lead for due in ordered)):
-            yield due
-
     async def _answers(self, leads: Sequence[LeadId]) -> Mapping[LeadId, Mapping[AccountName, Answers]]:
         """What accounts have said about these leads in earlier attempts."""
         answers: dict[LeadId, dict[AccountName, Answers]] = {}
@@ -342,8 +342,8 @@ class _Enriching:
                 answers.setdefault(each.lead, {})[each.account] = each
         return answers
 
-    async def _due(self, ordered: frozenset[LeadId] = frozenset()) -> AsyncIterator[Due]:
-        """The leads to ask about, in the order of the list; those that need no asking are settled on the way.
+    async def _due(self, ordered: frozenset[LeadId] = frozenset()) -> AsyncIterator[Sequence[Due]]:
+        """The leads to ask about, page by page in the order of the list; those that need no asking are settled.
 
         `ordered` are left out: they are in orders that the provider has already.
         """
@@ -362,6 +362,7 @@ class _Enriching:
                 if job.rerun_of is not None:
                     paid = await leads.paid_elsewhere(self._run, job.id, page)
                 answers = await self._answers(page)
+                due: list[Due] = []
                 for lead in page:
                     cells = found.get(lead)
                     if cells is None:
@@ -373,7 +374,8 @@ class _Enriching:
                     elif missing := plan.missing(cells):
                         await self._settle(lead, Settle("skipped", LeadReason.MISSING_INPUT, ", ".join(missing)))
                     else:
-                        yield Due(lead, cells, answers.get(lead, {}))
+                        due.append(Due(lead, cells, answers.get(lead, {})))
+                yield due
 
     async def _settle(
         self,
