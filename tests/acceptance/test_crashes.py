@@ -48,9 +48,12 @@ STORED_WITHIN_US: Final = SECOND // 2
 STORED_AT_LAST_US: Final = 5 * SECOND
 """The same where the machine is busy and what is stored is looked at besides."""
 
+FLIGHT_US: Final = SECOND // 2
+"""So long after it has left a request may arrive: as long as the daemon is told below."""
+
 LIMITED: Final = [
     f'limits = [{{ shape = "window", amount = {WINDOW_CALLS}, per_seconds = {WINDOW_SECONDS}, unit = "request" }}]',
-    "flight_seconds = 0.5",  # on one machine nothing travels longer, and every kill costs the calls in flight so much
+    f"flight_seconds = {FLIGHT_US / SECOND}",  # on one machine nothing travels longer, and every kill costs the calls in flight so much
 ]
 
 
@@ -80,7 +83,7 @@ def slow_ai(world: World) -> Served:
 def repeated_without_need(
     calls: Sequence[Call], kills_us: Sequence[int], *, stored_within_us: int = STORED_WITHIN_US
 ) -> list[Call]:
-    """The calls whose lead had been asked about before by a call that no kill interrupted."""
+    """The calls whose lead had been asked about before by a call that no kill interrupted, not even on its way."""
     by_question: dict[tuple[str | None, object], list[Call]] = defaultdict(list)
     for call in calls:
         by_question[call.lead, call.notes.get("task")].append(call)
@@ -88,7 +91,7 @@ def repeated_without_need(
     for asked in by_question.values():
         for before, again in pairwise(asked):
             ended_us = before.ended_us or again.arrived_us
-            cut = (kill for kill in kills_us if before.arrived_us <= kill <= again.arrived_us)
+            cut = (kill for kill in kills_us if before.arrived_us - FLIGHT_US <= kill <= again.arrived_us)
             if not any(ended_us >= kill - stored_within_us for kill in cut):
                 found.append(again)
     return found
