@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from leadline.core.model import Counts, Family, JobState
 from leadline.features.tables.expressions import compile_expression
 from leadline.features.tables.ingest import ReadyLead
 from leadline.features.tables.ports import BulkOrder, Result, Table
-from leadline.ports.store import JobFilter, OutcomeUnknown, Unavailable, UnfitDatabase
+from leadline.ports.store import JobFilter, OutcomeUnknown, StoredJob, Unavailable, UnfitDatabase
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 from tests.contracts.stores import (
@@ -352,6 +352,52 @@ async def test_a_listing_costs_the_same_with_any_number_of_ended_jobs(
         assert after <= 1.2 * before + 20, f"{which}: {before} pages of 20,000, {after} of 100,000"
         assert after < 2_000, which
 
+
+async def test_the_live_jobs_of_a_teamspace_are_found_without_those_of_others(
+    database: str, store: PostgresStore
+) -> None:
+    """Of beta there are 20 old ones; the newest 20,000 are of acme, and are queued."""
+    async with meddle(database) as connection:
+        await connection.execute(QUEUE)
+        await connection.execute("ANALYZE job")
+    telling = (Family.TABLES, Family.BATCH, Family.OUTREACH)
+    for states in ((JobState.RUNNING, JobState.STOPPING), (JobState.QUEUED, JobState.DELAYED)):
+        which = JobFilter(teamspace="beta", states=states, families=telling)
+        found, read = await reading(store, which)
+        assert (len(found), read < 500) == (10, True), f"{states}: {read} rows"
+    _, read = await reading(store, JobFilter(teamspace="beta", states=(JobState.QUEUED,), families=(Family.NOOP,)))
+    assert read > 20_000, "noops are in no index: they are looked for in the whole queue"
+
+
+async def reading(store: PostgresStore, which: JobFilter) -> tuple[Sequence[StoredJob], float]:
+    """What a listing finds, and how many rows of jobs that has read."""
+    fetch, read = store._fetch, 0.0
+
+    def rows(node: dict[str, Any]) -> float:
+        own = 0.0
+        if node.get("Relation Name", "").startswith("job"):
+            own = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        return own + sum(map(rows, node.get("Plans", [])))
+
+    async def explained(query: str, *arguments: object) -> Any:
+        nonlocal read
+        async with store._present().readers.acquire() as connection:
+            explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {QUERIES[query].sql}"
+            [plan] = json.loads(await connection.fetchval(explain, *arguments))
+            read += rows(plan["Plan"])
+        return await fetch(query, *arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "_fetch", explained)
+        return await store.jobs(which), read
+
+
+QUEUE = """
+INSERT INTO job (id, ord, submitted, teamspace, kind, state, stop_on_failure, notify, payload)
+SELECT n, n, n, CASE WHEN n <= 20 THEN 2 ELSE 1 END, (SELECT id FROM kind WHERE name = 'enrich'),
+    CASE WHEN n <= 10 THEN 2 ELSE 1 END, false, false, '{}'
+FROM generate_series(1, 20020) AS n
+"""
 
 FILL = """
 INSERT INTO job_ended (id, ord, submitted, ended, total, done, failed, skipped, unknown, teamspace, attempt, kind,

@@ -73,7 +73,7 @@ def test_who_can_let_a_job_go_on_is_told_and_whoever_looks_on_gets_the_button(
 ) -> None:
     found = shown(view(state="queued", waits=[held]))
     assert [each.help for each in found.waits] == [help_]
-    assert (found.can_resume, found.can_pause, found.can_cancel) == (resumes, not resumes, True)
+    assert [deed.action for deed in found.deeds] == ["resume" if resumes else "pause", "cancel"]
 
 
 def test_nothing_is_told_of_when_a_job_starts_where_it_may_at_once() -> None:
@@ -133,7 +133,6 @@ def test_a_job_that_was_started_again_for_another_reason_had_no_mishap() -> None
 @pytest.mark.parametrize(
     ("given", "reruns"),
     [
-        ({"state": "running"}, []),
         ({"state": "completed", "counts": counts(done=3)}, ["all"]),
         ({"state": "partial", "counts": counts(done=3, failed=1)}, ["failed", "all"]),
         ({"state": "partial", "kind": "upload", "counts": counts(done=3, failed=1)}, ["all"]),
@@ -143,7 +142,7 @@ def test_a_job_that_was_started_again_for_another_reason_had_no_mishap() -> None
     ],
 )
 def test_what_is_left_of_a_job_may_be_run_again(given: dict[str, Any], reruns: list[str]) -> None:
-    assert [word for word, _ in shown(view(**given)).reruns] == reruns
+    assert [deed.leads for deed in shown(view(**given)).deeds] == reruns
 
 
 def test_an_export_that_has_written_its_file_and_an_upload_that_refused_rows_lead_there() -> None:

@@ -36,6 +36,19 @@ class Mishap(Struct, frozen=True):
     done: str
 
 
+class Deed(Struct, frozen=True):
+    """A button."""
+
+    action: str
+    """The last part of its address."""
+    label: str
+    kind: str = ""
+    confirm: str = ""
+    """What is asked before."""
+    leads: str = ""
+    """Of a rerun: which."""
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """A job with all that a page says of it."""
 
@@ -53,11 +66,8 @@ class Card(Struct, frozen=True, kw_only=True):
     mishap: Mishap | None
     reason: str | None
     """Why it ended so."""
-    can_cancel: bool
-    can_pause: bool
-    can_resume: bool
-    reruns: Sequence[tuple[str, str]]
-    """What may be run again: the word for the operation, and a label."""
+    deeds: Sequence[Deed]
+    """What may be done about it."""
     refused_rows: int
     has_file: bool
     steps: Sequence["Card"] = ()
@@ -92,10 +102,7 @@ def card(job: wire.JobView, story: Sequence[wire.HistoryEntry], now: datetime, s
         ends=job.ends if is_live else None,
         mishap=mishap(job, story) if is_live else None,
         reason=_reason(job),
-        can_cancel=is_live,
-        can_pause=is_live and job.state != "stopping" and not _is_held(job),
-        can_resume=is_live and _is_held(job),
-        reruns=_reruns(job),
+        deeds=_deeds(job),
         refused_rows=job.counts.failed if job.kind == "upload" and not is_live else 0,
         has_file=job.kind == "export" and not is_live and bool(job.message) and job.state in {"completed", "partial"},
         steps=steps,
@@ -215,24 +222,30 @@ def _reason(job: wire.JobView) -> str | None:
     return f"{text[0].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-_RERUN_LABELS: Final = {
-    "unfinished": "Run the rest",
-    "failed": "Run the failed ones",
-    "all": "Run again",
+RESUME: Final = Deed("resume", "Let it go on", "primary")
+PAUSE: Final = Deed("pause", "Pause")
+RERUNS: Final = {
+    word: Deed("rerun", label, leads=word)
+    for word, label in (("unfinished", "Run the rest"), ("failed", "Run the failed ones"), ("all", "Run again"))
 }
 
 
-def _reruns(job: wire.JobView) -> Sequence[tuple[str, str]]:
-    """What there is to run again of a job that has ended; a step is run again with its chain."""
-    if job.state not in wire.ENDED_STATES or job.kind == "outreach" or job.step is not None:
-        return ()
+def _deeds(job: wire.JobView) -> list[Deed]:
+    """What may be done about a job now; a step is run again with its chain."""
     counts = job.counts
-    words = ["all"]
+    if job.state not in wire.ENDED_STATES:
+        cancel = Deed("cancel", "Cancel", "danger", f"Cancel job {job.job}? What it has done stays.")
+        if _is_held(job):
+            return [RESUME, cancel]
+        return [cancel] if job.state == "stopping" else [PAUSE, cancel]
+    if job.kind == "outreach" or job.step is not None:
+        return []
+    deeds = [RERUNS["all"]]
     if counts.failed and job.kind != "upload":
-        words.insert(0, "failed")
+        deeds.insert(0, RERUNS["failed"])
     if counts.pending or counts.unknown or job.state in {"failed", "cancelled"}:
-        words.insert(0, "unfinished")
-    return [(word, _RERUN_LABELS[word]) for word in words]
+        deeds.insert(0, RERUNS["unfinished"])
+    return deeds
 
 
 _BACK: Final = re.compile(r"/jobs(/[0-9]{1,19})?|/t/[^/\\?#\s]{1,300}/jobs", re.ASCII)
