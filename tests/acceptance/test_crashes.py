@@ -53,7 +53,8 @@ FLIGHT_US: Final = SECOND // 2
 
 LIMITED: Final = [
     f'limits = [{{ shape = "window", amount = {WINDOW_CALLS}, per_seconds = {WINDOW_SECONDS}, unit = "request" }}]',
-    f"flight_seconds = {FLIGHT_US / SECOND}",  # on one machine nothing travels longer, and every kill costs the calls in flight so much
+    # On one machine nothing travels longer, and every kill costs the calls in flight so much.
+    f"flight_seconds = {FLIGHT_US / SECOND}",
 ]
 
 
