@@ -32,7 +32,12 @@ SIGHTS: Final = (
     Sight("jobs", "/jobs", "/jobs", ("Jobs", "#{running}", "running", "#{upload}", "partial", "ann", "acme")),
     Sight("jobs-of-an-operator", "/jobs", "/jobs?teamspace=acme", ("acme", "#{running}"), who="operator"),
     # one job
+    Sight("refused-rows", "/jobs/{job}/refused", "/jobs/{upload}/refused", ("Refused rows", "Download all as CSV")),
     # tables
+    Sight("tables", "/tables", "/tables", ("Tables", "prospects", "Upload a file of leads")),
+    Sight("tables-of-an-operator", "/tables", "/tables?teamspace=acme", ("prospects",), who="operator"),
+    Sight("table", "/t/{table}", "/t/prospects", ("prospects", "Columns", "email", "Newest jobs")),
+    Sight("table-delete", "/t/{table}/delete", "/t/prospects/delete", ("Delete prospects?", "cannot be had back")),
     # the operator's
     # batch jobs and schedules
     Sight("batch", "/batch", "/batch", ("nightly", "published", "#{run}", "completed")),
@@ -50,5 +55,5 @@ SIGHTS: Final = (
     Sight("suppressions", "/outreach/suppressions", "/outreach/suppressions", ("gone.canary-of-acme.example",)),
 )
 
-NO_PAGES: Final = frozenset({"/", "/batch/{name}/versions/{version}"})
+NO_PAGES: Final = frozenset({"/", "/batch/{name}/versions/{version}", "/jobs/{job}/file", "/jobs/{job}/refused.csv"})
 """Addresses that lead to another page, or to a file."""

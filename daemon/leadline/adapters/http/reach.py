@@ -9,7 +9,7 @@ Unix socket, is the kernel's word, else the daemon's own.
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,7 +23,7 @@ from leadline.actors.feed import Feed
 from leadline.actors.operations import Operations
 from leadline.actors.peers import Peer
 from leadline.actors.sessions import Sessions
-from leadline.adapters.http import files
+from leadline.adapters.http import files, refused_rows
 from leadline.adapters.http.confinement import Confinement, Namespace, plain
 from leadline.adapters.http.limits import FILES_PER_TOKEN_MAX, STREAMS_MAX, STREAMS_PER_TOKEN_MAX, Room
 from leadline.adapters.http.metrics import Metrics
@@ -219,6 +219,21 @@ class Reach:
             # A name that others gave may by now be that of another's file.
             raise files.there_is_none(file)
         return await self._send(caller, http, file, f"{view.table}-{job}{Path(file).suffix}")
+
+    async def give_refused_rows(self, caller: Caller, http: web.BaseRequest, job: JobId) -> web.StreamResponse:
+        """Answer with the rows that an upload has refused, as CSV. Raises Refused."""
+
+        async def behind(row: int) -> wire.JobReply:
+            return await self.perform(caller, http, wire.Job(job=job, refused_after=row, as_=caller.person))
+
+        async def following(row: int) -> Sequence[wire.RefusedRow]:
+            return (await behind(row)).refused
+
+        first = await behind(0)
+        if first.view.kind != "upload":
+            raise Refused(ErrorCode.NOT_FOUND, "only an upload refuses rows", at="job")
+        with self._file_room.one(caller.key):
+            return await refused_rows.send(http, first, following, f"{first.view.table}-{job}-refused.csv")
 
     async def give_batch_archive(
         self, caller: Caller, http: web.BaseRequest, asked: wire.BatchJobs

@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from leadline.adapters.http.pages import batch, home, jobs, outreach, schedules, tables, uploads
+from leadline.adapters.http.pages import batch, home, jobs, outreach, refused_rows, schedules, tables, uploads
 from leadline.adapters.http.pages.visit import Handler
 
 
@@ -28,6 +28,8 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("POST", "/jobs/{job}/resume", jobs.resume),
     Page("POST", "/jobs/{job}/rerun", jobs.rerun),
     # one job
+    Page("GET", "/jobs/{job}/refused", refused_rows.refused),
+    Page("GET", "/jobs/{job}/refused.csv", refused_rows.refused_file),
     # tables
     Page("GET", "/tables", tables.of_teamspace),
     Page("POST", "/tables", uploads.into_new),

@@ -1,0 +1,52 @@
+"""The rows that an upload has refused: to look at, and as a file to repair."""
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from leadline.adapters.http.pages.visit import Visit, in_path
+from leadline_protocol import messages as wire
+from leadline_protocol.errors import LEAD_REASONS, ErrorCode, Refused
+
+ROWS_SHOWN: Final = 100
+
+_ROW: Final = msgspec.json.Decoder(wire.Id, strict=False)
+
+
+async def refused_file(visit: Visit) -> web.StreamResponse:
+    """All rows that an upload has refused, as CSV."""
+    return await visit.reach.give_refused_rows(visit.caller, visit.http, visit.job())
+
+
+async def refused(visit: Visit) -> web.StreamResponse:
+    """The same to look at: how many for which reason, then row by row."""
+    after = _after(visit)
+    reply = await visit.ask(wire.Job(job=visit.job(), refused_after=after))
+    if reply.view.kind != "upload":
+        raise Refused(ErrorCode.NOT_FOUND, "only an upload refuses rows", at="job")
+    rows = reply.refused[:ROWS_SHOWN]
+    return visit.page(
+        "refused_rows.html",
+        job=reply.view,
+        reasons=[(reason_words(each.reason), each.leads) for each in reply.errors],
+        rows=[(row, reason_words(row.reason)) for row in rows],
+        is_first=after == 0,
+        next=rows[-1].row if len(reply.refused) > len(rows) or len(rows) == ROWS_SHOWN else None,
+        table_path=f"/t/{in_path(reply.view.table or '')}",
+    )
+
+
+def _after(visit: Visit) -> int:
+    text = visit.query.get("after")
+    if text is None:
+        return 0
+    try:
+        return _ROW.decode(text)
+    except msgspec.MsgspecError:
+        raise Refused(ErrorCode.NOT_FOUND, "there is no such page", at="after") from None
+
+
+def reason_words(reason: str) -> str:
+    """Why a row was refused, as a sentence."""
+    return next((words for each, words in LEAD_REASONS.items() if each == reason), reason.replace("_", " "))
