@@ -38,6 +38,7 @@ SIGHTS: Final = (
     Sight("tables-of-an-operator", "/tables", "/tables?teamspace=acme", ("prospects",), who="operator"),
     Sight("table", "/t/{table}", "/t/prospects", ("prospects", "Columns", "email", "Newest jobs")),
     Sight("table-delete", "/t/{table}/delete", "/t/prospects/delete", ("Delete prospects?", "cannot be had back")),
+    Sight("run", "/t/{table}/run", "/t/prospects/run", ("Run something on prospects", "What should be done?")),
     # the operator's
     # batch jobs and schedules
     Sight("batch", "/batch", "/batch", ("nightly", "published", "#{run}", "completed")),

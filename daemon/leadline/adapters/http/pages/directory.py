@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from leadline.adapters.http.pages import batch, home, jobs, outreach, refused_rows, schedules, tables, uploads
+from leadline.adapters.http.pages import batch, home, jobs, outreach, refused_rows, run, schedules, tables, uploads
 from leadline.adapters.http.pages.visit import Handler
 
 
@@ -39,6 +39,8 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("POST", "/t/{table}/retain", tables.retain),
     Page("GET", "/t/{table}/delete", tables.ask_delete),
     Page("POST", "/t/{table}/delete", tables.delete),
+    Page("GET", "/t/{table}/run", run.begin),
+    Page("POST", "/t/{table}/run", run.go_on),
     # the operator's
     # batch jobs and schedules
     Page("GET", "/batch", batch.overview),

@@ -18,7 +18,7 @@ from leadline_protocol.errors import ErrorCode, Refused
 FORM_BYTES_MAX: Final = 1024 * 1024
 """Of all fields together: a prompt or a list of addresses fits, a file does not."""
 
-FIELDS_MAX: Final = 200
+FIELDS_MAX: Final = 1_000
 FORM_SECONDS_MAX: Final = 30.0
 """From the end of a request's head to the end of its fields."""
 
