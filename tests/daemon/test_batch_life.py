@@ -24,6 +24,7 @@ from leadline_protocol.messages import (
     SchedulesReply,
     TellOf,
 )
+from leadline_protocol.messages.words import INT64_MAX
 from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
 from tests.acceptance.batch_jobs import zipped
 from tests.daemon.plays import Part, Play
@@ -378,3 +379,17 @@ async def test_a_page_ends_where_a_client_could_read_no_more(play: Play) -> None
             after = reply.next
         assert numbers == list(range(1, 1_001))
         assert reply.ended
+        before, backwards = 0, []
+        while True:
+            reply = await play.client.call(BatchJobs(action="logs", instance=job, before=before, limit=300))
+            assert reply.ended, "there is nothing behind them"
+            backwards = [line.number for line in reply.lines] + backwards
+            if reply.next is None:
+                break
+            before = reply.next
+        assert backwards == numbers
+        ends = [BatchJobs(action="logs", instance=job, before=end, limit=2) for end in (0, 4, INT64_MAX)]
+        shown = [[line.number for line in (await play.client.call(each)).lines] for each in ends]
+        assert shown == [[999, 1_000], [2, 3], [999, 1_000]]
+        behind = await play.client.call(BatchJobs(action="logs", instance=job, after=INT64_MAX))
+        assert (behind.lines, behind.ended) == ([], True)

@@ -371,6 +371,9 @@ class BatchJobs(ControlOperation[BatchReply], tag="batch", frozen=True, kw_only=
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
     after: Annotated[int, Meta(ge=0, le=INT64_MAX)] = 0
     """The `next` of the page before; of `logs`, the number of the last line that is known."""
+    before: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+    """Of `logs`, in place of `after`: the last lines in front of the line with that number; 0: the last of all. `next`
+    is then to be sent as `before`, for those in front of them."""
 
     def __post_init__(self) -> None:
         by_instance = self.action in {"runs", "logs"} and self.instance is not None
@@ -380,6 +383,8 @@ class BatchJobs(ControlOperation[BatchReply], tag="batch", frozen=True, kw_only=
             raise ValueError("logs are those of one run: give instance")
         if (self.path is not None) != (self.action == "upload"):
             raise ValueError("path goes with the action upload, and it with path")
+        if self.before is not None and (self.action != "logs" or self.after or self.wait_seconds):
+            raise ValueError("before goes with the action logs, and without after and wait_seconds")
 
 
 class FollowUps(ControlOperation[OutreachReply], tag="outreach", frozen=True, kw_only=True):

@@ -100,7 +100,7 @@ def _looks() -> Iterator[Route]:
         "/v1/runs/{instance}/logs",
         wire.BatchJobs,
         "What a run has printed.",
-        *("retry_attempt", "after", "limit", "wait_seconds"),
+        *("retry_attempt", "after", "before", "limit", "wait_seconds"),
         action="logs",
     )
     for things, title, filters in (

@@ -34,6 +34,7 @@ from leadline.features.batch.ports import (
 from leadline.features.batch.request_ports import QUESTIONS_MAX, Mail, mark_of
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import Instant, JobId
+from leadline_protocol.messages.words import INT64_MAX
 
 QUARTER: Final = 900 * SECOND
 """A quarter of an hour, by which the database adds up what runs have used."""
@@ -233,6 +234,11 @@ class PostgresBatch:
         """What it has printed, from behind line `after` on."""
         rows = await self._fetch("batch_lines", job, retry, after, limit)
         return [Line(row["n"], Instant(row["at"]), row["text"]) for row in rows]
+
+    async def last_lines(self, job: JobId, retry: int, before: int, limit: int) -> Sequence[Line]:
+        """The last lines in front of a line; see the port."""
+        rows = await self._fetch("last_batch_lines", job, retry, before or INT64_MAX, limit)
+        return [Line(row["n"], Instant(row["at"]), row["text"]) for row in reversed(rows)]
 
     async def forget(self, before: Instant) -> None:
         """Drop what is kept of runs that ended before that, once their jobs are forgotten."""

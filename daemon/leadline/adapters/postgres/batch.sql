@@ -200,7 +200,10 @@ ON CONFLICT DO NOTHING
 SELECT coalesce(max(n), 0) FROM batch_line WHERE job = $1 AND retry = $2
 
 -- name: batch_lines
-SELECT n, at, text FROM batch_line WHERE job = $1 AND retry = $2 AND n > $3 ORDER BY n LIMIT $4
+SELECT n, at, text FROM batch_line WHERE job = $1 AND retry = $2 AND n > $3::bigint ORDER BY n LIMIT $4
+
+-- name: last_batch_lines
+SELECT n, at, text FROM batch_line WHERE job = $1 AND retry = $2 AND n < $3::bigint ORDER BY n DESC LIMIT $4
 
 -- name: drop_old_batch_quarters
 DELETE FROM batch_quarter WHERE quarter < $1

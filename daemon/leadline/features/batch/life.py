@@ -282,19 +282,23 @@ class BatchLife:
         run = await self._store.run(job)
         if run is None or operation.teamspace not in {None, run.teamspace}:
             raise Refused(ErrorCode.NOT_FOUND, f"there is no run {job}", at="instance")
-        retry = operation.retry_attempt
-        found = list(await self._store.lines(job, retry, operation.after, operation.limit + 1))
+        retry, backwards = operation.retry_attempt, operation.before is not None
+        if operation.before is not None:
+            found = list(await self._store.last_lines(job, retry, operation.before, operation.limit + 1))[::-1]
+        else:
+            found = list(await self._store.lines(job, retry, operation.after, operation.limit + 1))
         ends = accumulate(len(each.text) for each in found)
         page = found[: min(operation.limit, max(1, sum(end <= PAGE_BYTES_MAX for end in ends)))]
         more = len(found) > len(page)
+        following = page[-1].number if more else None
         tried = next((each for each in run.tried if each.retry == retry), None)
         over = await self._is_over(run) if tried is None else tried.real_ms is not None
         lines = [
             wire.BatchLine(retry_attempt=retry, number=each.number, at=_moment(each.at), text=each.text)
-            for each in page
+            for each in (reversed(page) if backwards else page)
         ]
-        following = page[-1].number if more else None
-        return wire.BatchReply(line=line, lines=lines, ended=over and not more, next=following, ref=operation.ref)
+        ended = over and (backwards or not more)
+        return wire.BatchReply(line=line, lines=lines, ended=ended, next=following, ref=operation.ref)
 
     async def _is_over(self, run: StoredRun) -> bool:
         """Whether nothing of a run is to come: its job may have ended before it began."""

@@ -319,6 +319,10 @@ class BatchStore(Protocol):
         """What it has printed, from behind line `after` on."""
         ...
 
+    async def last_lines(self, job: JobId, retry: int, before: int, limit: int) -> Sequence[Line]:
+        """The last lines that it has printed in front of line `before`; 0: the last of all. In their order."""
+        ...
+
 
 class BatchPlan(Struct, frozen=True):
     """What a teamspace's plan says of batch jobs, now."""

@@ -132,5 +132,5 @@ class BatchReply(Reply, frozen=True, kw_only=True):
     """Of the teamspace that was asked about."""
     warnings: list[JobWarning] = field(default_factory=list)
     next: int | None = None
-    """There are more: ask again with this as `after`."""
+    """There are more: ask again with this as `after`; of lines that were asked for by `before`, as `before`."""
     ref: Ref = None
