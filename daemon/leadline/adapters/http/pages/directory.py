@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from leadline.adapters.http.pages import batch, home, jobs, outreach, refused_rows, run, schedules, tables, uploads
+from leadline.adapters.http.pages import batch, home, job, jobs, outreach, refused_rows, run, schedules, tables, uploads
 from leadline.adapters.http.pages.visit import Handler
 
 
@@ -30,6 +30,9 @@ PAGES: Final[tuple[Page, ...]] = (
     # one job
     Page("GET", "/jobs/{job}/refused", refused_rows.refused),
     Page("GET", "/jobs/{job}/refused.csv", refused_rows.refused_file),
+    Page("GET", "/jobs/{job}", job.one),
+    Page("GET", "/jobs/{job}/log", job.log),
+    Page("GET", "/jobs/{job}/log/news", job.news),
     # tables
     Page("GET", "/tables", tables.of_teamspace),
     Page("POST", "/tables", uploads.into_new),

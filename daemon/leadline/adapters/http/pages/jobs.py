@@ -113,8 +113,8 @@ def _message(fields: Mapping[str, object], message: type[M]) -> M:
 
 
 async def cancel(visit: Visit) -> web.StreamResponse:
-    """Have a job end."""
-    await visit.ask(wire.Cancel(job=visit.job()))
+    """Have a job end; with `force` without waiting for answers that are under way."""
+    await visit.ask(wire.Cancel(job=visit.job(), force="force" in visit.form.fields))
     return _back(visit, "cancelled")
 
 
@@ -131,10 +131,10 @@ async def resume(visit: Visit) -> web.StreamResponse:
 
 
 async def rerun(visit: Visit) -> web.StreamResponse:
-    """Run a job that has ended again, or a part of it."""
-    leads = visit.form.fields.get("leads", "unfinished")
-    await visit.ask(_message({"job": visit.job(), "leads": leads}, wire.Rerun))
-    return _back(visit, "submitted")
+    """Run a job that has ended again, or a part of it; of a chain from one of its steps on."""
+    wanted = {name: visit.form.fields[name] for name in ("leads", "from_step") if visit.form.fields.get(name)}
+    receipt = await visit.ask(_message({"job": visit.job(), **wanted}, wire.Rerun))
+    return _back(visit, "submitted", receipt.job)
 
 
 async def file(visit: Visit) -> web.StreamResponse:
@@ -142,7 +142,7 @@ async def file(visit: Visit) -> web.StreamResponse:
     return await visit.reach.give_job_file(visit.caller, visit.http, visit.job())
 
 
-def _back(visit: Visit, said: str) -> web.Response:
-    """The page of jobs that the form stood on; else that of the job."""
+def _back(visit: Visit, said: str, job: JobId | None = None) -> web.Response:
+    """The page of jobs that the form stood on; else that of the job, or of the one that was made."""
     back = visit.form.fields.get("back", "")
-    return visit.see(back if cards.is_page_of_jobs(back) else f"/jobs/{visit.values[0]}", said=said)
+    return visit.see(back if cards.is_page_of_jobs(back) else f"/jobs/{job or visit.values[0]}", said=said)

@@ -91,7 +91,13 @@ class Templates:
         self._environment.globals["asset"] = assets.address
         self._environment.filters |= {"number": number, "size": size, "span": span}
         self._environment.filters["in_path"] = partial(quote, safe="")
-        self._environment.filters |= {"moment": moment, "clock": clock, "day": day, "expected": expected}
+        self._environment.filters |= {
+            "moment": moment,
+            "clock": clock,
+            "second": second,
+            "day": day,
+            "expected": expected,
+        }
 
     def page(self, template: str, context: Mapping[str, Any], status: int = 200) -> web.Response:
         """A page."""
@@ -152,6 +158,11 @@ def expected(eta: Eta) -> Markup:
     if eta.latest - eta.earliest <= NEAR:
         return Markup("at about {}").format(clock(eta.latest))
     return Markup("between {} and {}").format(clock(eta.earliest), clock(eta.latest))
+
+
+def second(at: datetime) -> Markup:
+    """The time of day alone, to the second."""
+    return _time(at, "second", f"{at.astimezone(UTC):%H:%M:%S}")
 
 
 def day(at: datetime) -> Markup:

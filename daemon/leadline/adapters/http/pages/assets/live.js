@@ -14,6 +14,7 @@ const REFRESH_IDLE_MS = 20000; // estimates and places in line change without an
 const SHAPES = {
   moment: { dateStyle: "medium", timeStyle: "medium" },
   clock: { hour: "2-digit", minute: "2-digit" },
+  second: { timeStyle: "medium" },
   day: { dateStyle: "medium" },
 };
 
