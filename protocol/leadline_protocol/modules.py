@@ -17,10 +17,14 @@ The function is called in a worker process, once for each lead that has all inpu
 means that nothing is known about the lead. Of a failure it tells by what it raises: see the errors below, which do the
 same as a provider's answers do. Any other exception counts as a failure that may pass: the lead is tried three times.
 
+A module that declares a `batch` is called with a list of up to so many leads instead, and returns a list as long: for
+each lead values or None, or an exception in their place where it has failed, which is final (`Rejected`, say). What is
+raised is about all of them.
+
 Nothing in here talks to a daemon: a module is tested by calling its function.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct, field
@@ -37,6 +41,9 @@ Lead: TypeAlias = Mapping[str, Any]
 Values: TypeAlias = Mapping[str, Any]
 """Output → value, as JSON has it."""
 
+Results: TypeAlias = Sequence[Values | Exception | None]
+"""What became of each lead of a batch, in their order."""
+
 
 class Context(Struct, frozen=True):
     """What the operator has configured for a module."""
@@ -52,7 +59,12 @@ class Context(Struct, frozen=True):
 class Module(Struct, frozen=True, kw_only=True):
     """A data module: its function, and what the daemon has to know before it is called."""
 
-    run: Callable[[Lead, Context], Values | None] | Callable[[Lead, Context], Awaitable[Values | None]]
+    run: (
+        Callable[[Lead, Context], Values | None]
+        | Callable[[Lead, Context], Awaitable[Values | None]]
+        | Callable[[Sequence[Lead], Context], Results]
+        | Callable[[Sequence[Lead], Context], Awaitable[Results]]
+    )
     version: str
     title: str = ""
     inputs: tuple[str, ...] = ()
@@ -69,10 +81,12 @@ class Module(Struct, frozen=True, kw_only=True):
     """What a lead takes of these."""
     credits_per_lead: float = 0.0
     charge_on: Literal["result", "request"] = "result"
+    batch: int | None = None
+    """So many leads, at most, are given to `run` together, as a list; None: one, and not as a list."""
     leads_at_once: int = 1
-    """Leads that one process works on at a time; more than one only where `run` is async."""
+    """Leads, or batches, that one process works on at a time; more than one only where `run` is async."""
     timeout_seconds: float = 600.0
-    """A lead that takes longer has its process killed, and counts as a failure that may pass."""
+    """A lead, or a batch, that takes longer has its process killed, and counts as a failure that may pass."""
 
 
 class Rejected(LeadlineError):

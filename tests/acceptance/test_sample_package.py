@@ -5,7 +5,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -31,10 +31,14 @@ NUMBERS: Final = {"a": "+4930901820", "b": "+442079460018", "c": "+12125550123",
 
 
 class Lines:
-    """A service that knows of lines: German ones are mobile, others it has never heard of."""
+    """A service that knows of lines: German ones are mobile, Italian ones wrong, others it has never heard of."""
 
     def respond(self, request: Request, now: Now) -> Plan:
-        """What kind of line a number is."""
+        """What kind of line a number is, or many are."""
+        if request.method == "POST":
+            numbers: Any = request.document["numbers"]
+            said = {"+49": {"type": "mobile", "carrier": "Example Mobil"}, "+39": {"error": "no such number"}}
+            return behaviours.json_plan({each: said[each[:3]] for each in numbers if each[:3] in said})
         if request.query["number"].startswith("+49"):
             return behaviours.json_plan({"type": "mobile", "carrier": "Example Mobil"})
         return behaviours.json_plan({"error": "unknown number"}, status=404)
@@ -56,7 +60,10 @@ def daemon(lines: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         package.extractall(folder)  # which is what `pip install --target` does with it
     configuration = [
         f"[files]\nmodule_folders = [{str(folder)!r}]",
-        f"[modules.phone_line]\nsecret = {KEY!r}\nsettings = {{ url = {lines.url!r} }}",
+        *(
+            f"[modules.{name}]\nsecret = {KEY!r}\nsettings = {{ url = {lines.url!r} }}"
+            for name in ("phone_line", "phone_lines")
+        ),
     ]
     with stage("\n".join(configuration)) as running:
         yield running
@@ -89,3 +96,18 @@ def test_numbers_are_normalised_and_then_looked_up_at_the_service(daemon: Stage,
     rows = {row["email"][0]: row for row in daemon.rows("acme", "people")}
     assert (rows["a"]["line_type"], rows["a"]["carrier"]) == ("mobile", "Example Mobil")
     assert KEY not in daemon.log.read_text(encoding="utf-8")
+
+
+def test_a_batch_is_looked_up_by_one_request_and_each_number_has_its_own_answer(daemon: Stage, lines: Served) -> None:
+    daemon.table("batch", "people", [{"email": f"{each}@x.example", "phone_e164": n} for each, n in NUMBERS.items()])
+    before = len(lines.calls)
+    submission = wire.Enrich(teamspace="batch", table="people", module="phone_lines", into={"carrier": "text"})
+    view = daemon.ended(daemon.submit(submission).job)
+    assert (view.state, view.counts.done, view.counts.failed, view.counts.skipped) == ("partial", 1, 1, 2)
+    assert daemon.lead_reasons(view.job) == {
+        "b@x.example": "not_found",
+        "c@x.example": "not_found",
+        "d@x.example": "refused_by_provider",
+    }
+    assert [call.method for call in lines.calls[before:]] == ["POST"]
+    assert [str(each.credits) for each in daemon.ask(wire.Job(job=view.job)).spent] == ["0.5"]

@@ -1,16 +1,28 @@
-"""Telephone numbers: written the same way (`phone`), and who serves them (`phone_line`).
+"""Telephone numbers: written the same way (`phone`), and who serves them (`phone_line`, `phone_lines`).
 
 `phone` computes, so it is a plain function. `phone_line` asks a service over HTTP, so it is async and has 16 leads on
 their way in each process; what the service allows is declared, and the queue keeps to it over all teamspaces.
+`phone_lines` asks the same service about a hundred numbers at a time, so it takes a batch.
 """
 
 import re
+from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
-from leadline_protocol.modules import Context, Lead, Module, QuotaGone, Rejected, SecretRefused, Throttled, Values
+from leadline_protocol.modules import (
+    Context,
+    Lead,
+    Module,
+    QuotaGone,
+    Rejected,
+    Results,
+    SecretRefused,
+    Throttled,
+    Values,
+)
 
 COUNTRIES: Final = {
     "AT": "43", "BE": "32", "CH": "41", "DE": "49", "DK": "45", "ES": "34", "FI": "358", "FR": "33", "GB": "44",
@@ -49,13 +61,33 @@ def _country_of(digits: str) -> str | None:
 
 async def look_up(lead: Lead, context: Context) -> Values | None:
     """What the service knows of the line; None where it knows nothing."""
+    line = await _asked("GET", context, params={"number": lead["phone_e164"]})
+    return None if line is None else {"line_type": line.get("type"), "carrier": line.get("carrier")}
+
+
+async def look_up_many(leads: Sequence[Lead], context: Context) -> Results:
+    """The same of many lines at a time; what the service says to be no number has failed."""
+    lines = await _asked("POST", context, json={"numbers": [lead["phone_e164"] for lead in leads]})
+    return [_told(lines, lead["phone_e164"]) for lead in leads]
+
+
+def _told(lines: Any, number: str) -> Values | Exception | None:
+    line = lines.get(number)
+    if line is None:
+        return None
+    if "error" in line:
+        return Rejected(f"{number}: {line['error']}")
+    return {"line_type": line.get("type"), "carrier": line.get("carrier")}
+
+
+async def _asked(method: str, context: Context, **request: Any) -> Any:
+    """What the service answers; None where it knows nothing."""
     headers = {"Authorization": f"Bearer {context.secret}"} if context.secret else {}
     url = f"{context.settings['url'].rstrip('/')}/v1/lines"
-    async with _session().get(url, params={"number": lead["phone_e164"]}, headers=headers) as answer:
+    async with _session().request(method, url, headers=headers, **request) as answer:
         match answer.status:
             case 200:
-                line = await answer.json()
-                return {"line_type": line.get("type"), "carrier": line.get("carrier")}
+                return await answer.json()
             case 404:
                 return None
             case 401:
@@ -97,4 +129,17 @@ phone_line = Module(
     credits_per_lead=1,
     leads_at_once=16,
     timeout_seconds=60,
+)
+
+phone_lines = Module(
+    run=look_up_many,
+    version="1.0.0",
+    title="What kinds of lines many numbers are, and who serves them",
+    inputs=("phone_e164",),
+    outputs={"line_type": ["mobile", "landline", "voip"], "carrier": "text"},
+    settings={"url": "https://lines.example"},
+    limits=({"shape": "window", "amount": 60, "per_seconds": 60, "unit": "request"},),
+    credits_per_lead=0.5,
+    batch=100,
+    timeout_seconds=120,
 )

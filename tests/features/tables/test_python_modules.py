@@ -7,12 +7,15 @@ import pytest
 
 from leadline.core.rate_limit import ConcurrentLimit, Cost, WindowLimit
 from leadline.features.tables import responses
-from leadline.features.tables.columns import ColumnType
+from leadline.features.tables.asking import Endpoint
+from leadline.features.tables.bulk import OrderAsker
+from leadline.features.tables.columns import Cells, ColumnType
+from leadline.features.tables.lead_course import Ask, Course
 from leadline.features.tables.provider_modules import ModuleFaultsError, ProviderModule
 from leadline.features.tables.python_modules import provider_module, read_declared, with_places
 from leadline.features.tables.requests import Access, lead_request
 from leadline.ports.provider_client import Response
-from leadline_protocol.ids import Instant
+from leadline_protocol.ids import AccountName, Instant, LeadId
 
 DECLARED: dict[str, Any] = {
     "version": "1.0",
@@ -65,9 +68,33 @@ def test_what_a_worker_answers_means_what_it_would_of_a_provider(
     assert responses.read_response(module(), Response(status, headers, body), "start", Instant(0)) == verdict
 
 
+def test_a_batch_is_an_order_whose_results_are_in_its_answer() -> None:
+    found = module(batch=100)
+    assert found.bulk is not None
+    assert (found.mode, found.bulk.records_max, found.poll) == ("bulk", 100, None)
+    access = Access(found.base_url, None, {"country": "AT"}, 1.0)
+    leads: list[tuple[LeadId, Cells]] = [(LeadId(1), {"phone": 1, "country": "DE"}), (LeadId(2), {"phone": 2})]
+    order = OrderAsker(Endpoint(AccountName("phone"), found, access), leads, Course("hold"))
+    assert msgspec.json.decode(order.request(Ask("start"), access, "1").body) == {
+        "leads": [{"phone": 1, "country": "DE"}, {"phone": 2}],
+        "settings": {"country": "AT"},
+    }
+    assert order.cost(Ask("start")) == Cost(request=1, lead=2)
+    body = b'{"results": [{"values": {"digits": "49"}}, {"values": {}}, {"error": "Rejected: no"}]}'
+    listed = order.verdict(Ask("start"), Response(200, {}, body), Instant(0))
+    assert isinstance(listed, responses.Listed)
+    done, missed, failed = (responses.item_verdict(found, item) for item in listed.items)
+    assert done == responses.Done({"digits": "49", "kind": None})
+    assert missed == responses.NotFound()
+    assert isinstance(failed, responses.Failed)
+    assert "Rejected: no" in failed.detail
+
+
 @pytest.mark.parametrize(
     ("changed", "place"),
     [
+        ({"batch": 0}, "batch"),
+        ({"batch": 10, "inputs": ["record"]}, "inputs"),
         ({"outputs": {}}, "outputs"),
         ({"outputs": {"digits": "texts"}}, "outputs"),
         ({"outputs": {"Digits!": "text"}}, "outputs"),

@@ -15,7 +15,7 @@ used up, and takes nobody else with it.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -53,6 +53,7 @@ class _Asked(msgspec.Struct, frozen=True):
     """The body of a request to a module."""
 
     lead: Mapping[str, Any] = {}
+    leads: Sequence[Mapping[str, Any]] | None = None
     settings: Mapping[str, str] = {}
 
 
@@ -139,7 +140,7 @@ class Workers:
         try:
             await process.declared()  # loading the module is none of the lead's time
             with anyio.fail_after(request.timeout_seconds):
-                return await process.ask(Task(0, asked.lead, asked.settings, secret or None), beat)
+                return await process.ask(Task(0, asked.settings, secret or None, asked.lead, asked.leads), beat)
         except NotStarted as error:
             raise Unsent(str(error)) from error
         except TimeoutError:

@@ -5,7 +5,7 @@ The daemon sends leads (`Task`), and nothing else. A worker first says what it h
 Numbers stay what they are in JSON.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,12 +19,14 @@ BEAT_SECONDS: Final = 10.0
 
 
 class Task(Struct, frozen=True, gc=False, tag="task"):
-    """Work on this lead."""
+    """Work on this lead, or on these."""
 
     id: int
-    lead: Mapping[str, Any]
     settings: Mapping[str, str]
     secret: str | None = None
+    lead: Mapping[str, Any] = {}
+    leads: Sequence[Mapping[str, Any]] | None = None
+    """Of a module that takes a batch."""
 
 
 class Ready(Struct, frozen=True, gc=False, tag="ready"):
@@ -44,7 +46,10 @@ class Beat(Struct, frozen=True, gc=False, tag="beat"):
 
 
 class Answer(Struct, frozen=True, gc=False, tag="answer"):
-    """What became of a lead: a status as HTTP has it, and the values, or a message."""
+    """What became of a lead: a status as HTTP has it, and the values, or a message.
+
+    Of a batch: `results`, and in it for each lead `values` or an `error`.
+    """
 
     id: int
     status: int

@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -163,9 +164,10 @@ async def _answer(module: Module, task: Task, channel: _Channel) -> None:
 
 async def _answered(module: Module, task: Task) -> Answer:
     try:
-        found = module.run(task.lead, Context(task.settings, task.secret))
+        run: Any = module.run
+        found = run(task.lead if task.leads is None else task.leads, Context(task.settings, task.secret))
         values = await found if inspect.isawaitable(found) else found
-        body = raw({} if values is None else dict(values))
+        body = raw(_values(values) if task.leads is None else _results(values, len(task.leads)))
     except Rejected as error:
         return Answer(task.id, 422, _message(error))
     except Throttled as error:
@@ -178,8 +180,23 @@ async def _answered(module: Module, task: Task) -> Answer:
         traceback.print_exc()
         return Answer(task.id, 500, raw({"error": _sentence(error)}))
     if len(bytes(body)) > LINE_BYTES_MAX // 2:
-        return Answer(task.id, 422, raw({"error": "the answer is too large"}))
+        # A batch is tried again in halves, which may be small enough.
+        return Answer(task.id, 422 if task.leads is None else 500, raw({"error": "the answer is too large"}))
     return Answer(task.id, 200, body)
+
+
+def _values(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if values is None else dict(values)
+
+
+def _results(results: Sequence[Mapping[str, Any] | Exception | None], leads: int) -> dict[str, Any]:
+    if len(results) != leads:
+        raise ValueError(f"run has returned {len(results)} results for {leads} leads")
+    return {
+        "results": [
+            {"error": _sentence(each)} if isinstance(each, Exception) else {"values": _values(each)} for each in results
+        ]
+    }
 
 
 def _message(error: Exception) -> msgspec.Raw:

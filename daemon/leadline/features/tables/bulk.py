@@ -36,6 +36,7 @@ from leadline.features.tables.credits import Budget, Purse, charge_of, price_of
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
 from leadline.features.tables.ports import AnsweredCall, BulkOrder, Charge, CutOff, LeadStore, Table
 from leadline.features.tables.provider_modules import RECORD, Bulk, ProviderModule, selected
+from leadline.features.tables.python_modules import SCHEME
 from leadline.features.tables.requests import Access, order_request, poll_request, read_request, with_settings
 from leadline.features.tables.results import Brought, Delivered, ResultWriter
 from leadline.features.tables.templates import fill_json, parse_json_template
@@ -239,8 +240,13 @@ class _Order:
         return self.kept.leads[0]
 
 
-class _TooLargeError(Exception):
-    """The order costs more than a limit ever allows: fewer leads may fit."""
+class _InHalvesError(Exception):
+    """The order is to be made again as two."""
+
+    def __init__(self, *, too_large: bool) -> None:
+        """`too_large`: it costs more than a limit ever allows, and fewer leads may fit."""
+        super().__init__("in halves")
+        self.too_large: Final = too_large
 
 
 class BulkOrders:
@@ -282,6 +288,10 @@ class BulkOrders:
         self.size = self._bulk.records_max
         """So many leads are ordered together."""
         self._numbers = numbers
+        self._divides = endpoint.module.base_url.startswith(f"{SCHEME}://")
+        """Whether an order that has failed is made again in halves: one of its leads is to blame, and no other is to
+        fail. That is known of code, where it costs nothing.
+        """
 
     async def run(
         self,
@@ -397,14 +407,15 @@ class BulkOrders:
         )
 
     async def _carry_out(self, order: _Order, turn: Turn) -> None:
-        """Follow an order to its end, or order in two halves what is too large. Raises Stopped, AccountClosed."""
+        """Follow an order to its end, or order it in two halves. Raises Stopped, AccountClosed, Parked."""
         try:
             await self._follow(order, turn)
             order.purse.empty()
-        except _TooLargeError:
+        except _InHalvesError as again:
             order.purse.empty()
             half = len(order.leads) // 2
-            self.size = max(1, min(self.size, half))
+            if again.too_large:
+                self.size = max(1, min(self.size, half))
             await self._drop(order)
             await self._order(order.leads[:half], patient=order.patient)
             await self._order(order.leads[half:], patient=order.patient)
@@ -477,7 +488,7 @@ class BulkOrders:
             return course.broke(error.reason, error.detail, jitter)
         except NoPermit as error:
             if ask.what == "start" and len(order.leads) > 1:
-                raise _TooLargeError from None
+                raise _InHalvesError(too_large=True) from None
             return course.failed(LeadReason.NEVER_FITS, str(error))
         try:
             call_id = course.id_for(str(call.id)) if ask.what == "start" else str(call.id)
@@ -524,6 +535,9 @@ class BulkOrders:
         if isinstance(verdict, responses.Ready):
             call.end(CallEnd(done=True))
             return course.ready()
+        if isinstance(verdict, responses.ServerError) and self._divides and len(order.leads) > 1:
+            call.end(CallEnd(failed=True))
+            raise _InHalvesError(too_large=False)
         said = heard(verdict, course, at, jitter)
         if isinstance(verdict, responses.Started):
             order.kept = replace(order.kept, task=verdict.task, ordered=at)

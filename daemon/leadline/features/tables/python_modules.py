@@ -5,12 +5,14 @@ retries, the books. Its requests go to `python://NAME`; the body is the lead and
 does over HTTP, and the answer has the values under their own names. What a module can say of a failure are statuses
 (see `leadline_protocol.modules`).
 
-One thing is added: a limit of as many leads at the same time as its processes have places, so that jobs wait for these
-in the queue, where the wait is shared fairly and has a name.
+A module that takes a batch of leads is one for bulk orders that has their results in its answer.
+
+One thing is added: a limit of as many leads, or batches, at the same time as its processes have places, so that jobs
+wait for these in the queue, where the wait is shared fairly and has a name.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,8 +20,12 @@ from msgspec import Meta, Struct
 from leadline.core.rate_limit import ConcurrentLimit, Cost, Limit, Unit
 from leadline.features.tables.columns import declared_columns
 from leadline.features.tables.provider_modules import (
+    RECORD,
+    RECORDS,
     SETTINGS,
     Bearer,
+    Bulk,
+    BulkResults,
     Fault,
     Hint,
     ModuleFaultsError,
@@ -37,6 +43,8 @@ from leadline_protocol.messages import ColumnSpec
 SCHEME: Final = "python"
 """Of the addresses of Python modules, which begin `python://`."""
 
+BATCH_MAX: Final = 10_000
+
 
 class Declared(Struct, frozen=True, kw_only=True):
     """What a module says of itself; a field that is unknown is one of a later version, and passed over."""
@@ -51,6 +59,7 @@ class Declared(Struct, frozen=True, kw_only=True):
     cost: dict[Unit, Annotated[int, Meta(ge=0)]] = {}
     credits_per_lead: Annotated[float, Meta(ge=0)] = 0.0
     charge_on: Literal["result", "request"] = "result"
+    batch: Annotated[int, Meta(ge=1, le=BATCH_MAX)] | None = None
     leads_at_once: Annotated[int, Meta(ge=1, le=1_000)] = 1
     timeout_seconds: Seconds = 600.0
 
@@ -73,6 +82,8 @@ def read_declared(name: str, declared: bytes) -> Declared:
         raise ModuleFaultsError(name, [Fault(refused.at or "outputs", refused.message)]) from None
     if both := sorted(set(found.inputs) & set(found.optional_inputs)):
         raise ModuleFaultsError(name, [Fault("optional_inputs", f"{both[0]!r} is also among inputs")])
+    if found.batch is not None and RECORD in {*found.inputs, *found.optional_inputs}:
+        raise ModuleFaultsError(name, [Fault("inputs", f"{RECORD!r} is what a batch calls each of its leads")])
     return found
 
 
@@ -81,6 +92,12 @@ def provider_module(name: str, declared: Declared) -> ProviderModule:
     columns = {column.name: column for column in declared_columns(declared.outputs)}
     inputs = {each: f"{{{{{each}}}}}" for each in (*declared.inputs, *declared.optional_inputs)}
     settings = {each: f"{{{{{SETTINGS}{each}}}}}" for each in declared.settings}
+    bulk, within = None, ""
+    body: dict[str, Any] = {"lead": inputs, "settings": settings}
+    if declared.batch is not None:
+        results = BulkResults(items="results", failed=[Signal(select="error")])
+        bulk = Bulk(records_max=declared.batch, record=inputs, results=results)
+        body, within = {"leads": f"{{{{{RECORDS}}}}}", "settings": settings}, "values."
     return ProviderModule(
         name=name,
         title=declared.title,
@@ -90,10 +107,12 @@ def provider_module(name: str, declared: Declared) -> ProviderModule:
         settings=declared.settings,
         inputs=declared.inputs,
         optional_inputs=declared.optional_inputs,
-        request=RequestTemplate(path="/", body={"lead": inputs, "settings": settings}),
+        mode="sync" if bulk is None else "bulk",
+        bulk=bulk,
+        request=RequestTemplate(path="/", body=body),
         response=ResponseMapping(
             columns={
-                each: Output(select=f'"{each}"', type=column.type, allowed=list(column.allowed))
+                each: Output(select=f'{within}"{each}"', type=column.type, allowed=list(column.allowed))
                 for each, column in columns.items()
             }
         ),
