@@ -1,6 +1,7 @@
 """Chains: one step after the other, each over what the one before it stored, stopped and held where they say so."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -14,6 +15,22 @@ from tests.world.behaviours import SECOND
 from tests.world.servers import Served
 
 LEADS: Final = 20
+CHAIN: Final = """
+teamspace = "file"
+
+[[steps]]
+kind = "formula"
+table = "people"
+into = { half = "number" }
+expression = "n % 2"
+
+[[steps]]
+kind = "enrich"
+table = "people"
+module = "plain"
+into = { company = "text" }
+where = "half = 1"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +91,22 @@ def test_steps_run_in_order_and_the_slot_passes_on_past_older_jobs(daemon: Stage
     assert [(view.chain, view.step) for view in views] == [(chain.job, 1), (chain.job, 2), (chain.job, 3)]
     assert counts_are_sums(daemon, chain)
     assert all(int(row["b"]) == 2 * (int(row["n"]) + 1) for row in daemon.rows("order", "people"))
+
+
+def test_a_chain_from_a_file_runs_to_its_end_and_its_exit_tells_how(daemon: Stage, tmp_path: Path) -> None:
+    daemon.table("file", "people", people(LEADS))
+    file = tmp_path / "chain.toml"
+    file.write_text(CHAIN, encoding="utf-8")
+    ran = daemon.leadline("chain", "run", str(file), "--wait")
+    assert ran.returncode == 0, ran
+    jobs = daemon.ask(wire.Jobs(teamspace="file")).jobs
+    (chain,) = [view for view in jobs if view.kind == "chain"]
+    steps = sorted((view for view in jobs if view.chain == chain.job), key=lambda view: view.job)
+    assert [(view.state, view.counts.done) for view in steps] == [("completed", LEADS), ("completed", LEADS // 2)]
+    assert str(chain.job) in ran.stdout
+    assert sum(row["company"] != "" for row in daemon.rows("file", "people")) == LEADS // 2
+    file.write_text(CHAIN.replace('module = "plain"', 'module = "locked"'), encoding="utf-8")
+    assert daemon.leadline("chain", "run", str(file), "--wait").returncode == 1
 
 
 def test_a_failed_step_stops_the_chain(daemon: Stage) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -299,7 +300,8 @@ def test_what_tries_cost_is_in_the_ledger_as_the_providers_have_billed_it(world:
         for name in (*served, *served, *served, "lossy"):
             lead = {"prompt": "Score ada@analytical.example"} if name == "model" else LEAD
             daemon.ask(wire.Providers(name=name, action="try", lead=lead, teamspace="acme"))
-        told = daemon.leadline("usage", "--by", "teamspace,provider", "--csv").stdout
+        month = f"{datetime.now(UTC):%Y-%m}"
+        told = daemon.leadline("usage", "--month", month, "--by", "teamspace,provider", "--csv").stdout
         usage = {row["provider"]: row for row in csv.DictReader(io.StringIO(told)) if row["teamspace"] == "acme"}
         billed = {name: sum(Decimal(call.notes["credits"]) for call in each.calls) for name, each in served.items()}
         assert {name: Decimal(usage[name]["credits"]) for name in served} == billed

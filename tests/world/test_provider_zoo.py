@@ -383,25 +383,54 @@ def test_a_preset_keeps_every_window_of_its_provider_and_uses_it_up(name: str) -
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("name", "plan"),
-    [
-        ("hunter", world.json_plan({"errors": [{"id": "usage_limit"}]}, status=429, outcome="spent")),
-        ("findymail", world.json_plan({"error": "Not enough credits"}, outcome="spent")),
-        (
-            "prospeo",
-            world.json_plan({"error": True, "error_code": "INSUFFICIENT_CREDITS"}, status=400, outcome="spent"),
-        ),
-        ("leadmagic", world.json_plan({}, status=402, outcome="spent")),
-    ],
-)
-def test_after_a_provider_has_said_that_nothing_is_left_nobody_calls(name: str, plan: Plan) -> None:
-    words = {"findymail": findymail, **{each: SYNC[each][0] for each in SYNC}}[name]
+SPENT: Final[Mapping[str, tuple[Behaviour, Plan]]] = {
+    "hunter": (
+        world.Spoken(world.Enrichment(), hunter),
+        world.json_plan({"errors": [{"id": "usage_limit"}]}, status=429, outcome="spent"),
+    ),
+    "findymail": (
+        world.Spoken(world.Enrichment(), findymail),
+        world.json_plan({"error": "Not enough credits"}, outcome="spent"),
+    ),
+    "prospeo": (
+        world.Spoken(world.Enrichment(), prospeo),
+        world.json_plan({"error": True, "error_code": "INSUFFICIENT_CREDITS"}, status=400, outcome="spent"),
+    ),
+    "leadmagic": (world.Spoken(world.Enrichment(), leadmagic), world.json_plan({}, status=402, outcome="spent")),
+    "apollo": (world.Spoken(world.Enrichment(), apollo), world.json_plan({}, status=402, outcome="spent")),
+    "peopledatalabs": (
+        world.Spoken(world.Enrichment(), peopledatalabs),
+        world.json_plan({}, status=402, outcome="spent"),
+    ),
+    "snov": (world.Polling(seconds=12), world.json_plan({}, status=402, outcome="spent")),
+    "fullenrich": (FullEnrich(), world.json_plan({"status": "CREDITS_INSUFFICIENT"}, outcome="spent")),
+    "neverbounce": (NeverBounce(), world.json_plan({}, status=402, outcome="spent")),
+    "openai": (
+        world.ChatCompletions(),
+        world.json_plan({"error": {"code": "insufficient_quota"}}, status=429, outcome="spent"),
+    ),
+}
+"""Each preset's provider, and how it says that nothing is left."""
+
+
+@pytest.mark.parametrize("name", SPENT)
+def test_after_a_provider_has_said_that_nothing_is_left_nobody_calls(name: str) -> None:
+    behaviour, plan = SPENT[name]
 
     async def main() -> None:
-        spent = world.Exhausted(world.Spoken(world.Enrichment(), words), calls=20, plan=plan)
+        spent = world.Exhausted(behaviour, calls=2 if name in {"fullenrich", "neverbounce"} else 20, plan=plan)
         async with daemon({name: (shipped(name), spent)}, leads=300) as running:
-            jobs = [await running.submit(name, each, output="email") for each in ("a", "b")]
+            output = {"apollo": "company", "peopledatalabs": "full_name", "neverbounce": "email_status"}.get(
+                name, "email"
+            )
+            jobs = [
+                await (
+                    running.prompt(name, "Say {{email}}", each)
+                    if name == "openai"
+                    else running.submit(name, each, output=output)
+                )
+                for each in ("a", "b")
+            ]
             for job in jobs:
                 await running.until_waiting(job, JobReason.CREDITS)
             await running.rest(HOUR)
