@@ -60,7 +60,8 @@ async def providers() -> AsyncIterator[str]:
     """The part of a configuration with a provider that answers, and one that is silent."""
     silent = Faulty(Enrichment(), [Fault(hang(), times=1_000)])
     async with serving(Enrichment()) as answers, serving(silent) as hangs:
-        yield provider("company", answers) + provider("silent", hangs) + ENABLED
+        patient = ["call_timeout_seconds = 600"]
+        yield provider("company", answers) + provider("silent", hangs, settings=patient) + ENABLED
 
 
 class Furnisher:

@@ -55,7 +55,7 @@ _CLIPPED: Final = (
         for (let above = text.parentElement; above !== document.body && (across || down); above = above.parentElement) {
             const style = getComputedStyle(above), box = above.getBoundingClientRect();
             if (style.display === "inline" || style.display === "contents") continue;
-            if (box.width <= 1 && box.height <= 1) break;
+            if (box.width <= 1 || box.height <= 1) break;
             for (const line of lines(text)) {
                 const slack = line.height / 4;
                 const beside = line.left < box.left - 1 || line.right > box.right + 1;
@@ -83,8 +83,8 @@ async def scrolled_sideways(page: Page) -> list[str]:
 async def clipped_text(page: Page) -> list[str]:
     """The elements that hide a part of a text in them and do not let it be scrolled to.
 
-    A box of one pixel counts for nothing: what is in it is meant for screen readers. Nor does a line that loses less
-    than a quarter of its height, which is air.
+    A box that is one pixel wide or high counts for nothing: what is in it is meant for screen readers. Nor does a line
+    that loses less than a quarter of its height, which is air.
     """
     found: list[str] = await page.evaluate(_CLIPPED)
     return found

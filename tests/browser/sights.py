@@ -30,14 +30,17 @@ SIGHTS: Final = (
     Sight("nothing", None, "/nothing", ("Nothing here",), status=404),
     # jobs
     Sight("jobs", "/jobs", "/jobs", ("Jobs", "#{running}", "running", "#{upload}", "partial", "ann", "acme")),
+    Sight("jobs-that-failed", "/jobs", "/jobs?state=failed", ("No job is failed",)),
     Sight("jobs-of-an-operator", "/jobs", "/jobs?teamspace=acme", ("acme", "#{running}"), who="operator"),
+    Sight("jobs-of-all", "/jobs", "/jobs", ("of all teamspaces", "globex"), who="operator"),
+    Sight("jobs-of-a-table", "/t/{table}/jobs", "/t/{table}/jobs", ("Jobs of prospects", "#{export}")),
     # one job
     Sight("refused-rows", "/jobs/{job}/refused", "/jobs/{upload}/refused", ("Refused rows", "Download all as CSV")),
     # tables
-    Sight("tables", "/tables", "/tables", ("Tables", "prospects", "Upload a file of leads")),
+    Sight("tables", "/tables", "/tables", ("prospects", "email, score, note", "Upload a file of leads")),
+    Sight("table", "/t/{table}", "/t/{table}", ("prospects", "enrich #{running}", "Add leads from a file")),
+    Sight("table-delete", "/t/{table}/delete", "/t/{table}/delete", ("Delete prospects?", "30 leads", "#{running}")),
     Sight("tables-of-an-operator", "/tables", "/tables?teamspace=acme", ("prospects",), who="operator"),
-    Sight("table", "/t/{table}", "/t/prospects", ("prospects", "Columns", "email", "Newest jobs")),
-    Sight("table-delete", "/t/{table}/delete", "/t/prospects/delete", ("Delete prospects?", "cannot be had back")),
     Sight("run", "/t/{table}/run", "/t/prospects/run", ("Run something on prospects", "What should be done?")),
     # the operator's
     # batch jobs and schedules

@@ -20,7 +20,12 @@ from tests.browser.visits import PHONE, visiting
 from tests.daemon.running import Place, remove, short_folder
 from tests.postgres import server
 
-pytestmark = [pytest.mark.needs("chromium", "bwrap"), pytest.mark.asyncio(loop_scope="module")]
+# The first of them waits for the furniture.
+pytestmark = [
+    pytest.mark.needs("chromium", "bwrap"),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(300),
+]
 
 
 FOREIGN: Final = "globex"

@@ -1,0 +1,164 @@
+"""A person sees to jobs that move before their eyes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, expect
+
+from leadline_protocol.ids import JobId
+from leadline_protocol.messages import Enrich, Export, Noop, Upload
+from tests.acceptance.stage import csv_text, people, provider
+from tests.browser.house import House, house
+from tests.browser.visits import visiting
+from tests.daemon.running import Place
+from tests.world.behaviours import SECOND, Behaviour, Delayed, Enrichment, Fault, Faulty, hang
+from tests.world.servers import serving
+
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
+
+LEADS = 60
+ANSWER_SECONDS = 0.6
+WITHIN_MS = 20_000
+"""A page asks for itself again at most every four seconds; a machine may be busy."""
+
+
+@asynccontextmanager
+async def working(
+    place: Place, port: int, behaviour: Behaviour, *lines: str, leads: int = LEADS, at_a_time: int = 2
+) -> AsyncIterator[House]:
+    """A daemon with a table of acme's, and a provider that takes its time and few leads at once."""
+    limits = f'limits = [{{ shape = "concurrent", amount = {at_a_time} }}]'
+    slow = Delayed(behaviour, median_us=round(ANSWER_SECONDS * SECOND), sigma=0)
+    async with serving(slow) as served:
+        async with house(place, port, *lines, provider("company", served, settings=[limits])) as home:
+            await table(home, leads)
+            yield home
+
+
+async def table(home: House, leads: int) -> None:
+    (home.place.state / "incoming" / "people.csv").write_text(csv_text(people(leads)))
+    job = (await home.client.submit(Upload(teamspace="acme", table="people", path="people.csv"))).job
+    assert (await home.client.wait(job)).state == "completed"
+
+
+async def enrich(home: House) -> JobId:
+    wanted = Enrich(teamspace="acme", table="people", module="company", into={"company": "text"})
+    return (await home.client.submit(wanted)).job
+
+
+def card(page: Page, job: JobId) -> Locator:
+    return page.get_by_role("article").and_(page.locator(f"[data-job='{job}']"))
+
+
+async def state_is(page: Page, job: JobId, word: str) -> None:
+    await expect(card(page, job).locator(".state").first).to_have_text(word, timeout=WITHIN_MS)
+
+
+async def settled(page: Page, job: JobId) -> int:
+    return int(await card(page, job).get_by_role("progressbar").get_attribute("aria-valuenow") or 0)
+
+
+async def press(page: Page, where: Locator, name: str, *, sure: bool = False) -> None:
+    """Press a button, and say that one means it where one is asked."""
+    await where.get_by_role("button", name=name, exact=True).click()
+    if sure:
+        await page.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
+
+
+async def test_a_job_comes_moves_and_is_cancelled_and_run_again_before_ones_eyes(
+    browser: Browser, place: Place, unused_tcp_port: int
+) -> None:
+    async with working(place, unused_tcp_port, Enrichment()) as home, visiting(browser, home.origin) as (page, _):
+        await home.sign_in(page, "acme")
+        await page.evaluate("window.loadedOnce = true")
+        job = await enrich(home)
+        await state_is(page, job, "running")
+        bar = card(page, job).get_by_role("progressbar")
+        await expect(bar).not_to_have_attribute("aria-valuenow", "0", timeout=WITHIN_MS)
+        before = await settled(page, job)
+        await expect(bar).not_to_have_attribute("aria-valuenow", str(before), timeout=WITHIN_MS)
+        assert before < await settled(page, job) < LEADS
+        await expect(card(page, job)).to_contain_text("leads a minute", timeout=WITHIN_MS)
+        await expect(card(page, job)).to_contain_text("done at about", timeout=WITHIN_MS)
+        assert await page.evaluate("window.loadedOnce"), "the page was not loaded again for that"
+
+        await press(page, card(page, job), "Cancel", sure=True)
+        await expect(page.get_by_role("status").first).to_contain_text("The job is being cancelled")
+        await state_is(page, job, "cancelled")
+        await press(page, card(page, job), "Run the rest")
+        again = JobId(job + 1)
+        await state_is(page, again, "completed")
+        assert (await home.client.get(again)).counts.done == LEADS - (await home.client.get(job)).counts.done
+
+
+async def test_a_stalled_job_is_killed_and_goes_on_before_ones_eyes(
+    browser: Browser, place: Place, unused_tcp_port: int
+) -> None:
+    hangs = Faulty(Enrichment(), [Fault(hang(), str(people(1)[0]["email"]))])
+    watched = ("[queue]", "warn_after_seconds = 4", "stall_after_seconds = 6")
+    async with (
+        working(place, unused_tcp_port, hangs, *watched, leads=20, at_a_time=1) as home,
+        visiting(browser, home.origin) as (page, _),
+    ):
+        await home.sign_in(page, "acme")
+        await page.evaluate("window.loadedOnce = true")
+        job = await enrich(home)
+        await expect(card(page, job)).to_contain_text("It was stopped and started again", timeout=WITHIN_MS)
+        await state_is(page, job, "completed")
+        await expect(card(page, job)).to_contain_text("run 2")
+        assert await page.evaluate("window.loadedOnce")
+
+
+async def test_two_teamspaces_never_see_each_other(browser: Browser, place: Place, unused_tcp_port: int) -> None:
+    async with (
+        working(place, unused_tcp_port, Enrichment(), leads=6) as home,
+        visiting(browser, home.origin) as (ann, _),
+        visiting(browser, home.origin) as (gus, watch),
+    ):
+        await home.sign_in(ann, "acme", person="ann")
+        await home.sign_in(gus, "globex", person="gus")
+        own = (await home.client.submit(Noop(teamspace="globex", delay=3600))).job
+        job = await enrich(home)
+        await state_is(gus, own, "delayed")
+        await state_is(ann, job, "completed")
+        for page, shown, hidden in ((ann, job, own), (gus, own, job)):
+            await page.reload()
+            assert await card(page, shown).count() == 1
+            assert await card(page, hidden).count() == 0
+        assert "people" not in await gus.content()
+        for address in (f"/jobs/{job}/file", "/jobs?teamspace=acme", "/t/people/jobs"):
+            response = await gus.goto(address)
+            assert response is not None
+            assert f"#{job}" not in await gus.inner_text("body")
+        watch.take("status of 404")
+
+
+async def test_what_was_exported_is_downloaded(browser: Browser, place: Place, unused_tcp_port: int) -> None:
+    async with working(place, unused_tcp_port, Enrichment()) as home, visiting(browser, home.origin) as (page, _):
+        job = (await home.client.submit(Export(teamspace="acme", table="people"))).job
+        await home.client.wait(job)
+        await home.sign_in(page, "acme")
+        async with page.expect_download() as waiting:
+            await card(page, job).get_by_role("link", name="Download the file").click()
+        path = await (await waiting.value).path()
+        assert path.read_text(encoding="utf-8-sig").count("@example.com") == LEADS
+
+
+async def test_a_link_signs_in_once_and_whoever_signs_out_is_out(
+    browser: Browser, place: Place, unused_tcp_port: int
+) -> None:
+    async with house(place, unused_tcp_port) as home:
+        link = await home.link("ann", "acme", "member")
+        async with visiting(browser, home.origin) as (page, watch):
+            await page.goto(link)
+            await page.wait_for_url("**/jobs")
+            await page.get_by_role("button", name="Sign out").click()
+            await expect(page.get_by_role("heading")).to_have_text("You are signed out")
+            await page.goto("/jobs")
+            await expect(page.get_by_role("heading")).to_have_text("Please sign in again")
+            watch.take("status of 401")
+        async with visiting(browser, home.origin) as (page, watch):
+            await page.goto(link)
+            await expect(page.get_by_role("heading")).to_have_text("Please sign in again")
+            watch.take("status of 401")
