@@ -2,9 +2,18 @@
 
 import pytest
 
-from leadline.actors.pace import START_BOUNDS, STARTS_MINUTES, STUCK_SECONDS, Pace, Progress, quantile
+from leadline.actors.pace import (
+    STALLS_KEPT,
+    START_BOUNDS,
+    STARTS_MINUTES,
+    STUCK_SECONDS,
+    Pace,
+    Progress,
+    Stall,
+    quantile,
+)
 from leadline.core.model import SECOND
-from leadline_protocol.ids import Instant
+from leadline_protocol.ids import Instant, JobId
 
 
 def at(seconds: float) -> Instant:
@@ -82,3 +91,13 @@ def test_a_loop_that_turns_or_has_nothing_to_do_is_not() -> None:
     assert loop.after(10 * STUCK_SECONDS)
     loop.turns = 9
     assert loop.after(STUCK_SECONDS - 1)
+
+
+def test_of_jobs_that_stood_still_the_last_time_of_the_newest_is_kept() -> None:
+    pace = Pace()
+    for number in (1, *range(1, STALLS_KEPT + 2), 5):
+        pace.stood_still(Stall(JobId(number), "acme", Instant(0), 300, killed=True))
+    assert len(pace.stalls) == STALLS_KEPT
+    assert pace.stall_kills == STALLS_KEPT + 3
+    assert JobId(1) not in pace.stalls
+    assert list(pace.stalls)[-1] == 5

@@ -83,8 +83,12 @@ DAMAGE: dict[str, Callable[[Scheduler], object]] = {
     "a running job that is said to be queued": set_state(BUSY, JobState.QUEUED),
     "a job that has ended and is still here": set_state(QUEUED, JobState.COMPLETED),
     "a delayed job that is said to be queued": set_state(DELAYED, JobState.QUEUED),
-    "a delayed job that nobody will wake": lambda scheduler: scheduler.delayed.clear(),
-    "a delayed job that is woken twice": lambda scheduler: scheduler.delayed.append(scheduler.delayed[0]),
+    "a delayed job that nobody will wake": lambda scheduler: scheduler.delayed.heap.clear(),
+    "a delayed job that is woken twice": lambda scheduler: scheduler.delayed.heap.append(scheduler.delayed.heap[0]),
+    "a family that counts its delayed jobs wrong": lambda scheduler: scheduler.delayed.by_family.update(
+        {Family.TABLES: 5}
+    ),
+    "a teamspace that counts its delayed jobs wrong": lambda scheduler: scheduler.delayed.by_teamspace.clear(),
     "a running job that is forgotten": lambda scheduler: scheduler.running.pop(BUSY),
     "a job that is forgotten and still runs": lambda scheduler: scheduler.jobs.pop(BUSY),
     "a job under another's id": lambda scheduler: scheduler.jobs.update({JobId(99): scheduler.jobs[QUEUED]}),

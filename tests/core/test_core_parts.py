@@ -133,4 +133,4 @@ def test_a_job_that_left_and_came_back_counts_once() -> None:
         backlog.withdraw(first, Family.TABLES)
         backlog.put(first, Family.TABLES)
     assert backlog.ahead_of(second, Family.TABLES) == 1
-    assert backlog.oldest() == 0
+    assert backlog.oldest() == {Family.TABLES: 0}

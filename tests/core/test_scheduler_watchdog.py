@@ -8,7 +8,7 @@ from leadline.core.effects import WarnStalled
 from leadline.core.model import SECOND, Family, JobState, StopCause
 from leadline.core.rate_limit import ConcurrentLimit, WindowLimit
 from leadline_protocol.errors import JobReason
-from leadline_protocol.ids import Instant, JobId
+from leadline_protocol.ids import Instant, JobId, TeamspaceId
 from tests.core.harness import RULES, Harness
 
 HOUR = 3600
@@ -159,11 +159,11 @@ def test_people_are_warned_once_at_120_seconds(queue: Harness) -> None:
     queue.pass_seconds(119.9)
     assert not queue.warnings
     queue.pass_seconds(0.1)
-    assert [warning for _, warning in queue.warnings] == [WarnStalled(job, 120, killed=False)]
+    assert [warning for _, warning in queue.warnings] == [WarnStalled(job, TeamspaceId(1), 120, killed=False)]
     queue.pass_seconds(179.9)
     assert len(queue.warnings) == 1
     queue.pass_seconds(0.1)
-    assert [warning for _, warning in queue.warnings][1:] == [WarnStalled(job, 300, killed=True)]
+    assert [warning for _, warning in queue.warnings][1:] == [WarnStalled(job, TeamspaceId(1), 300, killed=True)]
     assert {"standing_still", "stalled", "stopped", "queued"} < set(queue.story(job))
 
 
@@ -181,8 +181,8 @@ def test_without_auto_kill_a_stalled_job_is_flagged_once_and_left_to_a_person() 
     queue.pass_seconds(HOUR)
     assert queue.running == {job}
     assert [(at - queue.instant + HOUR * SECOND, warning) for at, warning in queue.warnings] == [
-        (120 * SECOND, WarnStalled(job, 120, killed=False)),
-        (300 * SECOND, WarnStalled(job, 300, killed=False)),
+        (120 * SECOND, WarnStalled(job, TeamspaceId(1), 120, killed=False)),
+        (300 * SECOND, WarnStalled(job, TeamspaceId(1), 300, killed=False)),
     ]
 
 

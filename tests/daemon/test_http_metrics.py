@@ -8,8 +8,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from leadline.adapters.http import metrics
+from leadline.core.model import Job, JobState
 from leadline_protocol.errors import Refused
-from leadline_protocol.ids import Instant, JobId
+from leadline_protocol.ids import JobId, TeamspaceId
 from leadline_protocol.messages import Noop
 from tests.daemon.http import Http, using
 from tests.daemon.running import Place
@@ -72,16 +73,23 @@ async def test_while_the_queue_is_lost_the_process_is_still_told_of(place: Place
 
 async def test_a_long_queue_is_counted_while_others_have_their_turns(place: Place) -> None:
     async with place.daemon() as (running, client), using(place, client, "a") as http:
+        await client.submit(Noop(teamspace="acme", delay=3600))
         scheduler = running.supervisor.dispatcher.scheduler
-        far = Instant(running.wall() + 10**12)
-        scheduler.delayed += [(far, JobId(number)) for number in range(10**6, 10**6 + 100 * metrics.SLICE)]
+        numbered = range(10**6, 10**6 + 100 * metrics.SLICE)
+        several = {JobId(number): Job(0, JobId(number), TeamspaceId(1), 0, JobState.RUNNING) for number in numbered}
+        scheduler.running.update(several)
         scraping = asyncio.ensure_future(numbers(http))
         turns = 0
         while not scraping.done():
             turns += 1
             await asyncio.sleep(0)
         assert turns > 100
-        assert (await scraping)["leadline_jobs", "noop", "delayed"] == 0, "what is no more is not counted"
+        counted = await scraping
+        for number in several:
+            del scheduler.running[number]
+        family = scheduler.kinds[0].family.word
+        assert counted["leadline_jobs", family, "running"] == len(several)
+        assert counted["leadline_jobs", "noop", "delayed"] == 1
 
 
 @pytest.mark.needs("promtool")

@@ -3,13 +3,15 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from leadline import health
+from leadline.core.effects import WarnStalled
 from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.messages import Noop, Pause, Plans, Status, Upload
+from leadline_protocol.messages import Cancel, Jobs, Noop, Pause, Plans, Receipt, Status, Teamspaces, Upload
 from tests.daemon.running import Place
 from tests.postgres import meddle
 
@@ -55,6 +57,66 @@ async def test_where_records_have_no_limit_none_is_told(place: Place) -> None:
     async with place.daemon() as (_, client):
         database = (await client.call(Status())).database
         assert (database.records_available, database.records_last_hour, database.records_per_hour) == (None, None, None)
+
+
+async def test_status_counts_what_is_delayed_and_since_when_the_first_is_in_line(place: Place) -> None:
+    async with place.daemon() as (_, client):
+        await client.call(Pause(scope="family", name="noop"))
+        receipts = await client.submit_many([Noop(teamspace="acme", delay=3600) for _ in range(3)])
+        first = receipts[0]
+        assert isinstance(first, Receipt)
+        await client.call(Cancel(job=first.job))
+        before = datetime.now(UTC)
+        await client.submit_many([Noop(teamspace="acme"), Noop(teamspace="globex")])
+        status = await client.call(Status())
+    (noop,) = (family for family in status.families if family.family == "noop")
+    assert (noop.delayed, noop.queued) == (2, 2)
+    assert noop.oldest_queued_at is not None
+    assert abs((noop.oldest_queued_at - before).total_seconds()) < 5
+    assert status.oldest_queued_at == noop.oldest_queued_at
+    assert {family.oldest_queued_at for family in status.families} == {None, noop.oldest_queued_at}
+
+
+async def test_teamspaces_with_the_most_work_come_first_where_that_is_asked_for(place: Place) -> None:
+    async with place.daemon() as (_, client):
+        await client.call(Pause(scope="queue"))
+        for teamspace, jobs in (("acme", 1), ("acme-two", 3), ("globex", 2)):
+            await client.submit_many([Noop(teamspace=teamspace, delay=3600) for _ in range(jobs - 1)])
+            await client.submit(Noop(teamspace=teamspace))
+        most = await client.call(Teamspaces(most=True, limit=2))
+        of_acme = await client.call(Teamspaces(most=True, prefix="acme"))
+        named = await client.call(Teamspaces(prefix="acme", limit=1))
+        rest = await client.call(Teamspaces(prefix="acme", limit=1, after=named.next))
+        for job in (await client.call(Jobs(teamspace="globex"))).jobs:
+            await client.call(Cancel(job=job.job))
+        left = await client.call(Teamspaces(most=True))
+    assert [(each.teamspace, each.queued, each.delayed) for each in most.teamspaces] == [
+        ("acme-two", 1, 2),
+        ("globex", 1, 1),
+    ]
+    assert most.next is None
+    assert [each.teamspace for each in of_acme.teamspaces] == ["acme-two", "acme"]
+    assert ([each.teamspace for each in named.teamspaces], named.next) == (["acme"], "acme")
+    assert ([each.teamspace for each in rest.teamspaces], rest.next) == (["acme-two"], None)
+    assert [each.teamspace for each in left.teamspaces] == ["acme-two", "acme"], "who has nothing is left out"
+
+
+async def test_status_tells_which_jobs_stood_still_and_how_they_are_now(place: Place) -> None:
+    async with place.daemon() as (running, client):
+        await client.call(Pause(scope="queue"))
+        waiting = await client.submit(Noop(teamspace="acme"))
+        gone = await client.submit(Noop(teamspace="acme"))
+        reign = running.supervisor.reign
+        assert reign is not None
+        acme = reign.dispatcher.scheduler.names["acme"]
+        reign.warn(WarnStalled(waiting.job, acme, 120, killed=False))
+        reign.warn(WarnStalled(gone.job, acme, 300, killed=True))
+        reign.warn(WarnStalled(waiting.job, acme, 300, killed=True))
+        await client.call(Cancel(job=gone.job))
+        stalls = (await client.call(Status())).stalls
+    told = [(each.job, each.teamspace, each.seconds, each.killed, each.state) for each in stalls]
+    assert told == [(waiting.job, "acme", 300, True, "queued"), (gone.job, "acme", 300, True, None)]
+    assert not any(each.stalled for each in stalls)
 
 
 async def test_status_tells_what_holds_runs_to_their_memory_where_anybody_may_have_some(place: Place) -> None:

@@ -8,11 +8,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec import Struct
+
 from leadline.core.model import SECOND
-from leadline_protocol.ids import Instant
+from leadline_protocol.ids import Instant, JobId
 
 COMMITS_KEPT: Final = 1_000
 WINDOW_SECONDS: Final = 60
+
+STALLS_KEPT: Final = 50
+"""Jobs that stood still, for people who look: its history tells of every one."""
 
 COMMIT_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 START_BOUNDS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 86_400.0)
@@ -58,6 +63,18 @@ def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> fl
     return lower
 
 
+class Stall(Struct, frozen=True):
+    """A job that stood still for no reason that is known."""
+
+    job: JobId
+    teamspace: str
+    at: Instant
+    """When that was noticed, which is wall time."""
+    seconds: int
+    """So long it had stood still by then."""
+    killed: bool
+
+
 class Pace:
     """Of one reign."""
 
@@ -68,6 +85,8 @@ class Pace:
         self.ended = 0
         """Jobs, since the reign began."""
         self.stall_kills = 0
+        self.stalls: Final[dict[JobId, Stall]] = {}
+        """The last one of each job that stood still, oldest first; the newest STALLS_KEPT of them."""
         self._commits: deque[float] = deque(maxlen=COMMITS_KEPT)
         self._starts_before: deque[tuple[int, tuple[int, ...]]] = deque()
         """Minute, and what `starts` had counted before the first start in it; the last few minutes'."""
@@ -103,6 +122,14 @@ class Pace:
         before = self._starts_before[0][1]
         recent = [count - earlier for count, earlier in zip(self.starts.counts, before, strict=True)]
         return quantile(self.starts.bounds, recent, share)
+
+    def stood_still(self, stall: Stall) -> None:
+        """Nobody has seen a job get on for a while."""
+        self.stall_kills += stall.killed
+        self.stalls.pop(stall.job, None)
+        self.stalls[stall.job] = stall
+        if len(self.stalls) > STALLS_KEPT:
+            del self.stalls[next(iter(self.stalls))]
 
     def jobs_per_second(self, now: Instant) -> float:
         """Jobs that ended, over the last minute."""

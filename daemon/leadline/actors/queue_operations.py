@@ -3,12 +3,13 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from heapq import nsmallest
 from typing import Final
 
 import msgspec
 
 from leadline.actors import views
+from leadline.actors.pace import Pace
 from leadline.actors.peers import Peer, act
 from leadline.actors.supervisor import Supervisor
 from leadline.actors.surroundings import Surroundings
@@ -17,8 +18,10 @@ from leadline.core.model import Family, JobState, Now
 from leadline.core.rate_limit import BucketLimit
 from leadline.core.scheduler import Scheduler
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import ErrorCode, Refused
-from leadline_protocol.ids import Instant, JobId
+from leadline_protocol.errors import ErrorCode, JobReason, Refused
+from leadline_protocol.ids import AccountName, Instant, JobId, TeamspaceId
+
+QUARANTINED_SHOWN: Final = 50
 
 SECONDS_PER_HOUR: Final = 3_600
 
@@ -57,16 +60,18 @@ class QueueOperations:
         pace = reign.dispatcher.pace
 
         def look(scheduler: Scheduler, now: Now) -> wire.StatusReply:
-            oldest = scheduler.backlog.oldest()
+            families = family_statuses(scheduler)
             return msgspec.structs.replace(
                 status,
                 state="draining" if scheduler.draining else "ready",
                 paused=sorted(f"{scope} {name}".strip() for scope, name in scheduler.pauses),
-                families=family_statuses(scheduler, _delayed(scheduler)),
+                families=families,
                 teamspaces=len({teamspace for teamspace, _ in scheduler.backlog.lanes}),
-                oldest_queued_at=None if oldest is None else views.certain_moment(Instant(oldest)),
+                oldest_queued_at=min(filter(None, (each.oldest_queued_at for each in families)), default=None),
                 jobs_per_second=pace.jobs_per_second(now.instant),
-                providers=_providers(scheduler, now, in_use=True),
+                providers=[view for view in _providers(scheduler, now) if _is_in_use(view)],
+                stalls=_stalls(scheduler, now, pace),
+                quarantined=_quarantined(scheduler),
                 database=msgspec.structs.replace(
                     status.database,
                     commit_seconds_p50=pace.commit_seconds(0.5),
@@ -91,10 +96,15 @@ class QueueOperations:
         return wire.Done(line=line, message=f"The {what} is {'paused' if paused else 'going on'}.", ref=operation.ref)
 
     async def teamspaces(self, operation: wire.Teamspaces, _: Peer, line: int) -> wire.Reply:
-        """A page of the teamspaces that have work."""
+        """A page of teamspaces, or those with the most work."""
+        prefix, after = operation.prefix or "", operation.after or ""
 
         def look(scheduler: Scheduler, _: Now) -> list[wire.TeamspaceView]:
-            names = sorted(name for name in scheduler.names if operation.after is None or name > operation.after)
+            if operation.most:
+                named = ((scheduler.teamspaces.names[number], jobs) for number, jobs in _work(scheduler).items())
+                busy = ((-jobs, name) for name, jobs in named if jobs and name.startswith(prefix))
+                return [self._teamspace(scheduler, name) for _, name in nsmallest(operation.limit, busy)]
+            names = sorted(name for name in scheduler.names if name > after and name.startswith(prefix))
             return [self._teamspace(scheduler, name) for name in names[: operation.limit + 1]]
 
         found = await self._supervisor.dispatcher.look(look)
@@ -111,6 +121,7 @@ class QueueOperations:
             plan=self._around.plan_of(name),
             queued=sum(lane.queued for lane in lanes),
             running=sum(len(lane.held) for lane in lanes),
+            delayed=scheduler.delayed.by_teamspace.get(number, 0),
             paused=("teamspace", name) in scheduler.pauses,
             slots={family.word: slots for family, slots in limits.slots.items() if slots is not None},
         )
@@ -123,13 +134,11 @@ class QueueOperations:
             tried = await self._around.try_provider(operation, peer.uid)
 
         def look(scheduler: Scheduler, now: Now) -> list[wire.ProviderView]:
-            return _providers(scheduler, now, in_use=False)
+            return _providers(scheduler, now, operation.name)
 
         found = await self._supervisor.dispatcher.look(look)
-        if operation.name is not None:
-            found = [view for view in found if view.provider == operation.name]
-            if not found:
-                raise Refused(ErrorCode.UNKNOWN_PROVIDER, f"there is no provider {operation.name}", at="name")
+        if operation.name is not None and not found:
+            raise Refused(ErrorCode.UNKNOWN_PROVIDER, f"there is no provider {operation.name}", at="name")
         return wire.ProvidersReply(line=line, providers=found, tried=tried, ref=operation.ref)
 
 
@@ -140,18 +149,9 @@ def _of_notices(undelivered: int) -> list[wire.JobWarning]:
     return [wire.JobWarning(code="undelivered_notices", message=message)]
 
 
-def delayed_in(scheduler: Scheduler, entry: tuple[Instant, JobId]) -> Family | None:
-    """Of which family the job of an entry in the scheduler's list of delayed ones is; None: it is delayed no more."""
-    job = scheduler.jobs.get(entry[1])
-    return scheduler.kinds[job.kind].family if job is not None and job.state is JobState.DELAYED else None
-
-
-def _delayed(scheduler: Scheduler) -> Counter[Family | None]:
-    return Counter(delayed_in(scheduler, entry) for entry in scheduler.delayed)
-
-
-def family_statuses(scheduler: Scheduler, delayed: Mapping[Family | None, int]) -> list[wire.FamilyStatus]:
-    """The queue by family; `delayed`: how many of each are so."""
+def family_statuses(scheduler: Scheduler) -> list[wire.FamilyStatus]:
+    """The queue by family; costs what runs and the number of lanes, however many jobs are queued or delayed."""
+    oldest = scheduler.backlog.oldest()
     running = dict.fromkeys(Family, 0)
     stopping = dict.fromkeys(Family, 0)
     for job in scheduler.running.values():
@@ -159,34 +159,71 @@ def family_statuses(scheduler: Scheduler, delayed: Mapping[Family | None, int]) 
     return [
         wire.FamilyStatus(
             family=family.word,
-            delayed=delayed.get(family, 0),
+            delayed=scheduler.delayed.by_family[family],
             queued=scheduler.backlog.queued[family],
             running=running[family],
             stopping=stopping[family],
             in_hand=scheduler.busy[family],
             capacity=scheduler.rules.capacity.get(family),
+            oldest_queued_at=views.moment(Instant(oldest[family])) if family in oldest else None,
         )
         for family in Family
     ]
 
 
-def _providers(scheduler: Scheduler, now: Now, *, in_use: bool) -> list[wire.ProviderView]:
-    waiting: dict[str, Counter[str]] = {}
-    for call in scheduler.calls.values():
-        if not call.granted and call.job in scheduler.jobs:
-            teamspace = scheduler.teamspaces.names[scheduler.jobs[call.job].teamspace]
-            waiting.setdefault(call.account, Counter())[teamspace] += 1
+def _is_in_use(view: wire.ProviderView) -> bool:
+    """Whether somebody uses an account or waits for it, or is kept from that."""
+    used = view.waiting or view.in_flight or any(limit.charged for limit in view.limits)
+    return bool(used) or view.state != "open"
+
+
+def _providers(scheduler: Scheduler, now: Now, only: str | None = None) -> list[wire.ProviderView]:
+    names = scheduler.teamspaces.names
     found = []
-    for name, account in sorted(scheduler.accounts.items()):
+    for name in sorted(scheduler.accounts) if only is None else scheduler.accounts.keys() & {only}:
+        account = scheduler.accounts[AccountName(name)]
         state = account.state(now.instant)
-        used = state.waiting or state.in_flight or state.standing.throttled_until or state.standing.parked
-        if in_use and not (used or any(limit.charged for limit in state.limits)):
-            continue
         turn = None
         if state.next is not None:
-            turn = scheduler.teamspaces.names[scheduler.jobs[scheduler.calls[state.next].job].teamspace]
-        found.append(views.provider_view(name, state, waiting.get(name, {}), turn, now.instant))
+            turn = names[scheduler.jobs[scheduler.calls[state.next].job].teamspace]
+        waiting = {names[teamspace]: calls for teamspace, calls in account.waiting_by_teamspace().items()}
+        found.append(views.provider_view(name, state, waiting, turn, now.instant))
     return found
+
+
+def _stalls(scheduler: Scheduler, now: Now, pace: Pace) -> list[wire.StallView]:
+    found = []
+    for stall in reversed(pace.stalls.values()):
+        live = views.live(scheduler, stall.job, now)
+        found.append(
+            wire.StallView(
+                job=stall.job,
+                teamspace=stall.teamspace,
+                at=views.certain_moment(stall.at),
+                seconds=stall.seconds,
+                killed=stall.killed,
+                state=None if live is None else live.state,
+                stalled=live is not None and live.stalled,
+            )
+        )
+    return found
+
+
+def _quarantined(scheduler: Scheduler) -> list[JobId]:
+    held = (
+        job.id
+        for job in scheduler.suspects.values()
+        if job.details is not None and JobReason.QUARANTINED in job.details.waits
+    )
+    return nsmallest(QUARANTINED_SHOWN, held)
+
+
+def _work(scheduler: Scheduler) -> Counter[TeamspaceId]:
+    """How many jobs each teamspace has that are delayed, queued or running."""
+    work = Counter(scheduler.delayed.by_teamspace)
+    for lane in scheduler.backlog.lanes.values():
+        work[lane.teamspace] += lane.queued + len(lane.held)
+    return work
 
 
 def _records(scheduler: Scheduler, now: Now) -> dict[str, float | None]:

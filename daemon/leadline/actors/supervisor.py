@@ -27,6 +27,7 @@ from leadline.actors.actor import Registry
 from leadline.actors.announcer import Announcer
 from leadline.actors.dispatcher import Dispatcher, unavailable
 from leadline.actors.job_reader import JobReader
+from leadline.actors.pace import Stall
 from leadline.actors.provider import Permit, ProviderActor
 from leadline.actors.teamspace import TeamspaceActor
 from leadline.actors.watchdog import Watchdog
@@ -384,7 +385,10 @@ class Reign:
 
     def warn(self, order: WarnStalled) -> None:
         """Tell people that a job stands still."""
-        self.dispatcher.pace.stall_kills += order.killed
+        dispatcher = self.dispatcher
+        teamspace = dispatcher.scheduler.teamspaces.names[order.teamspace]
+        noticed = Instant(self.clock.now().wall)
+        dispatcher.pace.stood_still(Stall(order.job, teamspace, noticed, order.seconds, order.killed))
         log.warning("job_stands_still", job=order.job, seconds=order.seconds, killed=order.killed)
         self._announcer.progressed(order.job)
 

@@ -5,7 +5,6 @@ that never runs backwards: a clock on the wall that is set lets nobody pass. A j
 stands needs no place at all and is completed as it comes in.
 """
 
-from heapq import heappush
 from typing import Final
 
 from msgspec.structs import replace
@@ -77,7 +76,7 @@ class Admission(Places):
         if state is _DELAYED:
             assert new.run_at is not None
             job.details = Details(run_at=new.run_at)
-            heappush(self.delayed, (new.run_at, job.id))
+            self.delayed.put(job, kind.family, new.run_at)
         if kind.chain:
             steps = self._add_steps(job, new)
             return Receipt(job.id, state, self._jobs_ahead(job), steps=steps)

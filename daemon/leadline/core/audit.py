@@ -38,6 +38,8 @@ class _Tally(Struct):
     queued: dict[_LaneKey, int] = field(default_factory=dict)
     held: dict[_LaneKey, list[int]] = field(default_factory=dict)
     delayed: list[tuple[Instant | None, JobId]] = field(default_factory=list)
+    delayed_by_family: Counter[Family] = field(default_factory=Counter)
+    delayed_by_teamspace: Counter[TeamspaceId] = field(default_factory=Counter)
     pending: dict[TeamspaceId, int] = field(default_factory=dict)
     attempts: dict[JobId, Attempt] = field(default_factory=dict)
     steps: int = 0
@@ -99,6 +101,8 @@ def _check_jobs(scheduler: Scheduler, tally: _Tally) -> None:
             assert state in _LIVE, f"{_story(job)} has ended and is still here"
             if state is JobState.DELAYED:
                 tally.delayed.append((details.run_at if details is not None else None, job_id))
+                tally.delayed_by_family[kind.family] += 1
+                tally.delayed_by_teamspace[teamspace] += 1
             elif not kind.chain:
                 _check_running(scheduler, job, (teamspace, kind.family), tally)
                 continue
@@ -162,7 +166,10 @@ def _check_collections(scheduler: Scheduler, tally: _Tally) -> None:
     assert len(running) < 2 or not any(map(alone, running)), f"suspects run together: {running}"
     for job_id, job in scheduler.resting.items():
         assert jobs.get(job_id) is job, f"{_story(job)} rests and is not live"
-    heap = scheduler.delayed
+    heap = scheduler.delayed.heap
+    by_family, by_teamspace = tally.delayed_by_family, tally.delayed_by_teamspace
+    assert by_family == Counter(scheduler.delayed.by_family), f"delayed are {by_family}, counted otherwise"
+    assert by_teamspace == scheduler.delayed.by_teamspace, f"delayed are {by_teamspace}, counted otherwise"
     if not heap and not tally.delayed:
         return
     delayed = Counter(

@@ -184,9 +184,14 @@ class Backlog:
             lane.limit = self._limit(lane.teamspace, lane.family)
             self.offer(lane)
 
-    def oldest(self) -> int | None:
-        """The order of the job that has queued longest; costs the number of lanes."""
-        return min((head.order for lane in self.lanes.values() if (head := lane.head()) is not None), default=None)
+    def oldest(self) -> dict[Family, int]:
+        """The order of the job that has queued longest, of each family that has any; costs the number of lanes."""
+        oldest: dict[Family, int] = {}
+        for lane in self.lanes.values():
+            head = lane.head()
+            if head is not None and head.order < oldest.get(lane.family, head.order + 1):
+                oldest[lane.family] = head.order
+        return oldest
 
     def ahead_of(self, job: Job, family: Family) -> int:
         """How many jobs of its own lane run or start before it.

@@ -201,6 +201,7 @@ class WarnStalled(Struct, frozen=True, gc=False):
     """Tell the people around it that a job stands still."""
 
     job: JobId
+    teamspace: TeamspaceId
     seconds: int
     killed: bool
 

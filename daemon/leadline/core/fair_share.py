@@ -19,7 +19,7 @@ Complications, and what was chosen:
 Calls that wait for different things stand in different lines, see `turns`.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, Generic, TypeVar
 
@@ -90,6 +90,10 @@ class FairShare(Generic[Key]):
         """How many calls of this key wait."""
         flow = self._flows.get(key)
         return flow.waiting if flow is not None else 0
+
+    def waiting_by_key(self) -> Iterator[tuple[Key, int]]:
+        """Each key that waits, with how many calls of it do; O(keys)."""
+        return ((key, flow.waiting) for key, flow in self._flows.items() if flow.waiting)
 
     def first(self, key: Key) -> Item | None:
         """(order, call) of a key's next call."""

@@ -291,6 +291,8 @@ class Lives(Places):
         trigger, reason = chains.ending(chain, job.state)
         if job.state in {JobState.DELAYED, JobState.QUEUED}:
             self.teamspaces.count(job.teamspace, -1)
+        if job.state is JobState.DELAYED:
+            self.delayed.left(job, self.kinds[job.kind].family)
         move(job, trigger)
         del self.chains[chain.id]
         self._leave(job, reason, "")

@@ -12,7 +12,6 @@ move is to be made. `audit.check` asserts every sentence above after any sequenc
 """
 
 from collections.abc import Callable, Sequence
-from heapq import heappush
 from typing import Final
 
 import msgspec
@@ -22,6 +21,7 @@ from leadline.core.backlog import Backlog, eligible
 from leadline.core.capacity import Capacity
 from leadline.core.deadlines import Alarm, Deadlines
 from leadline.core.decision import Decision
+from leadline.core.delayed import Delayed
 from leadline.core.effects import EndedJob, JobChange, PauseRow, SlotRow
 from leadline.core.lifecycle import Trigger, move
 from leadline.core.model import (
@@ -79,8 +79,7 @@ class Places:
         self.draining = False
         """The daemon is about to end: nothing starts any more."""
         self.jobs: dict[JobId, Job] = {}
-        self.delayed: list[tuple[Instant, JobId]] = []
-        """A heap by run_at, which is wall time; entries of jobs that were cancelled stay until they come to the top."""
+        self.delayed = Delayed()
         self.backlog = Backlog(self._slots, self._is_blocked)
         self.running: dict[JobId, Job] = {}
         self.resting: dict[JobId, Job] = {}
@@ -225,6 +224,8 @@ class Places:
             self.backlog.withdraw(job, self.kinds[job.kind].family)
         if job.details is None or job.details.chain is None:
             self.teamspaces.count(job.teamspace, -1)
+        if job.state is JobState.DELAYED:
+            self.delayed.left(job, self.kinds[job.kind].family)
         move(job, trigger)
         self._leave(job, reason, message)
 
@@ -280,7 +281,7 @@ class Places:
         if job.state is JobState.DELAYED:
             assert details is not None
             assert details.run_at is not None
-            heappush(self.delayed, (details.run_at, job.id))
+            self.delayed.put(job, self.kinds[job.kind].family, details.run_at)
         if chain is not None:
             self.chains[job.id] = chain
             return

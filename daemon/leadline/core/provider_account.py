@@ -25,6 +25,7 @@ A parked account (its quota is gone) comes back the same way.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -380,6 +381,13 @@ class ProviderAccount:
     def waiting(self, teamspace: TeamspaceId) -> int:
         """How many calls of a teamspace wait."""
         return self._turns.waiting((teamspace, False)) + self._turns.waiting((teamspace, True))
+
+    def waiting_by_teamspace(self) -> Counter[TeamspaceId]:
+        """How many calls of each teamspace wait; O(teamspaces that wait), however many calls do."""
+        waiting: Counter[TeamspaceId] = Counter()
+        for (teamspace, _), calls in self._turns.waiting_by_key():
+            waiting[teamspace] += calls
+        return waiting
 
     def cost_of(self, call: CallId) -> Cost:
         """What a waiting or granted call was asked for."""

@@ -20,7 +20,6 @@ whoever can go on gets a share of the capacity, and last of all new jobs are sta
 """
 
 from collections.abc import Sequence
-from heapq import heappop
 from typing import Final, assert_never
 
 from msgspec.structs import replace
@@ -78,11 +77,11 @@ class Scheduler(Admission, Lives):
     def next_deadline(self, now: Now) -> Instant | None:
         """When to call `handle` again though nothing has happened; None: not before something does."""
         soonest = self.deadlines.first()
-        while self.delayed:
-            run_at, number = self.delayed[0]
+        while (first := self.delayed.first()) is not None:
+            run_at, number = first
             job = self.jobs.get(number)
             if job is None or job.state is not JobState.DELAYED:
-                heappop(self.delayed)
+                self.delayed.drop_first()
                 continue
             due = Instant(now.instant + max(0, run_at - now.wall))
             return due if soonest is None else min(due, soonest)
@@ -510,13 +509,14 @@ class Scheduler(Admission, Lives):
                         self._arm_pulse()
                 case _:
                     assert_never(alarm)
-        while self.delayed and self.delayed[0][0] <= now.wall:
-            _, job_id = heappop(self.delayed)
-            delayed = self.jobs.get(job_id)
+        while (first := self.delayed.first()) is not None and first[0] <= now.wall:
+            self.delayed.drop_first()
+            delayed = self.jobs.get(first[1])
             if delayed is not None and delayed.state is JobState.DELAYED:
                 self._is_due(delayed)
 
     def _is_due(self, job: Job) -> None:
+        self.delayed.left(job, self.kinds[job.kind].family)
         move(job, Trigger.DUE)
         self._change(job)
         chain = self.chains.get(job.id)
@@ -542,13 +542,13 @@ class Scheduler(Admission, Lives):
             case heartbeats.Verdict.STALLED:
                 attempt.flagged = True
                 killed = self.rules.auto_kill_stalled
-                self._decision.effects.warnings.append(WarnStalled(job_id, still, killed))
+                self._decision.effects.warnings.append(WarnStalled(job_id, job.teamspace, still, killed))
                 self._decision.tell(job, "stalled", f"no progress for {still} s; {attempt.activity}")
                 if killed:
                     self._stop(job, Stopping(StopCause.STALLED, forced=True))
             case heartbeats.Verdict.WARN:
                 attempt.warned = True
-                self._decision.effects.warnings.append(WarnStalled(job_id, still, killed=False))
+                self._decision.effects.warnings.append(WarnStalled(job_id, job.teamspace, still, killed=False))
                 self._decision.tell(job, "standing_still", f"no progress for {still} s; {attempt.activity}")
             case heartbeats.Verdict.FINE:
                 self._yield_if_long(job, attempt)

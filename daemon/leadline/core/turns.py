@@ -17,6 +17,8 @@ kinds of calls. Others may pass the head, see `provider_account`; then its lane 
 order within any.
 """
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Generic
 
 from msgspec import Struct
@@ -62,6 +64,10 @@ class Turns(Generic[Key]):
     def waiting(self, key: Key) -> int:
         """How many calls of this key wait."""
         return sum(lane.fair.waiting(key) for lane in self._lanes.values())
+
+    def waiting_by_key(self) -> Iterator[tuple[Key, int]]:
+        """Each key that waits, once for each lane it waits in, with how many calls of it do; O(keys)."""
+        return chain.from_iterable(lane.fair.waiting_by_key() for lane in self._lanes.values())
 
     def first(self, key: Key) -> Item | None:
         """(order, call) of a key's next call, over all lanes."""

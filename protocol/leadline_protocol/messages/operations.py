@@ -243,6 +243,14 @@ class Teamspaces(ControlOperation[TeamspacesReply], tag="teamspaces", frozen=Tru
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     after: Name | None = None
     """The `next` of the page before."""
+    prefix: Name | None = None
+    """Only those whose names begin so."""
+    most: bool = False
+    """Those with the most work, delayed, queued or running; who has none is left out, and there is no next page."""
+
+    def __post_init__(self) -> None:
+        if self.most and self.after is not None:
+            raise ValueError("after goes with teamspaces by name")
 
 
 class Providers(ControlOperation[ProvidersReply], tag="providers", frozen=True, kw_only=True):

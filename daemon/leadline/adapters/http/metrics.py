@@ -19,10 +19,10 @@ from prometheus_client.registry import Collector
 
 from leadline.actors.dispatcher import Dispatcher
 from leadline.actors.pace import Histogram, Pace
-from leadline.actors.queue_operations import delayed_in, family_statuses, resident_bytes
+from leadline.actors.queue_operations import family_statuses, resident_bytes
 from leadline.actors.supervisor import Supervisor
 from leadline.actors.views import provider_view
-from leadline.core.model import SECOND, Family
+from leadline.core.model import SECOND
 from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.messages import FamilyStatus, ProviderView
 
@@ -89,14 +89,11 @@ class _Collected(Collector):
 async def _look(dispatcher: Dispatcher) -> QueueNumbers:
     """The queue as it is now. Raises Refused with unavailable.
 
-    Where there are a million jobs, to count them all takes longer than anybody may be kept waiting: that is done in
-    slices, between which others have their turns. The numbers are then of a moment that is some milliseconds long.
+    Where many thousands run, to look at them all takes longer than anybody may be kept waiting: that is done in slices,
+    between which others have their turns. The numbers are then of a moment that is some milliseconds long.
     """
     now = await dispatcher.look(lambda _, now: now)
     scheduler = dispatcher.scheduler
-    delayed: Counter[Family | None] = Counter()
-    async for entries in _in_slices(list(scheduler.delayed)):
-        delayed.update(delayed_in(scheduler, entry) for entry in entries)
     waits: Counter[str] = Counter()
     async for jobs in _in_slices(list(scheduler.running.values())):
         for job in jobs:
@@ -109,9 +106,9 @@ async def _look(dispatcher: Dispatcher) -> QueueNumbers:
             state = account.state(now.instant)
             accounts.append(provider_view(name, state, {}, None, now.instant))
             throttles[name] = state.throttles
-    oldest = scheduler.backlog.oldest()
+    oldest = min(scheduler.backlog.oldest().values(), default=None)
     return QueueNumbers(
-        family_statuses(scheduler, delayed),
+        family_statuses(scheduler),
         waits,
         None if oldest is None else max(0, now.instant - oldest) / SECOND,
         accounts,

@@ -5,12 +5,14 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from leadline_protocol.ids import JobId
 from leadline_protocol.messages.replies.base import JobWarning, Reply
 from leadline_protocol.messages.replies.providers import ProviderView
 from leadline_protocol.messages.words import (
     PROTOCOL_VERSION,
     FamilyWord,
     Ref,
+    StateWord,
 )
 
 
@@ -22,7 +24,7 @@ class Pong(Reply, frozen=True, kw_only=True):
     ref: Ref = None
 
 
-class FamilyStatus(Struct, frozen=True, gc=False, kw_only=True):
+class FamilyStatus(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One family's part of the queue."""
 
     family: FamilyWord
@@ -34,6 +36,25 @@ class FamilyStatus(Struct, frozen=True, gc=False, kw_only=True):
     """Jobs with work in hand, which is what `capacity` bounds."""
     capacity: int | None
     """Null: no cap."""
+    oldest_queued_at: datetime | None = None
+    """Since when the first in its line could have started."""
+
+
+class StallView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A job that stood still for no reason that is known."""
+
+    job: JobId
+    teamspace: str
+    at: datetime
+    """When that was noticed."""
+    seconds: int
+    """So long it had stood still by then."""
+    killed: bool
+    """It was stopped, to go on from its checkpoint; else people were told."""
+    state: StateWord | None = None
+    """How the job is now; absent: it has ended."""
+    stalled: bool = False
+    """It stands still now, and longer than a job may."""
 
 
 class DatabaseStatus(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
@@ -83,6 +104,10 @@ class StatusReply(Reply, frozen=True, kw_only=True):
     """The worst delay of the event loop in the last minute."""
     memory_bytes: int = 0
     connections: int = 0
+    stalls: list[StallView] = field(default_factory=list)
+    """Jobs that stood still since the daemon began, newest first: the last time of each, of 50 at most."""
+    quarantined: list[JobId] = field(default_factory=list)
+    """Jobs that ran each time when the daemon went down; a person resumes or cancels them. The first 50."""
     memory_bound: str | None = None
     """What holds a batch job's run to its memory: a cgroup, a look at it, or nothing; absent where no plan has any."""
     warnings: list[JobWarning] = field(default_factory=list)
@@ -103,7 +128,7 @@ class TeamspaceView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
 
 
 class TeamspacesReply(Reply, frozen=True, kw_only=True):
-    """Teamspaces by name."""
+    """Teamspaces by name; with `most`, those with the most work first."""
 
     teamspaces: list[TeamspaceView]
     next: str | None = None
