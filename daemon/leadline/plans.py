@@ -109,12 +109,15 @@ class Plans:
         of_plan = self._set.get(("plan", plan), {})
         own = of_plan if teamspace is None else self._set.get(("teamspace", teamspace), {})
         prefix = configuration.key_of("plans", plan, "")
+        keys = {key.name: key for key in configuration.limits()}
         limits = []
         for setting in configuration.describe(self._config):
             if setting.key.startswith(prefix):
                 key = setting.key.removeprefix(prefix)
                 source = "override" if key in own else "plan" if key in of_plan else setting.source
-                limits.append(PlanLimit(key=key, value=_value(in_force, key), source=source))
+                value = _value(in_force, key)
+                about, unit = keys[key].sentence, keys[key].unit or None
+                limits.append(PlanLimit(key=key, value=value, source=source, about=about, unit=unit))
         return limits
 
 

@@ -16,6 +16,10 @@ class PlanLimit(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True)
     key: str
     value: bool | int | float | str | list[str] | None
     source: Literal["override", "plan", "toml", "built-in"]
+    about: str | None = None
+    """What it means, in a sentence; absent of a provider's, whose keys say it."""
+    unit: str | None = None
+    """What a number counts, such as `s` or `jobs`; absent where the sentence says it."""
 
 
 class PlanView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):

@@ -4,7 +4,21 @@ from typing import Final
 
 from msgspec import Struct
 
-from leadline.adapters.http.pages import batch, home, job, jobs, outreach, refused_rows, run, schedules, tables, uploads
+from leadline.adapters.http.pages import (
+    batch,
+    home,
+    job,
+    jobs,
+    limits,
+    operator,
+    operator_one,
+    outreach,
+    refused_rows,
+    run,
+    schedules,
+    tables,
+    uploads,
+)
 from leadline.adapters.http.pages.visit import Handler
 
 
@@ -45,6 +59,17 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("GET", "/t/{table}/run", run.begin),
     Page("POST", "/t/{table}/run", run.go_on),
     # the operator's
+    Page("GET", "/operator", operator.overview),
+    Page("POST", "/operator/pause", operator.pause),
+    Page("POST", "/operator/resume", operator.resume),
+    Page("GET", "/operator/teamspaces", operator.teamspaces),
+    Page("GET", "/operator/teamspaces/{teamspace}", operator_one.teamspace),
+    Page("GET", "/operator/providers", operator.providers),
+    Page("GET", "/operator/providers/{provider}", operator_one.provider),
+    Page("GET", "/operator/limit", limits.one),
+    Page("POST", "/operator/limit", limits.change),
+    Page("GET", "/operator/notices", operator.notices),
+    Page("POST", "/operator/notices", operator.send_again),
     # batch jobs and schedules
     Page("GET", "/batch", batch.overview),
     Page("POST", "/batch", batch.create),
