@@ -40,6 +40,7 @@ from leadline.live_config import LiveConfig
 from leadline.notices import Notices
 from leadline.outreach import OutreachOffice
 from leadline.ports.control import Act
+from leadline.ports.schedules import StoredSchedule
 from leadline.ports.store import Unavailable
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
@@ -237,6 +238,10 @@ class Daemon:
     def schedule_changed(self, teamspace: str, name: str) -> None:
         """A schedule may not be as it was."""
         self.recurrences.wake(teamspace, name)
+
+    def soonest_schedules(self, teamspace: str | None, limit: int) -> Sequence[StoredSchedule]:
+        """Those of a teamspace, or of all, that fire next."""
+        return self.recurrences.soonest(teamspace, limit)
 
     async def record(self, act: Act) -> None:
         """Write down what is about to be done."""

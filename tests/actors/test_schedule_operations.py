@@ -66,6 +66,7 @@ def operations(stored: Stored, woken: list[bool]) -> ScheduleOperations:
         lambda _: wire.Noop(teamspace="acme"),
         NoRules(),
         lambda _, __: woken.append(True),
+        lambda _, limit: list(stored.schedules.values())[:limit],
     )
 
 
@@ -100,3 +101,14 @@ async def test_a_page_ends_early_where_what_is_submitted_is_long(
     listed = await it.perform(wire.Schedules(count=0), SOMEBODY, _record, 1)
     assert [each.schedule for each in listed.schedules] == shown
     assert listed.next == (None if len(shown) == 3 else ("acme", shown[-1]))
+
+
+async def test_what_fires_within_a_day_is_told_soonest_first_and_no_more_than_was_asked_for() -> None:
+    it = operations(Stored(hourly=Cron("0 * * * *", "UTC"), noon=Cron("30 12 * * *", "Europe/Berlin")), [])
+    due = (await it.perform(wire.Schedules(action="due"), SOMEBODY, _record, 1)).due
+    assert [each.at for each in due] == sorted(each.at for each in due)
+    assert [each.schedule for each in due].count("hourly") == 24
+    (noon,) = (each for each in due if each.schedule == "noon")
+    assert noon.local == "2026-12-02T12:30+01:00", "today it is past in that zone"
+    few = (await it.perform(wire.Schedules(action="due", limit=3), SOMEBODY, _record, 1)).due
+    assert few == due[:3]

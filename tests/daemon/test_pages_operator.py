@@ -1,5 +1,7 @@
 """The operator's pages: what they tell, what they change, and that nobody else has them."""
 
+from typing import Any
+
 import pytest
 
 from leadline.adapters.http.pages import attention
@@ -7,12 +9,15 @@ from leadline.adapters.http.pages.directory import PAGES, Page
 from leadline.core.effects import WarnStalled
 from leadline_protocol.client import Client
 from leadline_protocol.errors import JobReason
-from leadline_protocol.messages import Noop, Pause, Plans, Status
+from leadline_protocol.ids import AccountName
+from leadline_protocol.messages import FollowUps, Noop, Pause, Plans, Schedules, Status
+from leadline_protocol.schedules import Daily
 from tests.daemon.pages import Person, fields_of, signed_in
 from tests.daemon.running import Place
 from tests.postgres import meddle
 
 CANARY = "canary-of-globex"
+NOTHING: Any = {"submission": {"kind": "noop"}}
 
 OF_OPERATOR = [page for page in PAGES if page.path.startswith("/operator")]
 
@@ -70,7 +75,7 @@ async def test_the_overview_tells_what_is_in_the_queue_and_whose(place: Place) -
 async def test_a_parked_provider_is_the_first_thing_and_can_be_resumed(place: Place) -> None:
     place.configure("[providers.snov]", 'preset = "snov"', 'secret = "not-a-real-id:not-a-real-secret"')
     async with place.daemon() as (running, client), signed_in(place, client, None) as ann:
-        running.supervisor.dispatcher.scheduler.accounts["snov"].park(JobReason.CREDITS, None)
+        running.supervisor.dispatcher.scheduler.accounts[AccountName("snov")].park(JobReason.CREDITS, None)
         needs = (await ann.get("/operator")).main.one("section", id="needs")
         first = next(needs.every("li"))
         assert "snov is parked: its account has no credits left" in first.text
@@ -80,15 +85,7 @@ async def test_a_parked_provider_is_the_first_thing_and_can_be_resumed(place: Pl
         assert "snov" in resume.attributes["data-confirm"]
         done = await ann.send(resume)
         assert (done.status, done.address.partition("?")[0]) == (200, "/operator/providers/snov")
-        assert (
-            done.main.one(
-                "span",
-                class_="state",
-            ).text
-            == "open"
-            if False
-            else True
-        )
+        assert done.main.one("div", id="head").one("span", class_="state").text == "trying"
         assert (await ann.get("/operator")).main.one("h1").text == "Nothing needs you"
     assert await acts(place, "resume") == [("ann@acme.example", "provider snov")]
 
@@ -225,6 +222,34 @@ async def test_teamspaces_are_found_by_the_beginning_of_their_names_and_paged(pl
         more = await ann.get(first.main.one("a", class_="button").attributes["href"])
         assert [row.one("a").text for row in more.main.one("tbody").every("th")][-1] == "team-59"
         assert "No teamspace begins with" in (await ann.get("/operator/teamspaces?prefix=zzz")).main.text
+
+
+async def test_what_schedules_of_all_teamspaces_fire_within_a_day_is_told_soonest_first(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client, None) as ann:
+        for teamspace, name, at in (("acme", "early", "00:00"), ("globex", "noon", "12:00"), ("acme", "late", "23:59")):
+            asked = Schedules(action="add", teamspace=teamspace, name=name, timetable=Daily(at, "UTC"), **NOTHING)
+            await client.call(asked)
+        await client.call(Schedules(action="pause", teamspace="acme", name="late"))
+        due = (await ann.get("/operator/due")).main.one("tbody")
+        shown = [(row.one("time").attributes["datetime"], row.text) for row in due.every("tr")]
+        assert sorted(shown) == shown
+        assert len(shown) == 2, "one is paused, and each other fires once a day"
+        assert any("noon" in text and "globex" in text and "12:00" in text for _, text in shown)
+        assert "noon" in (await ann.get("/operator")).main.one("section", id="due").text
+
+
+async def test_mailboxes_of_all_teamspaces_are_shown_and_paused_ones_need_somebody(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client, None) as ann:
+        for teamspace in ("acme", "globex"):
+            box = {"type": "associate", "name": "anna", "address": f"anna@{teamspace}.example", "daily_cap": 20}
+            await client.call(FollowUps(action="import", teamspace=teamspace, rows=[box]))
+        await client.call(FollowUps(action="pause", teamspace="globex", associate="anna"))
+        main = (await ann.get("/operator")).main
+        cards = [card.text for card in main.one("section", id="mailboxes").every("article")]
+        assert "globex" in cards[0], "paused ones come first"
+        assert all("0 of 20 mails" in card for card in cards)
+        assert "The mailbox of anna in globex is paused" in main.one("section", id="needs").text
+        assert len(list((await ann.get("/operator/mailboxes")).main.every("article"))) == 2
 
 
 async def test_a_customer_finds_nothing_there(place: Place) -> None:

@@ -64,6 +64,7 @@ class Operations:
             decode,
             surroundings.schedule_rules,
             surroundings.schedule_changed,
+            surroundings.soonest_schedules,
         )
         queue = QueueOperations(supervisor, surroundings)
         self._handlers: Final[dict[type[wire.Operation[wire.Reply]], Callable[..., Awaitable[wire.Reply]]]] = {

@@ -11,7 +11,7 @@ come; without schedules nobody wakes.
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heappop, heappush, nsmallest
 from itertools import count, islice
 from typing import Final
 
@@ -101,6 +101,15 @@ class _Line:
             heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
+    def soonest(self, teamspace: str | None, limit: int) -> list[_Waiting]:
+        """Those of a teamspace, or of all, whose next times are the first; costs the number of schedules."""
+        waiting = (
+            entry
+            for entry in self._heap
+            if self._named.get(entry[2].name) is entry[2] and teamspace in {None, entry[2].stored.teamspace}
+        )
+        return [each for *_, each in nsmallest(limit, waiting)]
+
     def take(self, now: Instant) -> list[_Waiting]:
         """All that are due by now, each once."""
         taken: list[_Waiting] = []
@@ -126,9 +135,14 @@ class Recurrences:
         self._is_live = is_live
         self._wall = wall
         self._ready = ready
+        self._line = _Line()
         self._changes: set[Name] = set()
         """Schedules that are not in the line as they are stored."""
         self._wanted = anyio.Event()
+
+    def soonest(self, teamspace: str | None, limit: int) -> list[StoredSchedule]:
+        """So many schedules of a teamspace, or of all, that fire next."""
+        return [each.stored for each in self._line.soonest(teamspace, limit)]
 
     def wake(self, teamspace: str, name: str) -> None:
         """A schedule was changed, or may have been."""
@@ -141,7 +155,7 @@ class Recurrences:
             await self._ready()
             self._changes.clear()
             try:
-                line = _Line()
+                line = self._line = _Line()
                 for name, each in _readable(await self._store.active()).items():
                     line.set(name, each)
                 await self._keep(line)

@@ -1,17 +1,20 @@
 """The operation `schedules`: what is due when, and what has become of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import accumulate
+from heapq import merge
+from itertools import accumulate, islice
 from typing import Any, Final, assert_never
 
 import msgspec
 
 from leadline.actors import views
 from leadline.actors.peers import Peer
-from leadline.core.calendar.occurrences import Shown, preview
+from leadline.core.calendar.occurrences import Shown, occurrences, preview
 from leadline.core.calendar.schedules import read_schedule
+from leadline.core.model import SECOND
 from leadline.ports.schedules import NewSchedule, ScheduleRules, ScheduleStore, StoredOccurrence, StoredSchedule
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
@@ -22,6 +25,8 @@ PAGE_BYTES_MAX: Final = 16 << 20
 
 PAST_SHOWN: Final = 20
 """So many of the times that were decided are shown of a schedule."""
+
+DUE_SECONDS: Final = 86_400
 
 OF_ONE_TIME: Final = ("idempotency_key", "run_at", "delay", "notify", "dry_run", "ref", "op")
 """What a submission says of one time only."""
@@ -40,8 +45,13 @@ class ScheduleOperations:
         decode: Callable[[bytes], wire.Submission],
         rules: ScheduleRules,
         changed: Callable[[str, str], None],
+        soonest: Callable[[str | None, int], Sequence[StoredSchedule]],
     ) -> None:
-        """`decode` reads a submission; `changed` is told which schedule may not be as it was."""
+        """`decode` reads a submission; `changed` is told which schedule may not be as it was.
+
+        `soonest` gives so many schedules of a teamspace, or of all, that fire next.
+        """
+        self._soonest = soonest
         self._rules = rules
         self._schedules = schedules
         self._wall = wall
@@ -52,6 +62,8 @@ class ScheduleOperations:
         """Carry out one operation. Raises Refused."""
         if operation.action == "list":
             return await self._list(operation, line)
+        if operation.action == "due":
+            return await self._due(operation, line)
         if operation.action == "preview":
             return await self._previewed(operation, line)
         target = f"schedule {operation.teamspace}/{operation.name}"
@@ -96,7 +108,7 @@ class ScheduleOperations:
                 view = await self._described(operation)
                 await record(target, "delete")
                 self._check_found(operation, found=await self._schedules.delete(teamspace, name))
-            case "list" | "preview" | "describe":
+            case "list" | "preview" | "describe" | "due":
                 raise AssertionError(operation.action)
             case _:
                 assert_never(operation.action)
@@ -128,6 +140,25 @@ class ScheduleOperations:
             marks = await self._rules.marks(submission, [each.instant for each in shown], now, timetable)
         coming = [_coming(each, mark) for each, mark in zip(shown, marks, strict=True)]
         return wire.SchedulesReply(line=line, schedules=[], coming=coming, warnings=list(warnings), ref=operation.ref)
+
+    async def _due(self, operation: wire.Schedules, line: int) -> wire.SchedulesReply:
+        """When any of the schedules fires within a day.
+
+        Schedules beyond the first `limit` in line have no part in the first `limit` times.
+        """
+        now = self._wall()
+        end = Instant(now + DUE_SECONDS * SECOND)
+        stored = self._soonest(operation.teamspace, operation.limit)
+        times = [_numbered(number, each, now, end) for number, each in enumerate(stored)]
+        per_schedule = Counter(number for _, number in islice(merge(*times), operation.limit))
+        due: list[wire.DueOccurrence] = []
+        for number, count in per_schedule.items():
+            each = stored[number]
+            for coming in await self._coming_of(each, count):
+                fields = msgspec.structs.asdict(coming)
+                due.append(wire.DueOccurrence(teamspace=each.teamspace, schedule=each.name, **fields))
+        due.sort(key=lambda each: (each.at, each.teamspace, each.schedule))
+        return wire.SchedulesReply(line=line, schedules=[], due=due, ref=operation.ref)
 
     async def _described(self, operation: wire.Schedules) -> wire.ScheduleView:
         found = await self._schedules.page(operation.teamspace, operation.name, None, 1)
@@ -196,6 +227,11 @@ class ScheduleOperations:
             marks = await self._rules.marks(submission, [each.instant for each in shown], now)
             return [_coming(each, mark) for each, mark in zip(shown, marks, strict=True)]
         return []
+
+
+def _numbered(number: int, stored: StoredSchedule, now: Instant, end: Instant) -> Iterator[tuple[Instant, int]]:
+    """When a schedule fires, each time with its number."""
+    return ((each.instant, number) for each in occurrences(read_schedule(stored.timetable, "timetable"), now, end))
 
 
 def _coming(occurrence: Shown, quota: JobReason | None) -> wire.ComingOccurrence:

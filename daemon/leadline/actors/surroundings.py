@@ -7,7 +7,7 @@ from typing import Protocol
 from leadline.core.events import Statement
 from leadline.core.throughput import Point
 from leadline.ports.control import Act
-from leadline.ports.schedules import ScheduleRules, ScheduleStore
+from leadline.ports.schedules import ScheduleRules, ScheduleStore, StoredSchedule
 from leadline.ports.tables import Tables
 from leadline_protocol import messages as wire
 from leadline_protocol.ids import Instant, JobId
@@ -130,6 +130,10 @@ class Surroundings(Protocol):
 
     def schedule_changed(self, teamspace: str, name: str) -> None:
         """A schedule may not be as it was."""
+        ...
+
+    def soonest_schedules(self, teamspace: str | None, limit: int) -> Sequence[StoredSchedule]:
+        """Those of a teamspace, or of all, that fire next."""
         ...
 
     async def record(self, act: Act) -> None:

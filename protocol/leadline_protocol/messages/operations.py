@@ -307,7 +307,8 @@ class Tables(ControlOperation[TablesReply], tag="tables", frozen=True, kw_only=T
 class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, kw_only=True):
     """The schedules of a teamspace, or of all; with another `action` than `list`, something about one of them."""
 
-    action: Literal["list", "describe", "add", "preview", "pause", "resume", "delete"] = "list"
+    action: Literal["list", "describe", "add", "preview", "due", "pause", "resume", "delete"] = "list"
+    """`due`: when any of them fires within a day, at most `limit` times."""
     teamspace: Name | None = None
     name: Name | None = None
     timetable: Schedule | None = None
@@ -325,8 +326,10 @@ class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, 
     """The `next` of the page before."""
 
     def __post_init__(self) -> None:
-        if self.action not in {"list", "preview"} and (self.teamspace is None or self.name is None):
+        if self.action not in {"list", "preview", "due"} and (self.teamspace is None or self.name is None):
             raise ValueError("name the teamspace and the schedule")
+        if self.action == "due" and self.name is not None:
+            raise ValueError("name goes with one schedule")
         if (self.timetable is not None) != (self.action in {"add", "preview"}):
             raise ValueError("timetable goes with the actions add and preview, and they with it")
         if (self.submission is not None) != (self.action == "add") and self.action != "preview":

@@ -28,6 +28,14 @@ class ComingOccurrence(Struct, frozen=True, gc=False, omit_defaults=True, kw_onl
     take, unless some are retried or submitted by hand."""
 
 
+class DueOccurrence(ComingOccurrence, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """When which schedule will fire."""
+
+    teamspace: str
+    schedule: str
+    """Its name."""
+
+
 class PastOccurrence(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """What became of a time at which a schedule was due."""
 
@@ -58,10 +66,12 @@ class ScheduleView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=Tr
 
 
 class SchedulesReply(Reply, frozen=True, kw_only=True):
-    """Schedules by teamspace and name; of `preview`, only what comes."""
+    """Schedules by teamspace and name; of `preview` and `due`, only what comes."""
 
     schedules: list[ScheduleView]
     coming: list[ComingOccurrence] = field(default_factory=list)
+    due: list[DueOccurrence] = field(default_factory=list)
+    """Of `due`: soonest first."""
     warnings: list[JobWarning] = field(default_factory=list)
     """Of `add`: what the schedules together can ask for that a day does not have."""
     next: tuple[str, str] | None = None

@@ -68,6 +68,8 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("GET", "/operator/providers/{provider}", operator_one.provider),
     Page("GET", "/operator/limit", limits.one),
     Page("POST", "/operator/limit", limits.change),
+    Page("GET", "/operator/due", operator.due),
+    Page("GET", "/operator/mailboxes", operator.mailboxes),
     Page("GET", "/operator/notices", operator.notices),
     Page("POST", "/operator/notices", operator.send_again),
     # batch jobs and schedules

@@ -7,15 +7,25 @@ from aiohttp import web
 
 from leadline.adapters.http.pages.attention import needs
 from leadline.adapters.http.pages.rendering import span
+from leadline.adapters.http.pages.schedules import MARKS
 from leadline.adapters.http.pages.visit import Visit, in_path
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.errors import JOB_REASONS, ErrorCode, Refused
 
 BUSIEST: Final = 10
 """Teamspaces that the overview shows."""
 
 PROVIDERS_SHOWN: Final = 24
 """Provider accounts that the overview shows, those that are held back first."""
+
+DUE_SHOWN: Final = 8
+"""Of the times at which schedules fire, so many are on the overview."""
+
+DUE_ON_PAGE: Final = 200
+
+MAILBOXES_ASKED: Final = 200
+MAILBOXES_SHOWN: Final = 12
+"""Mailboxes that the overview asks for, and those of them that it shows: paused ones first, then the longest lines."""
 
 PAGE: Final = 50
 """Teamspaces or notices on one page."""
@@ -41,13 +51,21 @@ async def overview(visit: Visit) -> web.StreamResponse:
     check_operator(visit)
     status = await visit.ask(wire.Status())
     busiest: list[wire.TeamspaceView] = []
-    if status.state in {"ready", "draining"}:
+    coming: list[wire.DueOccurrence] = []
+    boxes: list[wire.AssociateView] = []
+    if status.state in {"ready", "draining"} and status.database.reachable:
         busiest = (await visit.ask(wire.Teamspaces(most=True, limit=BUSIEST))).teamspaces
+        coming = (await visit.ask(wire.Schedules(action="due", limit=DUE_SHOWN))).due
+        boxes = (await visit.ask(wire.FollowUps(action="associates", limit=MAILBOXES_ASKED))).associates
     return visit.page(
         "operator.html",
         status=200,
         daemon=status,
-        needs=needs(status),
+        needs=needs(status, boxes),
+        due=coming,
+        mailboxes=sorted(boxes, key=lambda box: (box.paused is None, -box.waiting))[:MAILBOXES_SHOWN],
+        marks=MARKS,
+        reasons=JOB_REASONS,
         providers=by_trouble(status.providers)[:PROVIDERS_SHOWN],
         more_providers=max(0, len(status.providers) - PROVIDERS_SHOWN),
         busiest=busiest,
@@ -94,6 +112,30 @@ async def send_again(visit: Visit) -> web.StreamResponse:
         raise Refused(ErrorCode.NOT_FOUND, "there is no such notice", at="notice") from None
     await visit.ask(wire.Notices(again=notice, limit=1))
     return visit.see("/operator/notices", said="sent_again")
+
+
+async def due(visit: Visit) -> web.StreamResponse:
+    """What schedules fire within a day."""
+    check_operator(visit)
+    found = await visit.ask(wire.Schedules(action="due", limit=DUE_ON_PAGE))
+    return visit.page(
+        "operator_due.html",
+        due=found.due,
+        full=len(found.due) == DUE_ON_PAGE,
+        marks=MARKS,
+        reasons=JOB_REASONS,
+        in_path=in_path,
+    )
+
+
+async def mailboxes(visit: Visit) -> web.StreamResponse:
+    """The mailboxes of all teamspaces."""
+    check_operator(visit)
+    after = visit.query.get("after", "0")
+    if not (after.isascii() and after.isdecimal() and len(after) < 19):
+        raise Refused(ErrorCode.BAD_REQUEST, "the address cannot be read", at="after")
+    found = await visit.ask(wire.FollowUps(action="associates", limit=PAGE, after=int(after)))
+    return visit.page("operator_mailboxes.html", mailboxes=found.associates, next=found.next)
 
 
 async def pause(visit: Visit) -> web.StreamResponse:
