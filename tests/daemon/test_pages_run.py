@@ -83,7 +83,11 @@ async def test_a_formula_is_looked_at_first_and_then_run_once(place: Place) -> N
         rows = [
             [cell.text for cell in row.every() if cell.tag in {"th", "td"}] for row in takes.one("tbody").every("tr")
         ]
-        assert rows == [["1", "9", "2"], ["2", "9", "division by zero It keeps what it has."], ["3", "empty", "1"]]
+        assert rows == [
+            ["Lead 1", "9", "2"],
+            ["Lead 2", "9", "division by zero It keeps what it has."],
+            ["Lead 3", "empty", "1"],
+        ]
         assert await jobs(client) == [], "nothing has run"
         for _press in range(2):
             await press(ann, looked, "Run it")

@@ -9,7 +9,7 @@ from leadline.adapters.http.pages.visit import Visit, in_path
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import LEAD_REASONS, ErrorCode, Refused
 
-ROWS_SHOWN: Final = 100
+ROWS_SHOWN: Final = 50
 
 _ROW: Final = msgspec.json.Decoder(wire.Id, strict=False)
 
