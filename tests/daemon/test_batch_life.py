@@ -379,7 +379,8 @@ async def test_a_page_ends_where_a_client_could_read_no_more(play: Play) -> None
             after = reply.next
         assert numbers == list(range(1, 1_001))
         assert reply.ended
-        before, backwards = 0, []
+        before = 0
+        backwards: list[int] = []
         while True:
             reply = await play.client.call(BatchJobs(action="logs", instance=job, before=before, limit=300))
             assert reply.ended, "there is nothing behind them"

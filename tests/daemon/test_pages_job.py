@@ -399,6 +399,7 @@ async def test_of_a_long_story_the_newest_is_open() -> None:
         ("queued", "again, after a restart of the daemon", "It is in the queue again, after a restart", "kept"),
         ("quarantined", "the daemon went down 3 times", "It was set aside.", "A person decides"),
         ("stalled", "no progress for 600 s; calls snov", "It stood still.", "No progress for 600 s; calls snov."),
+        ("stalled", "no progress for 600 s; \x1b[31mred\u202e", "It stood still.", "600 s; red\\u202e."),
         ("failed", "stalled: killed 3 times in a row", "It failed.", "Killed 3 times in a row."),
         ("skipped", "guard_empty", "It was skipped.", "No lead matched"),
         ("cancelled", "", "It was cancelled.", ""),

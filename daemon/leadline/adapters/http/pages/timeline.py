@@ -7,6 +7,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from leadline.adapters.http.confinement import without_prefixes
+from leadline.adapters.http.pages.foreign import harmless
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import JOB_REASONS
 
@@ -29,7 +30,7 @@ def timeline(job: wire.JobView, story: Sequence[wire.HistoryEntry]) -> Sequence[
 
 
 def _happening(job: wire.JobView, entry: wire.HistoryEntry) -> Happening:
-    detail = without_prefixes(str(entry.detail.get("message", "")))
+    detail = harmless(without_prefixes(str(entry.detail.get("message", ""))))
     if entry.event.endswith(" asked"):
         return Happening(entry.at, *_asked(entry))
     match entry.event:
