@@ -267,3 +267,27 @@ async def test_a_connection_is_used_again_but_not_after_a_broken_answer(client: 
             await send(client, request, Looks())
         await send(client, request, Looks())
     assert ports[0] == ports[1] == ports[2] != ports[3]
+
+
+async def test_what_comes_unasked_between_two_requests_answers_neither(client: ProviderHttp) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(OK)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        request = Request("GET", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", {})
+        assert await send(client, request, Looks()) == b"{}"
+        ((kept, _),) = client._connector._conns[client._origins[request.url[:-1]].connection_key]
+        writers[0].write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nanother")
+        async with asyncio.timeout(10):
+            while not kept.should_close:
+                await asyncio.sleep(0)
+        assert await send(client, request, Looks()) == b"{}"
+        assert len(writers) == 2
+        for writer in writers:
+            writer.close()

@@ -95,7 +95,7 @@ class ProviderHttp:
             async with asyncio.timeout(request.timeout_seconds):
                 origin, target = self._taken_apart(request.url)
                 data = _written(request, origin, target)
-                connection = await self._connector.connect(origin, [], self._patience)
+                connection = await self._connected(origin)
                 try:
                     response = await _exchange(connection, flight, data, began, has_body=request.method != "HEAD")
                 except BaseException:
@@ -110,6 +110,14 @@ class ProviderHttp:
             if flight.sent:
                 raise Ambiguous(story) from error
             raise Unsent(story) from error
+
+    async def _connected(self, origin: ClientRequest) -> Connection:
+        """A connection on which nothing is to come: what came unasked would be taken for the next answer."""
+        while True:
+            connection = await self._connector.connect(origin, [], self._patience)
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
 
     def _taken_apart(self, text: str) -> tuple[ClientRequest, str]:
         """Where a URL leads, in the form in which aiohttp connects to it, and what is asked for there."""
