@@ -49,11 +49,11 @@ STORED_AT_LAST_US: Final = 5 * SECOND
 """The same where the machine is busy and what is stored is looked at besides."""
 
 FLIGHT_US: Final = SECOND // 2
-"""So long after it has left a request may arrive: as long as the daemon is told below."""
+"""So long after it has left a request may arrive, as the daemon is told: on one machine nothing travels longer, and
+every kill costs the calls in flight so much."""
 
 LIMITED: Final = [
     f'limits = [{{ shape = "window", amount = {WINDOW_CALLS}, per_seconds = {WINDOW_SECONDS}, unit = "request" }}]',
-    # On one machine nothing travels longer, and every kill costs the calls in flight so much.
     f"flight_seconds = {FLIGHT_US / SECOND}",
 ]
 
