@@ -2,7 +2,8 @@
 
 A noop starts and ends in the decision that admits it, so it has no moment at which its work begins. A `stamp` goes the
 way of every job with work in it: a slot, an attempt, a commit, a task; then it writes its number and the time. A
-`write_back` stores a result for every lead of a table, as enrichment does, without asking anybody for it.
+`write_back` stores a result for every lead of a table, as enrichment does, but without asking anybody for it, and in
+chunks as large and as close together as a formula's.
 """
 
 import itertools
@@ -12,6 +13,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +25,11 @@ from leadline import config
 from leadline.adapters.postgres.leads import PostgresLeads
 from leadline.adapters.process import collect_garbage_seldom, let_threads_give_way
 from leadline.core.model import Counts, Family, JobState
+from leadline.features.tables.overlap import Turn, overlapped
 from leadline.features.tables.ports import LeadStore, Result
 from leadline.main import daemon
 from leadline.ports.work import Attempt, Finished, Prepared
+from leadline_protocol.ids import LeadId
 from leadline_protocol.messages import Submission
 
 STAMP: Final = struct.Struct("<qq")
@@ -82,19 +86,26 @@ class WriteBack:
         async with leads.work(job.id, attempt.number) as work:
             frozen = await work.freeze(table, None, None, None, None)
         done = 0
-        for number in itertools.count():
-            chunk = await leads.chunk(frozen, number)
-            if not chunk:
-                return Finished(JobState.COMPLETED, Counts(total=done, done=done))
+        numbers = itertools.count()
+
+        async def following() -> Sequence[LeadId] | None:
+            return await leads.chunk(frozen, next(numbers)) or None
+
+        async def store(chunk: Sequence[LeadId], turn: Turn) -> None:
+            nonlocal done
             results = [
                 Result(lead, "done", cells={"score": lead % 10, "opener": f"A friendly sentence to {lead}"})
                 for lead in chunk
             ]
-            async with leads.work(job.id, attempt.number) as work:
+            async with leads.work_ahead(job.id, attempt.number) as work:
                 await work.settle(table, results)
+                await turn()
+                await work.claim()
                 done += len(chunk)
                 await work.save(Counts(total=frozen.total, done=done), "", None)
-        raise AssertionError
+
+        await overlapped(following, store)
+        return Finished(JobState.COMPLETED, Counts(total=done, done=done))
 
 
 _WRITE_BACK: Final = msgspec.json.Decoder(WriteBackSubmission)
