@@ -229,6 +229,8 @@ def _work(scheduler: Scheduler) -> Counter[TeamspaceId]:
 def _records(scheduler: Scheduler, now: Now) -> dict[str, float | None]:
     """How our own database's bucket of records is, by the names of the wire; nothing where there is none."""
     for account in scheduler.accounts.values():
+        if not any(isinstance(limit, BucketLimit) for limit in account.limits):
+            continue
         for state in account.state(now.instant).limits:
             if isinstance(state.limit, BucketLimit):
                 return {
