@@ -6,6 +6,7 @@
 "use strict";
 
 const REFRESH_MIN_MS = 400; // after an event, so that several at once are one question
+const REFRESH_SPREAD_MS = 1000; // and by chance so much later: the pages of a teamspace do not ask all at once
 const REFRESH_GAP_MS = 4000; // between two questions, however much happens
 const REFRESH_IDLE_MS = 20000; // estimates and places in line change without an event of one's own jobs
 
@@ -130,7 +131,7 @@ const shown = new WeakMap(); // element → the HTML that it was made from
 function refreshSoon() {
   if (refreshTimer || !document.querySelector("[data-live]")) return;
   const wait = Math.max(REFRESH_MIN_MS, refreshedAt + REFRESH_GAP_MS - Date.now());
-  refreshTimer = setTimeout(refresh, wait + Math.random() * 300); // many pages do not ask at one moment
+  refreshTimer = setTimeout(refresh, wait + Math.random() * REFRESH_SPREAD_MS);
 }
 
 async function refresh() {
