@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 DEBIAN_PACKAGE = {
     "bwrap": "bubblewrap",
-    "chromium": "chromium",
+    "chromium-headless-shell": "chromium-headless-shell",
     "curl": "curl",
     "git": "git",
     "ip": "iproute2",

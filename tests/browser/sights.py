@@ -35,6 +35,15 @@ SIGHTS: Final = (
     Sight("jobs-of-all", "/jobs", "/jobs", ("of all teamspaces", "globex"), who="operator"),
     Sight("jobs-of-a-table", "/t/{table}/jobs", "/t/{table}/jobs", ("Jobs of prospects", "#{export}")),
     # one job
+    Sight("job-running", "/jobs/{job}", "/jobs/{running}", ("#{running}", "running", "Cancel", "What has happened")),
+    Sight("job-upload", "/jobs/{job}", "/jobs/{upload}", ("partial", "Why some were not done")),
+    Sight("job-failed-leads", "/jobs/{job}", "/jobs/{formula}", ("partial", "Why some were not done", "Run again")),
+    Sight("job-chain", "/jobs/{job}", "/jobs/{chain}", ("Steps", "completed")),
+    Sight("job-export", "/jobs/{job}", "/jobs/{export}", ("Download the file",)),
+    Sight("job-delayed", "/jobs/{job}", "/jobs/{delayed}", ("delayed", "Starts at")),
+    Sight("job-run", "/jobs/{job}", "/jobs/{run}", ("Attempts", "What it prints", "canary-of-acme")),
+    Sight("job-of-an-operator", "/jobs/{job}", "/jobs/{running}", ("#{running}",), who="operator"),
+    Sight("job-log", "/jobs/{job}/log", "/jobs/{run}/log", ("What nightly prints", "canary-of-acme")),
     Sight("refused-rows", "/jobs/{job}/refused", "/jobs/{upload}/refused", ("Refused rows", "Download all as CSV")),
     # tables
     Sight("tables", "/tables", "/tables", ("prospects", "email, score, note", "Upload a file of leads")),
@@ -82,5 +91,10 @@ SIGHTS: Final = (
     Sight("suppressions", "/outreach/suppressions", "/outreach/suppressions", ("gone.canary-of-acme.example",)),
 )
 
-NO_PAGES: Final = frozenset({"/", "/batch/{name}/versions/{version}", "/jobs/{job}/file", "/jobs/{job}/refused.csv"})
-"""Addresses that lead to another page, or to a file."""
+NO_PAGES: Final = frozenset(
+    {
+        *("/", "/batch/{name}/versions/{version}", "/jobs/{job}/file", "/jobs/{job}/refused.csv"),
+        "/jobs/{job}/log/news",
+    }
+)
+"""Addresses that lead to another page, to a file, or to a piece of a page."""

@@ -11,10 +11,10 @@ from playwright.async_api import Browser, Page
 from tests.browser.accessibility import axe_violations
 from tests.browser.layout import clipped_text, scrolled_sideways
 from tests.browser.visits import PHONE, visiting
-from tests.world.behaviours import Now, Plan, Request
+from tests.world.behaviours import SECOND, Drip, Now, Plan, Request
 from tests.world.servers import serving
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.needs("chromium-headless-shell"), pytest.mark.asyncio(loop_scope="module")]
 
 STRICT = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; img-src *; connect-src *"
 
@@ -122,7 +122,8 @@ async def test_a_complaint_may_be_expected_but_must_come(browser: Browser) -> No
 
 
 async def test_going_on_while_something_is_loading_is_no_complaint(browser: Browser) -> None:
-    stream = Plan(headers={"content-type": "text/event-stream"}, stop="hang_after_headers")
+    endless = Drip(size=2, gap_us=SECOND)
+    stream = Plan(headers={"content-type": "text/event-stream"}, body=b":\n", repeat=1_000, drip=endless)
     pages = {"/page.js": script("new EventSource('/stream')"), "/stream": stream}
     first = document("", '<script src="/page.js"></script>')
     async with serving(Site({"/": first, **pages})) as site, visiting(browser, site.url) as (page, _):

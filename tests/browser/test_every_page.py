@@ -22,7 +22,7 @@ from tests.postgres import server
 
 # The first of them waits for the furniture.
 pytestmark = [
-    pytest.mark.needs("chromium", "bwrap"),
+    pytest.mark.needs("chromium-headless-shell", "bwrap"),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(300),
 ]

@@ -15,7 +15,7 @@ from tests.daemon.running import Place
 from tests.world.behaviours import SECOND, Behaviour, Delayed, Enrichment, Fault, Faulty, hang
 from tests.world.servers import serving
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.needs("chromium-headless-shell"), pytest.mark.asyncio(loop_scope="module")]
 
 LEADS = 60
 ANSWER_SECONDS = 0.6

@@ -13,7 +13,7 @@ from tests.browser.layout import clipped_text, scrolled_sideways
 from tests.browser.visits import PHONE, visiting
 from tests.daemon.running import Place
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.needs("chromium-headless-shell"), pytest.mark.asyncio(loop_scope="module")]
 
 WITHIN_MS = 30_000
 """A machine may be busy."""
