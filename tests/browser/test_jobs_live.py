@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages import Enrich, Export, Noop, Upload
+from leadline_protocol.messages import ColumnSpec, Enrich, Export, Tables, Upload
 from tests.acceptance.stage import csv_text, people, provider
 from tests.browser.house import House, house
 from tests.browser.visits import visiting
@@ -118,7 +118,9 @@ async def test_two_teamspaces_never_see_each_other(browser: Browser, place: Plac
     ):
         await home.sign_in(ann, "acme", person="ann")
         await home.sign_in(gus, "globex", person="gus")
-        own = (await home.client.submit(Noop(teamspace="globex", delay=3600))).job
+        columns: dict[str, ColumnSpec] = {"email": "text"}
+        await home.client.call(Tables(action="create", teamspace="globex", table="own", columns=columns))
+        own = (await home.client.submit(Export(teamspace="globex", table="own", delay=3600))).job
         job = await enrich(home)
         await state_is(gus, own, "delayed")
         await state_is(ann, job, "completed")
