@@ -68,7 +68,10 @@ document.addEventListener("submit", (event) => {
     ask(form);
     return;
   }
-  for (const button of form.querySelectorAll("button")) button.disabled = form.method !== "dialog";
+  setTimeout(() => { // the browser has read the fields by then: a disabled button would not be among them
+    if (event.defaultPrevented) return;
+    for (const button of form.querySelectorAll("button")) button.disabled = form.method !== "dialog";
+  });
 });
 
 window.addEventListener("pageshow", () => {

@@ -9,7 +9,6 @@ document.addEventListener("submit", (event) => {
   const [file] = input.files;
   if (file.size > Number(input.dataset.bytesMax)) {
     say(form, "This file is too large. Divide it, and upload one part after another.");
-    enable(form); // live.js has disabled its button
     return;
   }
   send(form, file);
@@ -20,6 +19,7 @@ function send(form, file) {
   const sending = form.querySelector("[data-sending]");
   const bar = sending.querySelector("progress");
   sending.hidden = false;
+  enable(form, false);
   request.upload.addEventListener("progress", ({ loaded, total, lengthComputable }) => {
     if (!lengthComputable) return;
     bar.value = (100 * loaded) / total;
@@ -47,8 +47,8 @@ function say(form, text) {
   if (status.textContent !== text) status.textContent = text;
 }
 
-function enable(form) {
-  for (const button of form.querySelectorAll("button")) button.disabled = false;
+function enable(form, may = true) {
+  for (const button of form.querySelectorAll("button")) button.disabled = !may;
 }
 
 // The form with what is wrong with it; the file stays chosen, which no page can say by itself.

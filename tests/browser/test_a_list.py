@@ -1,0 +1,96 @@
+"""What a person does with a list of leads, from a file to a file, and when it is done again."""
+
+import csv
+
+import pytest
+from playwright.async_api import Browser, FilePayload, Page, expect
+
+from leadline_protocol.messages import Schedules
+from tests.acceptance.stage import csv_text, people, provider
+from tests.browser.house import house
+from tests.browser.visits import visiting
+from tests.daemon.running import Place
+from tests.world.behaviours import SECOND, Delayed, Enrichment
+from tests.world.servers import serving
+
+pytestmark = [pytest.mark.needs("chromium-headless-shell"), pytest.mark.asyncio(loop_scope="module")]
+
+LEADS = 24
+WITHIN_MS = 30_000
+"""A machine may be busy."""
+
+
+async def upload(page: Page) -> None:
+    """Go to the tables, and send a file there."""
+    await page.get_by_role("link", name="Tables", exact=True).click()
+    file = FilePayload(name="people.csv", mimeType="text/csv", buffer=csv_text(people(LEADS)).encode())
+    await page.get_by_label("File CSV").set_input_files(file)
+    await page.get_by_role("button", name="Upload").click()
+    await page.wait_for_url("**/jobs/*")
+    await has_completed(page)
+
+
+async def has_completed(page: Page) -> None:
+    await expect(page.locator("#job .state").first).to_have_text("completed", timeout=WITHIN_MS)
+
+
+async def test_a_list_goes_from_a_file_through_a_chain_to_a_file(
+    browser: Browser, place: Place, unused_tcp_port: int
+) -> None:
+    slow = Delayed(Enrichment(), median_us=SECOND // 2, sigma=0)
+    few = 'limits = [{ shape = "concurrent", amount = 2 }]'
+    async with (
+        serving(slow) as served,
+        house(place, unused_tcp_port, provider("company", served, settings=[few])) as home,
+        visiting(browser, home.origin) as (page, _),
+    ):
+        await home.sign_in(page, "acme")
+        await upload(page)
+        await page.get_by_role("link", name="See people").click()
+        await page.get_by_role("link", name="Run something on it").click()
+        for what, button in (("module company", "Go on"), ("formula", "Add this step"), ("export", "Add this step")):
+            await page.get_by_label("What to do").select_option(what)
+            await page.get_by_role("button", name=button).click()
+        second = page.get_by_role("group", name="Step 2")
+        await second.get_by_label("The formula").fill("2 * n")
+        await second.get_by_label("Column for the result").fill("twice")
+        await second.get_by_role("combobox", name="It holds", exact=True).select_option("number")
+        await page.get_by_role("button", name="See what it would take").last.click()
+        await expect(page.get_by_role("heading", name="What it would take")).to_be_visible()
+        assert served.calls == [], "nothing has run"
+        await page.get_by_role("button", name="Run it").click()
+        await page.wait_for_url("**/jobs/*")
+
+        await page.evaluate("window.loadedOnce = true")
+        await expect(page.locator("#job [role=progressbar]").first).not_to_have_attribute(
+            "aria-valuenow", "0", timeout=WITHIN_MS
+        )
+        await has_completed(page)
+        assert await page.evaluate("window.loadedOnce"), "the page was not loaded again for that"
+        await page.get_by_role("link", name="Write").click()
+        async with page.expect_download() as waiting:
+            await page.get_by_role("link", name="Download the file").click()
+        path = await (await waiting.value).path()
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        assert [float(row["twice"]) for row in rows] == [2 * n for n in range(LEADS)]
+        assert {row["company"] for row in rows} == {"Example"}
+
+
+async def test_a_schedule_is_made_once_it_was_seen_when_it_fires(
+    browser: Browser, place: Place, unused_tcp_port: int
+) -> None:
+    async with house(place, unused_tcp_port) as home, visiting(browser, home.origin) as (page, _):
+        await home.sign_in(page, "acme")
+        await page.goto("/new-schedule")
+        await page.get_by_label("It fires").select_option("daily")
+        await page.get_by_label("At HH:MM").fill("02:30")
+        await page.get_by_label("By the clocks of").fill("Europe/Berlin")
+        await page.get_by_label("Or a job, as it is submitted").fill('{"kind": "noop"}')
+        await page.get_by_label("Name", exact=True).fill("nightly")
+        await page.get_by_role("button", name="See when it would fire").click()
+        await expect(page.get_by_role("heading", name="It would fire at these times")).to_be_visible()
+        assert (await home.client.call(Schedules(teamspace="acme"))).schedules == []
+        await page.get_by_role("button", name="Schedule it").click()
+        await page.wait_for_url("**/schedules/nightly*")
+        (made,) = (await home.client.call(Schedules(teamspace="acme"))).schedules
+        assert made.schedule == "nightly"
