@@ -42,6 +42,12 @@ async def table(home: House, leads: int) -> None:
     assert (await home.client.wait(job)).state == "completed"
 
 
+async def look_on(home: House, page: Page, teamspace: str, *, person: str = "ann") -> None:
+    """Sign in, and wait until the page hears what happens."""
+    async with page.expect_response(lambda response: "/live" in response.url):
+        await home.sign_in(page, teamspace, person=person)
+
+
 async def enrich(home: House) -> JobId:
     wanted = Enrich(teamspace="acme", table="people", module="company", into={"company": "text"})
     return (await home.client.submit(wanted)).job
@@ -70,7 +76,7 @@ async def test_a_job_comes_moves_and_is_cancelled_and_run_again_before_ones_eyes
     browser: Browser, place: Place, unused_tcp_port: int
 ) -> None:
     async with working(place, unused_tcp_port, Enrichment()) as home, visiting(browser, home.origin) as (page, _):
-        await home.sign_in(page, "acme")
+        await look_on(home, page, "acme")
         await page.evaluate("window.loadedOnce = true")
         job = await enrich(home)
         await state_is(page, job, "running")
@@ -101,7 +107,7 @@ async def test_a_stalled_job_is_killed_and_goes_on_before_ones_eyes(
         working(place, unused_tcp_port, hangs, *watched, leads=20, at_a_time=1) as home,
         visiting(browser, home.origin) as (page, _),
     ):
-        await home.sign_in(page, "acme")
+        await look_on(home, page, "acme")
         await page.evaluate("window.loadedOnce = true")
         job = await enrich(home)
         await expect(card(page, job)).to_contain_text("It was stopped and started again", timeout=WITHIN_MS)
@@ -116,8 +122,8 @@ async def test_two_teamspaces_never_see_each_other(browser: Browser, place: Plac
         visiting(browser, home.origin) as (ann, _),
         visiting(browser, home.origin) as (gus, watch),
     ):
-        await home.sign_in(ann, "acme", person="ann")
-        await home.sign_in(gus, "globex", person="gus")
+        await look_on(home, ann, "acme")
+        await look_on(home, gus, "globex", person="gus")
         columns: dict[str, ColumnSpec] = {"email": "text"}
         await home.client.call(Tables(action="create", teamspace="globex", table="own", columns=columns))
         own = (await home.client.submit(Export(teamspace="globex", table="own", delay=3600))).job

@@ -5,16 +5,20 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, expect
 
-from leadline_protocol.messages import Batch, BatchJobs, Formula, Upload
+from leadline_protocol.messages import Batch, BatchJobs, Enrich, Upload
 from tests.acceptance.batch_jobs import ENABLED, zipped
+from tests.acceptance.stage import csv_text, people, provider
 from tests.browser.accessibility import axe_violations
 from tests.browser.house import House, house
 from tests.browser.layout import clipped_text, scrolled_sideways
 from tests.browser.visits import PHONE, visiting
 from tests.daemon.running import Place
+from tests.world.behaviours import SECOND, Delayed, Enrichment
+from tests.world.servers import serving
 
 pytestmark = [pytest.mark.needs("chromium-headless-shell"), pytest.mark.asyncio(loop_scope="module")]
 
+LEADS = 14
 WITHIN_MS = 30_000
 """A machine may be busy."""
 
@@ -66,14 +70,19 @@ async def test_lines_come_while_one_looks_on_those_of_the_second_attempt_too(
 async def test_how_fast_a_job_was_is_drawn_to_the_width_of_the_window_and_read_off(
     browser: Browser, place: Place, unused_tcp_port: int
 ) -> None:
-    async with house(place, unused_tcp_port) as home, visiting(browser, home.origin) as (page, _):
-        rows = "\n".join(["email,n", *(f"p{n}@a.example,{n}" for n in range(20_001))])
-        (home.place.state / "incoming" / "list.csv").write_text(rows)
+    slow = Delayed(Enrichment(), median_us=SECOND // 2, sigma=0)
+    one = 'limits = [{ shape = "concurrent", amount = 1 }]'
+    async with (
+        serving(slow) as served,
+        house(place, unused_tcp_port, provider("company", served, settings=[one])) as home,
+        visiting(browser, home.origin) as (page, _),
+    ):
+        (home.place.state / "incoming" / "list.csv").write_text(csv_text(people(LEADS)))
         await home.client.wait(
             (await home.client.submit(Upload(teamspace="acme", table="people", path="list.csv"))).job
         )
-        formula = Formula(teamspace="acme", table="people", into={"x": "number"}, expression="1 / (n + 1)")
-        job = (await home.client.submit(formula)).job
+        wanted = Enrich(teamspace="acme", table="people", module="company", into={"company": "text"})
+        job = (await home.client.submit(wanted)).job
         await home.client.wait(job)
         await home.sign_in(page, "acme")
         await page.goto(f"/jobs/{job}")
@@ -91,4 +100,4 @@ async def test_how_fast_a_job_was_is_drawn_to_the_width_of_the_window_and_read_o
         await page.locator(".plot .u-over").hover()
         await expect(page.locator(".plot-reading")).to_contain_text("leads a minute")
         await page.get_by_text("As numbers").click()
-        await expect(page.locator("#pace-table tbody tr").last).to_contain_text("20,001")
+        await expect(page.locator("#pace-table tbody tr").last).to_contain_text(str(LEADS))
