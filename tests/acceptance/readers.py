@@ -22,7 +22,7 @@ GAP_SECONDS: Final = 4.0
 IDLE_SECONDS: Final = 20.0
 """As in the script of the pages."""
 
-STREAM: Final = re.compile(r'data-stream="([^"]+)"')
+STREAM: Final = re.compile(r'data-stream="([^"]+)" data-seen="([^"]+)"')
 ANEW: Final = (b"event: queued", b"event: started", b"event: ended", b"event: missed")
 COOKIE: Final = "__Host-leadline"
 
@@ -56,7 +56,7 @@ class Reader:
     async def open(self, opened: asyncio.Queue[None]) -> None:
         found = STREAM.search(await self.load())
         assert found is not None
-        address = self._origin + found[1].replace("&amp;", "&")
+        address = self._origin + found[1].replace("&amp;", "&") + ("&" if "?" in found[1] else "?") + f"seen={found[2]}"
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen(address, opened))
             tasks.create_task(self._load_again())

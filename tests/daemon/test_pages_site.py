@@ -1,8 +1,10 @@
 """Who gets in to the pages, and whose forms are taken."""
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
+from yarl import URL
 
 from leadline.adapters.http.pages.directory import PAGES
 from leadline.adapters.http.pages.site import COOKIE
@@ -139,3 +141,22 @@ async def test_the_stream_of_a_page_tells_of_its_teamspace_alone(place: Place) -
                 while not (line := await stream.content.readline()).startswith(b"data:"):
                     pass
             assert b"acme" in line
+
+
+async def test_what_happens_while_a_page_is_on_its_way_is_told_by_its_stream(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        first = (await ann.get("/jobs")).page.one("body").attributes
+        headers = {"Cookie": f"{COOKIE}={ann.cookies[COOKIE]}"}
+
+        async def told(body: Mapping[str, str]) -> str:
+            """The first event of the stream of a page."""
+            address = URL(body["data-stream"]).update_query(seen=body["data-seen"])
+            async with ann.session.get(address, headers=headers) as stream, asyncio.timeout(10):
+                while not (line := await stream.content.readline()).startswith(b"event:"):
+                    pass
+                return line.decode().removeprefix("event: ").strip()
+
+        assert await told(first) == "missed", "nobody has listened, so nobody knows"
+        second = (await ann.get("/jobs")).page.one("body").attributes
+        await client.wait((await client.submit(Noop(teamspace="acme"))).job)
+        assert await told(second) == "queued"

@@ -114,6 +114,11 @@ class Feed:
         self._readers.add(reader)
         return reader
 
+    @property
+    def position(self) -> str | None:
+        """The number behind which whoever has seen how things are now goes on; None: nobody listens at present."""
+        return None if self._subscriber is None else f"{self._life}-{self._number}"
+
     def close(self, reader: Reader) -> None:
         """One looks on no longer."""
         self._readers.discard(reader)

@@ -261,8 +261,12 @@ class Reach:
         teamspace: str | None,
         job: JobId | None,
         may_go_on: Callable[[], bool],
+        seen: str | None = None,
     ) -> web.StreamResponse:
-        """Tell what happens to jobs until one of both sides ends. Raises Refused before anything was written."""
+        """Tell what happens to jobs until one of both sides ends, behind the event `seen` where one is given.
+
+        Raises Refused before anything was written.
+        """
         if self._streams is None:
             raise unavailable()
         confinement = self._confinement(caller)
@@ -272,7 +276,7 @@ class Reach:
             if job is not None:
                 await confinement.check_job(job)
         with self._stream_room.one(caller.key):
-            return await self._streams.serve(http, teamspace, job, may_go_on)
+            return await self._streams.serve(http, teamspace, job, may_go_on, seen)
 
 
 def peer(http: web.BaseRequest) -> Peer:

@@ -61,9 +61,13 @@ class Streams:
         teamspace: str | None,
         job: JobId | None,
         may_go_on: Callable[[], bool],
+        seen: str | None = None,
     ) -> web.StreamResponse:
-        """Tell what happens until one of both sides ends. Raises Refused before anything was written."""
-        after = request.headers.get("Last-Event-ID")
+        """Tell what happens until one of both sides ends. Raises Refused before anything was written.
+
+        `seen`: the number of the last event that whoever looks on has seen the outcome of, until it says one itself.
+        """
+        after = request.headers.get("Last-Event-ID", seen)
         if job is not None and after == ended_number(job):
             return web.Response(status=204, headers=HEADERS)  # by which a browser knows that it need not come again
         subscriber = None

@@ -157,7 +157,7 @@ class Site:
         return web.Response(body=asset.body, content_type=asset.content_type, headers=ASSET)
 
     async def _live(self, http: web.BaseRequest, _: str) -> web.StreamResponse:
-        """What happens to the jobs that a page shows (`/live?job=41`, `/live?teamspace=acme`)."""
+        """What happens to the jobs that a page shows (`/live?job=41`, `/live?teamspace=acme`), since it was written."""
         try:
             session = await self._session(http)
             visit = self._visit(http, session, (), http.raw_path.partition("?")[2], forms.Form({}))
@@ -166,6 +166,8 @@ class Site:
                 raise Refused(ErrorCode.NOT_FOUND, "there is no such job")
             wanted = None if job is None else JobId(int(job))
             may_go_on = partial(self._reach.desk.sessions.is_good, session)
-            return await self._reach.stream(visit.caller, http, visit.teamspace, wanted, may_go_on)
+            return await self._reach.stream(
+                visit.caller, http, visit.teamspace, wanted, may_go_on, visit.query.get("seen")
+            )
         except Refused as no:
             return web.Response(status=STATUS[no.code], text=f"{no.message}\n", headers=API)

@@ -23,6 +23,10 @@ R = TypeVar("R", bound=wire.Reply)
 _JOB: Final = msgspec.json.Decoder(wire.Id, strict=False)
 
 
+UNSEEN: Final = "none"
+"""No event: whoever goes on from it is told that something was missed."""
+
+
 class Place(Struct, frozen=True):
     """A place in the navigation."""
 
@@ -70,6 +74,7 @@ class Visit:
         self.caller: Final = Caller(session.hash, session.person, session.role, session.teamspace)
         self._templates = templates
         self._csrf = csrf
+        self._seen = reach.desk.feed.position or UNSEEN
 
     # -- where ----------------------------------------------------------------------------------------------------
 
@@ -140,6 +145,7 @@ class Visit:
             "visit": self,
             "link": self.link,
             "csrf": self._csrf,
+            "seen": self._seen,
             "places": [*(_OF_OPERATOR if self.is_operator else ()), *(_OF_TEAMSPACE if self.teamspace else ())],
             "here": self.http.path,
             "said": self.query.get("said"),

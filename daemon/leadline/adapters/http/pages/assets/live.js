@@ -179,8 +179,10 @@ function listen(address) {
   const connection = document.querySelector(".connection");
   let stream = null;
   let lost = 0;
+  const from = new URL(address, location.href);
+  from.searchParams.set("seen", document.body.dataset.seen);
   function open() {
-    stream = new EventSource(address);
+    stream = new EventSource(from);
     stream.addEventListener("open", () => {
       clearTimeout(lost);
       if (!connection.hidden) refreshSoon();
