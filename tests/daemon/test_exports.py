@@ -13,7 +13,7 @@ from leadline.features.tables import export
 from leadline.ports.store import Unavailable
 from leadline_protocol.client import Client
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages import Ended, Export, FileFormat, Upload
+from leadline_protocol.messages import Ended, Export, FileFormat, Job, Upload
 from tests.daemon.running import Place
 
 LEADS = [
@@ -106,3 +106,19 @@ async def test_a_spreadsheet_that_was_packed_when_the_daemon_died_is_packed_agai
         assert (ended.state, (await client.get(job)).attempt) == ("completed", 2)
     assert cells(place.state / "exports" / "out.xlsx") == [["n"], [1], [2]]
     assert [path.name for path in (place.state / "exports").iterdir()] == ["out.xlsx"]
+
+
+@pytest.mark.parametrize("table", ["../incoming/x", "a/b", "{folder}/out", ".hidden", "x\ny", "𐍈" * 100])
+async def test_the_name_of_a_table_leads_its_file_out_of_no_folder(place: Place, table: str) -> None:
+    table = table.format(folder=place.folder)
+    async with place.daemon() as (_, client):
+        (place.state / "incoming" / "leads").write_text("email\na@a.example\n")
+        upload = Upload(teamspace="acme", table=table, path="leads")
+        await client.wait((await client.submit(upload)).job)
+        job = (await client.submit(Export(teamspace="acme", table=table))).job
+        ended = await client.wait(job)
+        assert ended.state == "completed"
+        view = (await client.call(Job(job=job))).view
+    (written,) = (place.state / "exports").iterdir()
+    assert written.name == view.message
+    assert not written.name.startswith(".")

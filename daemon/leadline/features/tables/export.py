@@ -46,6 +46,9 @@ PART: Final = ".part"
 PACKED: Final = ".packed" + PART
 """What a spreadsheet is packed into before it gets its name."""
 
+STEM_BYTES_MAX: Final = 150
+"""Of what a file is called after its table: with what stands before and behind it, file systems take it."""
+
 _SUBMISSION = msgspec.json.Decoder(wire.Export)
 _CELLS: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _LINES: Final = msgspec.json.Encoder(decimal_format="number")
@@ -101,7 +104,7 @@ class Export:
         columns = [known.get(name) or Column(name, ColumnType.TEXT) for name in submission.columns or known]
         counts = attempt.job.counts if attempt.job.counts.total else Counts(total=frozen.total)
         checkpoint = msgspec.convert(await leads.checkpoint(attempt.job.id) or {}, Checkpoint)
-        final = self._folder / (submission.path or f"{table.name}-{attempt.job.id}.{submission.format}")
+        final = self._folder / (submission.path or own_name(table.name, attempt.job.id, submission.format))
         part = _part(final, attempt.job.id, attempt.number)
         if checkpoint.attempt == 0:
             heading = encoded_heading(columns, submission.format)
@@ -133,6 +136,13 @@ class Export:
             part = packed
         await anyio.to_thread.run_sync(_publish, part, final, attempt.job.id)
         return msgspec.structs.replace(finished(counts), message=str(final.name))
+
+
+def own_name(table: str, job: JobId, file_format: wire.FileFormat) -> str:
+    """What the file of a job is called that names none: after its table, which may be called anything."""
+    plain = "".join(character if character.isprintable() and character != "/" else "_" for character in table)
+    stem = plain.lstrip(".").encode()[:STEM_BYTES_MAX].decode(errors="ignore")
+    return f"{stem}-{job}.{file_format}"
 
 
 def plain_name(path: str) -> bool:
