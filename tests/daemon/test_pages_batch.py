@@ -153,6 +153,17 @@ async def test_members_look_and_admins_manage(place: Place) -> None:
             assert "Only admins manage batch jobs" in refused.main.text
 
 
+async def test_a_zip_that_is_not_taken_is_not_kept_either(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        page = await made(ann)
+        upload = form_to(page, "/batch/nightly/upload")
+        async with signed_in(place, client, role="member") as bob:
+            own = form_to(await bob.get("/batch/nightly"), "/batch/nightly/upload")
+            assert (await send_file(bob, own, "code.zip", zipped({"main.py": MAIN}))).status == 403
+        assert (await send_file(ann, upload, "code.zip", b"no zip")).status == 422
+        assert list((place.state / "incoming").iterdir()) == []
+
+
 async def test_where_batch_jobs_are_off_the_page_says_so(place: Place) -> None:
     place.configure()
     async with place.daemon() as (_, client), signed_in(place, client) as ann:
@@ -186,6 +197,19 @@ async def test_a_schedule_is_tried_then_made_paused_and_deleted(place: Place) ->
         page = await ann.send(form_to(page, "/schedules/every-night/resume"))
         gone = await ann.send(form_to(page, "/schedules/every-night/delete"))
         assert "No schedules yet" in gone.main.text
+
+
+async def test_secrets_of_what_a_schedule_submits_are_not_shown(place: Place) -> None:
+    submission = {"kind": "noop", "notices": {"webhook": "https://hooks.example/T1/canary", "on": ["failed"]}}
+    async with place.daemon() as (_, client), signed_in(place, client, role="member") as bob:
+        await client.call(
+            Schedules(
+                action="add", teamspace="acme", name="nightly", timetable=Daily("02:30", "UTC"), submission=submission
+            )
+        )
+        page = await bob.get("/schedules/nightly")
+        assert "https://hooks.example/" in page.main.one("pre").text
+        assert "canary" not in page.html
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from leadline.core.effects import WarnStalled
 from leadline_protocol.client import Client
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName
-from leadline_protocol.messages import FollowUps, Noop, Pause, Plans, Schedules, Status
+from leadline_protocol.messages import FollowUps, Noop, Pause, Plans, Schedules, Status, TellOf
 from leadline_protocol.schedules import Daily
 from tests.daemon.pages import Person, fields_of, signed_in
 from tests.daemon.running import Place
@@ -250,6 +250,16 @@ async def test_mailboxes_of_all_teamspaces_are_shown_and_paused_ones_need_somebo
         assert all("0 of 20 mails" in card for card in cards)
         assert "The mailbox of anna in globex is paused" in main.one("section", id="needs").text
         assert len(list((await ann.get("/operator/mailboxes")).main.every("article"))) == 2
+
+
+async def test_of_a_webhook_that_was_not_reached_only_its_host_is_told(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client, None, "member") as eve:
+        hook = TellOf(webhook=f"https://127.0.0.1:9/T1/{CANARY}", on=["completed"])
+        await client.wait((await client.submit(Noop(teamspace="acme", notices=hook))).job)
+        page = await eve.get("/operator/notices")
+        (row,) = page.main.one("tbody").every("tr")
+        assert "https://127.0.0.1/" in row.text
+        assert CANARY not in page.html
 
 
 async def test_a_customer_finds_nothing_there(place: Place) -> None:

@@ -37,11 +37,14 @@ def harmless(text: str) -> str:
 
 
 def submitted(submission: Mapping[str, Any]) -> str:
-    """What was submitted, as JSON for people; what may be a secret in it is left out.
-
-    A webhook's address is one where it ends in a token, as those of many services do: only its host is shown.
-    """
+    """What was submitted, as JSON for people; what may be a secret in it is left out."""
     return msgspec.json.format(msgspec.json.encode(_cleared(submission)), indent=2).decode()
+
+
+def webhook(address: str) -> str:
+    """A webhook's address, which is a secret where it ends in a token, as those of many services do: only its host."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.hostname}/… {HIDDEN}"
 
 
 def _cleared(value: Any, name: str = "") -> Any:
@@ -54,6 +57,5 @@ def _cleared(value: Any, name: str = "") -> Any:
     if not isinstance(value, str):
         return value
     if name == "webhook":
-        address = urlsplit(value)
-        return f"{address.scheme}://{address.hostname}/… {HIDDEN}"
+        return webhook(value)
     return without_prefixes(value)

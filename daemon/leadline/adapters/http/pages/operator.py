@@ -3,8 +3,10 @@
 from typing import Final, Literal, cast
 from uuid import UUID
 
+import msgspec
 from aiohttp import web
 
+from leadline.adapters.http.pages import foreign
 from leadline.adapters.http.pages.attention import needs
 from leadline.adapters.http.pages.rendering import span
 from leadline.adapters.http.pages.schedules import MARKS
@@ -100,7 +102,11 @@ async def notices(visit: Visit) -> web.StreamResponse:
     """Mails and webhooks about jobs that did not reach anybody."""
     check_operator(visit)
     found = await visit.ask(wire.Notices(limit=PAGE))
-    return visit.page("operator_notices.html", notices=found.notices, may_change=visit.session.role != "member")
+    notices = [
+        msgspec.structs.replace(each, target=foreign.webhook(each.target)) if each.medium == "webhook" else each
+        for each in found.notices
+    ]
+    return visit.page("operator_notices.html", notices=notices, may_change=visit.session.role != "member")
 
 
 async def send_again(visit: Visit) -> web.StreamResponse:

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from leadline.adapters.http.pages import foreign
 from leadline.adapters.http.pages.batch import whole
 from leadline.adapters.http.pages.visit import Visit, in_path
 from leadline.adapters.http.problems import STATUS
@@ -173,7 +174,7 @@ async def one(visit: Visit) -> web.StreamResponse:
         schedule=view,
         path=path_of(name),
         timetable=timetable_in_words,
-        submission=msgspec.json.format(msgspec.json.encode(view.submission), indent=2).decode(),
+        submission=foreign.submitted(view.submission),
         task=task_in_words,
         marks=MARKS,
         verdicts=VERDICTS,
