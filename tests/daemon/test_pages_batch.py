@@ -133,6 +133,12 @@ async def test_old_code_is_had_back(place: Place) -> None:
             assert await response.read() == zipped({"main.py": MAIN})
 
 
+@pytest.mark.parametrize("path", ["nightly/versions/-1", f"nightly/versions/{'9' * 30}", "a%00b/versions/1"])
+async def test_code_that_cannot_be_there_is_asked_for_in_vain(place: Place, path: str) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        assert (await ann.get(f"/batch/{path}")).status == 400
+
+
 async def test_a_batch_job_is_deleted_by_its_name_alone(place: Place) -> None:
     async with place.daemon() as (_, client), signed_in(place, client) as ann:
         form = form_to(await made(ann), "/batch/nightly/delete")

@@ -292,6 +292,16 @@ async def test_who_only_looks_on_changes_nothing_and_is_not_tempted(place: Place
         assert (await eve.get("/operator/limit?teamspace=acme&key=weight")).status == 403
 
 
+async def test_who_only_looks_on_changes_nothing_in_a_teamspace_either(place: Place) -> None:
+    names = dict.fromkeys(("job", "table", "name", "follow_up", "mail", "associate"), "1")
+    async with place.daemon() as (_, client), signed_in(place, client, None, "member") as eve:
+        csrf = fields_of(next((await eve.get("/outreach/suppressions?teamspace=acme")).main.every("form")))["csrf"]
+        for page in PAGES:
+            if page.method == "POST":
+                shown = await eve.post(f"{page.path.format(**names)}?teamspace=acme", {"csrf": csrf})
+                assert (shown.status, "You may look" in shown.main.text) == (403, True), page
+
+
 @pytest.mark.parametrize("page", [page for page in OF_OPERATOR if page.method == "POST"], ids=lambda page: page.path)
 async def test_a_form_without_its_token_or_of_another_site_is_refused(place: Place, page: Page) -> None:
     async with place.daemon() as (_, client), signed_in(place, client, None) as ann:

@@ -1,13 +1,13 @@
 """Who gets in to the pages, and whose forms are taken."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 from yarl import URL
 
 from leadline.adapters.http.pages.directory import PAGES
-from leadline.adapters.http.pages.site import COOKIE
+from leadline.adapters.http.pages.site import COOKIE, FORMS_PER_SESSION_MAX
 from leadline_protocol.messages import Links, Noop
 from tests.daemon.pages import ORIGIN, person, signed_in
 from tests.daemon.running import Place
@@ -124,6 +124,46 @@ async def test_a_page_that_is_not_there_says_so_to_who_is_signed_in(place: Place
     async with place.daemon() as (_, client), signed_in(place, client) as ann:
         shown = await ann.get("/nothing")
         assert (shown.status, shown.main.one("h1").text) == (404, "Nothing here")
+
+
+async def test_streams_are_begun_no_faster_than_pages_are_asked_for(place: Place) -> None:
+    place.configure("[http]", "requests_per_second = 1.0")
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        assert [(await ann.get("/live?job=4711")).status for _ in range(3)][-1] == 429
+
+
+async def test_so_many_forms_of_one_person_are_read_at_a_time(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        go_on = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b"csrf="
+            await go_on.wait()
+            yield b"x"
+
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": ORIGIN}
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            slow = [
+                tasks.create_task(ann.ask("POST", "/tables", data=slowly(), headers=headers))
+                for _ in range(FORMS_PER_SESSION_MAX)
+            ]
+            while (await ann.post("/tables", {"csrf": "x"})).status != 429:
+                await asyncio.sleep(0)
+            async with signed_in(place, client) as bob:
+                assert (await bob.post("/tables", {"csrf": "x"})).status == 403, "others have room"
+            go_on.set()
+        assert {task.result().status for task in slow} == {403}
+        assert (await ann.post("/tables", {"csrf": "x"})).status == 403
+
+
+@pytest.mark.parametrize("named", ["%0D%0A1", "%201", "%221%22", "1.0", "01", "0", "-1", "9" * 30])
+async def test_a_job_is_named_by_its_number_alone(place: Place, named: str) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        await client.submit(Noop(teamspace="acme", delay=3600))
+        page = (await ann.get("/jobs/1")).main
+        csrf = next(page.every("input", name="csrf")).attributes["value"]
+        path = URL(f"/jobs/{named}/cancel", encoded=True)
+        assert (await ann.post(path, {"csrf": csrf})).status == 404  # type: ignore[arg-type]  # as it stands there
 
 
 async def test_the_stream_of_a_page_tells_of_its_teamspace_alone(place: Place) -> None:

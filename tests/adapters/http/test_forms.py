@@ -126,6 +126,7 @@ async def test_fields_have_a_bound_in_either_encoding() -> None:
         for data in (
             io.BytesIO(too_long),
             multipart(("a", long, None), ("b", long + "x", None)),
+            multipart(*((f"{number}{'x' * 4_000}", "", None) for number in range(300))),
             multipart(("a", long, None), ("b", long + "x", None), ("file", b"x", "a.csv")),
         ):
             no = await send(data=data, headers={"Content-Type": ENCODED} if isinstance(data, io.BytesIO) else {})

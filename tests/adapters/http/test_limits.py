@@ -47,6 +47,19 @@ def test_who_comes_again_when_told_is_taken(rate: float) -> None:
     rates.take(b"b", rate)
 
 
+def test_who_has_not_asked_for_long_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BUCKETS_MAX", 10)
+    now = 0.0
+    rates = Rates(lambda: now)
+    for number in range(1_000):
+        now += 0.5
+        rates.take(b"%d" % number, 1.0)
+    assert len(rates._full_at) <= 10
+    assert waits(rates, 1.0) is None
+    assert waits(rates, 1.0) is None
+    assert waits(rates, 1.0) is not None, "the control: whoever asks now is remembered"
+
+
 def test_there_is_so_much_room_for_each_and_for_all_and_it_is_given_back() -> None:
     room = Room("streams", in_all=3, per_token=2)
     with room.one(b"a"), room.one(b"a"):

@@ -11,6 +11,9 @@ from leadline_protocol.errors import ErrorCode, Refused
 BURST_SECONDS: Final = 2.0
 """So many seconds' worth of requests may come at once."""
 
+BUCKETS_MAX: Final = 10_000
+"""More are kept only while more tokens than that are being used within a burst's time."""
+
 STREAMS_MAX: Final = 1_000
 STREAMS_PER_TOKEN_MAX: Final = 250
 """Each open page of a browser is one."""
@@ -31,7 +34,7 @@ class Rates:
         """`seconds`: a clock."""
         self._seconds = seconds
         self._full_at: dict[bytes, float] = {}
-        """When each bucket will be full again: there are as many as tokens that were used."""
+        """When each bucket will be full again."""
 
     def take(self, token: bytes, rate: float) -> None:
         """One more request, where so many a second are allowed. Raises Refused with busy."""
@@ -42,6 +45,8 @@ class Rates:
             message = f"a token may send {rate:g} requests a second"
             raise Refused(ErrorCode.BUSY, message, retry_after=math.ceil(wait * 1000) / 1000)
         self._full_at[token] = full_at
+        if len(self._full_at) > BUCKETS_MAX:  # sessions come and go: one that is full is like one that is not there
+            self._full_at = {token: full_at for token, full_at in self._full_at.items() if full_at > now}
 
 
 class Room:

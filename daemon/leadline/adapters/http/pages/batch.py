@@ -202,13 +202,9 @@ async def archive(visit: Visit) -> web.StreamResponse:
     """The code of a version."""
     name, version = visit.values
     asked = wire.BatchJobs(
-        action="download",
-        teamspace=visit.certain_teamspace,
-        name=name,
-        version=whole(version, "version"),
-        as_=visit.caller.person,
+        action="download", teamspace=visit.certain_teamspace, name=name, version=whole(version, "version")
     )
-    return await visit.reach.give_batch_archive(visit.caller, visit.http, asked)
+    return await visit.reach.give_batch_archive(visit.caller, visit.http, visit.read(asked))
 
 
 def path_of(name: str) -> str:

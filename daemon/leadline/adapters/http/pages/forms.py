@@ -16,7 +16,7 @@ from leadline.adapters.http.files import PIECE_BYTES
 from leadline_protocol.errors import ErrorCode, Refused
 
 FORM_BYTES_MAX: Final = 1024 * 1024
-"""Of all fields together: a prompt or a list of addresses fits, a file does not."""
+"""Of all fields together, with their names: a prompt or a list of addresses fits, a file does not."""
 
 FIELDS_MAX: Final = 1_000
 FORM_SECONDS_MAX: Final = 30.0
@@ -86,11 +86,12 @@ async def _in_parts(http: web.BaseRequest) -> Form:
             if part.filename is not None:
                 return Form(fields, FormFile(part))
             value = bytearray()
-            while piece := await part.read_chunk():
+            size += len(part.name)
+            while size <= FORM_BYTES_MAX and (piece := await part.read_chunk()):
                 value += piece
                 size += len(piece)
-                if size > FORM_BYTES_MAX:
-                    raise _too_large()
+            if size > FORM_BYTES_MAX:
+                raise _too_large()
             fields[part.name] = value.decode()
     except ValueError:
         raise _unreadable() from None

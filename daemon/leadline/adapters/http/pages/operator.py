@@ -44,8 +44,7 @@ def check_operator(visit: Visit) -> None:
 def check_manager(visit: Visit) -> None:
     """Who only looks on changes nothing. Raises Refused."""
     check_operator(visit)
-    if visit.session.role == "member":
-        raise Refused(ErrorCode.FORBIDDEN, "you may look, and change nothing here: sign in as an admin")
+    visit.check_may_change()
 
 
 async def overview(visit: Visit) -> web.StreamResponse:
@@ -73,7 +72,7 @@ async def overview(visit: Visit) -> web.StreamResponse:
         busiest=busiest,
         queue_paused="queue" in status.paused,
         families_paused={family.family for family in status.families if f"family {family.family}" in status.paused},
-        may_change=visit.session.role != "member",
+        may_change=visit.may_change,
         megabytes=megabytes,
         short=short,
         in_path=in_path,
@@ -106,7 +105,7 @@ async def notices(visit: Visit) -> web.StreamResponse:
         msgspec.structs.replace(each, target=foreign.webhook(each.target)) if each.medium == "webhook" else each
         for each in found.notices
     ]
-    return visit.page("operator_notices.html", notices=notices, may_change=visit.session.role != "member")
+    return visit.page("operator_notices.html", notices=notices, may_change=visit.may_change)
 
 
 async def send_again(visit: Visit) -> web.StreamResponse:

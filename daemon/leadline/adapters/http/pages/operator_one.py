@@ -23,7 +23,7 @@ async def teamspace(visit: Visit) -> web.StreamResponse:
         plan=plan.plan,
         limits=plan.limits,
         owner=limits.Owner(name, None),
-        may_change=visit.session.role != "member",
+        may_change=visit.may_change,
         shown=limits.shown,
         in_path=in_path,
     )
@@ -39,7 +39,7 @@ async def provider(visit: Visit) -> web.StreamResponse:
         view=view,
         limits=await _limits(visit, name),
         owner=limits.Owner(None, name),
-        may_change=visit.session.role != "member",
+        may_change=visit.may_change,
         shown=limits.shown,
         in_path=in_path,
         limit_name=limit_name,

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from leadline.actors.sessions import SESSION_LIFETIME
 from leadline.adapters.http.headers import API
-from leadline.adapters.http.limits import Rates
+from leadline.adapters.http.limits import BODIES_BYTES_MAX, Rates, Room
 from leadline.adapters.http.pages import forms
 from leadline.adapters.http.pages.directory import PAGES, Page
 from leadline.adapters.http.pages.rendering import ASSET, PAGE, Assets, Templates
@@ -32,6 +32,11 @@ COOKIE: Final = "__Host-leadline"
 """By its prefix browsers take it from this host alone, over TLS or loopback, for all of its addresses."""
 
 QUERY_FIELDS_MAX: Final = 32
+
+FORMS_MAX: Final = BODIES_BYTES_MAX // forms.FORM_BYTES_MAX
+"""Forms that are being read at a time: the fields of each are in memory, and may take half a minute to come in."""
+
+FORMS_PER_SESSION_MAX: Final = 8
 
 
 class _Open(Struct, frozen=True):
@@ -50,6 +55,7 @@ class Site:
         self._assets = Assets()
         self._templates = Templates(self._assets)
         self._rates = Rates()
+        self._forms = Room("forms on their way", FORMS_MAX, FORMS_PER_SESSION_MAX)
         self._pages = AddressTable(PAGES)
         self._open = AddressTable(
             (
@@ -81,7 +87,8 @@ class Site:
         form = forms.Form({})
         if http.method == "POST" and pages:
             self._check_origin(http)
-            form = await forms.read(http)
+            with self._forms.one(session.hash):
+                form = await forms.read(http)
             if not self._reach.desk.sessions.is_csrf_of(session, form.fields.get("csrf", "")):
                 raise Refused(ErrorCode.FORBIDDEN, "the form is too old: load the page again and send it from there")
         visit = self._visit(http, session, tuple(values), query, form)
@@ -91,6 +98,8 @@ class Site:
             page: Page | None = pages.get(http.method)
             if page is None:
                 raise Refused(ErrorCode.UNKNOWN_OP, "this is not how to use this address")
+            if page.method == "POST":
+                visit.check_may_change()
             return await page.handler(visit)
         except Refused as no:
             return visit.page("refused.html", status=STATUS[no.code], refused=no, meaning=ERROR_CODES[no.code])
@@ -160,6 +169,7 @@ class Site:
         """What happens to the jobs that a page shows (`/live?job=41`, `/live?teamspace=acme`), since it was written."""
         try:
             session = await self._session(http)
+            self._rates.take(session.hash, self._reach.desk.numbers().requests_per_second)
             visit = self._visit(http, session, (), http.raw_path.partition("?")[2], forms.Form({}))
             job = visit.query.get("job")
             if job is not None and not (job.isascii() and job.isdigit() and len(job) < 19):

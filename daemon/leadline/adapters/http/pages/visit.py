@@ -1,6 +1,7 @@
 """What the handler of a page has in hand."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,7 @@ from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.ids import JobId
 
 R = TypeVar("R", bound=wire.Reply)
+A = TypeVar("A", bound=wire.Operation[Any])
 
 _JOB: Final = msgspec.json.Decoder(wire.Id, strict=False)
 
@@ -84,6 +86,11 @@ class Visit:
         return self.session.teamspace is None
 
     @property
+    def may_change(self) -> bool:
+        """Whether the person may do more than look, as far as the pages decide it: an operator that is a member not."""
+        return not self.is_operator or self.session.role != "member"
+
+    @property
     def teamspace(self) -> str | None:
         """The teamspace that the page is about: a customer's own; of an operator the one the address names, if any."""
         return self.session.teamspace or self.query.get("teamspace") or None
@@ -95,6 +102,11 @@ class Visit:
             raise Refused(ErrorCode.BAD_REQUEST, "choose a teamspace first", at="teamspace")
         return self.teamspace
 
+    def check_may_change(self) -> None:
+        """Raises Refused where the person may only look."""
+        if not self.may_change:
+            raise Refused(ErrorCode.FORBIDDEN, "you may look, and change nothing here: sign in as an admin")
+
     def link(self, path: str, /, **query: object) -> str:
         """An address of another page about the same teamspace; None among the parameters are left out."""
         said = {name: value for name, value in query.items() if value is not None}
@@ -104,15 +116,20 @@ class Visit:
 
     def job(self) -> JobId:
         """The job that the address names first. Raises Refused."""
-        try:
-            return _JOB.decode(self.values[0])
-        except msgspec.MsgspecError:
-            raise Refused(ErrorCode.NOT_FOUND, "there is no such job", at="job") from None
+        said = self.values[0]
+        with suppress(msgspec.MsgspecError):
+            if said.isascii() and said.isdigit():  # white space, which JSON has around a number, is no part of a path
+                return _JOB.decode(said)
+        raise Refused(ErrorCode.NOT_FOUND, "there is no such job", at="job")
 
     # -- ask ------------------------------------------------------------------------------------------------------
 
     async def ask(self, asked: wire.Operation[R]) -> R:
-        """Carry an operation out, on behalf of the person. Raises Refused.
+        """Carry an operation out, on behalf of the person. Raises Refused."""
+        return await self.reach.perform(self.caller, self.http, self.read(asked))
+
+    def read(self, asked: A) -> A:
+        """An operation as it is carried out on behalf of the person. Raises Refused.
 
         What a person has typed may stand in it as it is: it is read by the codec, like whatever comes by a socket.
         """
@@ -125,7 +142,7 @@ class Visit:
         if isinstance(read, LineFault):
             raise refused(read)
         assert isinstance(read, type(asked))
-        return await self.reach.perform(self.caller, self.http, read)
+        return read
 
     async def submit(self, submission: Mapping[str, Any]) -> wire.Receipt | wire.Preview:
         """Submit a job, or with `dry_run` ask what it would take. Raises Refused."""
