@@ -26,6 +26,7 @@ class Kept:
         self.links: dict[bytes, StoredLink] = {}
         self.sessions: dict[bytes, Session] = {}
         self.asked = 0
+        self.ends = 0
         self.fault: Exception | None = None
         """Raised by everything, after it was done."""
         self.hold: asyncio.Event | None = None
@@ -57,6 +58,7 @@ class Kept:
         return found
 
     async def end(self, hash_: bytes) -> None:
+        self.ends += 1
         self.sessions.pop(hash_, None)
         self._done()
 
@@ -337,3 +339,12 @@ def test_a_link_is_for_a_person_who_can_be_named(wrong: dict[str, object]) -> No
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"op": "links", **wrong}, Links)
     assert msgspec.convert({"op": "links", "person": "x" * 200}, Links).action == "create"
+
+
+async def test_who_is_signed_out_already_costs_no_write() -> None:
+    house = House()
+    secret = await house.signed_in()
+    for _ in range(3):
+        await house.sessions.end(secret)
+    assert house.kept.ends == 1
+    assert not await house.is_in(secret)

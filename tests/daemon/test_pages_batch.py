@@ -104,6 +104,16 @@ def upload_fault(shown: Shown) -> str:
     return form_to(shown, "/batch/nightly/upload").one("span", class_="note").text
 
 
+async def test_json_of_any_depth_is_read_or_refused(place: Place) -> None:
+    deep = '{"a":' * 20_000
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        page = await made(ann)
+        csrf = next(page.page.every("input", name="csrf")).attributes["value"]
+        assert (await ann.post("/batch/nightly/run", {"csrf": csrf, "body": deep})).status == 400
+        form = (await ann.get("/new-schedule")).main.one("form", class_="fields")
+        assert (await ann.send(form, **{**FORM, "batch_job": "", "submission": deep})).status == 400
+
+
 async def test_settings_are_set_and_secrets_never_shown(place: Place) -> None:
     async with place.daemon() as (_, client), signed_in(place, client) as ann:
         page = await made(ann)

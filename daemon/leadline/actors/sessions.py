@@ -147,6 +147,8 @@ class Sessions:
         if not self._is_made_here(session_secret, SESSION_PREFIX):
             return
         hash_ = hash_of(session_secret)
+        if self._recall(hash_) is None and await self._read(hash_) is None:
+            return  # who was signed out before costs no commit, however often they come
         try:
             await self._store.end(hash_)
         except (Unavailable, Fenced):

@@ -176,7 +176,7 @@ async def run(visit: Visit) -> web.StreamResponse:
     try:
         body = {} if not text else {"body": msgspec.json.decode(text)}
         receipt = await visit.submit({**submission, **body})
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         return await _one(
             visit, Refused(ErrorCode.BAD_JSON, f"what is given to the run is no JSON: {error}", at="body")
         )

@@ -157,7 +157,7 @@ def _submission(fields: Mapping[str, str]) -> dict[str, Any]:
         return {"kind": "batch", "batch_job": batch_job}
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         message = "name a batch job, or give the job that is submitted each time as JSON"
         raise Refused(ErrorCode.BAD_JSON, message if not text else f"{message}: {error}", at="submission") from None
 

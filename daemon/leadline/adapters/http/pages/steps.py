@@ -150,7 +150,7 @@ def _work(step: Step, columns: Sequence[str]) -> dict[str, Any]:
         case _:
             work |= _of_module(step, columns)
     if first := step.value("first"):
-        if not (first.isascii() and first.isdigit()):
+        if not (first.isascii() and first.isdigit() and len(first) < 19):
             raise Refused(ErrorCode.BAD_REQUEST, "a whole number, or nothing", at="first")
         work["first"] = int(first)
     if cap := step.value("spend_cap"):

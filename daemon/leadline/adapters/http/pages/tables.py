@@ -98,7 +98,7 @@ async def retain(visit: Visit) -> web.StreamResponse:
     """Say how long leads stay."""
     said = visit.form.fields.get("days", "").strip()
     try:
-        if said and not (said.isascii() and said.isdigit()):
+        if said and not (said.isascii() and said.isdigit() and len(said) < 19):
             raise Refused(ErrorCode.BAD_REQUEST, "a number of days, or nothing", at="days")
         await _ask(visit, "retain", days=int(said) if said else None)
     except Refused as no:
