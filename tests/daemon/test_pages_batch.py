@@ -1,10 +1,12 @@
 """The pages of batch jobs and schedules: from a zip to a run that a person has started, and what fires next."""
 
 from typing import Any
+from zoneinfo import available_timezones
 
 import aiohttp
 import pytest
 
+from leadline.adapters.http.pages import schedules
 from leadline.adapters.http.pages.schedules import next_of, timetable_in_words
 from leadline_protocol.client import Client
 from leadline_protocol.ids import JobId
@@ -270,6 +272,21 @@ async def test_a_schedule_that_cannot_be_is_told_why_and_what_was_typed_stays(
 )
 def test_when_a_schedule_fires_is_said_in_words(timetable: Schedule, words: str) -> None:
     assert timetable_in_words(timetable) == words
+
+
+async def test_zones_are_looked_for_once_and_not_for_each_form(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[None] = []
+
+    def look() -> set[str]:
+        looked.append(None)
+        return available_timezones()
+
+    monkeypatch.setattr(schedules, "available_timezones", look)
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        for _number in range(2):
+            zones = (await ann.get("/new-schedule")).main.one("datalist")
+            assert "Europe/Berlin" in {option.attributes["value"] for option in zones.every("option")}
+    assert len(looked) <= 1
 
 
 async def test_what_comes_next_of_all_schedules_leaves_no_gap(place: Place) -> None:

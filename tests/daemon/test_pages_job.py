@@ -426,6 +426,8 @@ def test_nothing_that_a_program_prints_acts_on_the_page() -> None:
     assert harmless("\x1b[1;31mred\x1b[0m \x1b]8;;https://evil.example\x07link\x1b]8;;\x07") == "red link"
     assert harmless("a\x00b\u202ec\x1b") == "a\\x00b\\u202ec\\x1b"
     assert harmless("tab\tand Ünïcödé 👋") == "tab\tand Ünïcödé 👋"
+    unseen = harmless("\x01" * (LINE_CHARACTERS_MAX + 1))
+    assert unseen == "\\x01" * LINE_CHARACTERS_MAX + " … and 1 more characters", "no more is looked at than is shown"
     long = harmless("y" * (LINE_CHARACTERS_MAX + 1))
     assert long == "y" * LINE_CHARACTERS_MAX + " … and 1 more characters"
 

@@ -19,9 +19,16 @@ _ESCAPES: Final = re.compile(
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"  # its control strings, such as titles and links
     r"|\x1b[ -/]*[0-~]"
 )
-_UNSEEN: Final = re.compile(
-    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+_UNSEEN_RANGES: Final = (
+    *((0x00, 0x08), (0x0A, 0x1F), (0x7F, 0x9F)),
+    *((0x200B, 0x200B), (0x200E, 0x200F), (0x2028, 0x202E), (0x2066, 0x2069), (0xFEFF, 0xFEFF)),
+    (0xD800, 0xDFFF),
 )
+_UNSEEN: Final = {
+    code: chr(code).encode("unicode_escape").decode()
+    for first, last in _UNSEEN_RANGES
+    for code in range(first, last + 1)
+}
 """What cannot be seen, or turns the text beside it round."""
 
 _SECRET_NAME: Final = re.compile(
@@ -31,9 +38,9 @@ _SECRET_NAME: Final = re.compile(
 
 def harmless(text: str) -> str:
     """A line that somebody's program has printed: without orders to a terminal, and with nothing unseen in it."""
-    seen = _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), _ESCAPES.sub("", text))
-    left = len(seen) - LINE_CHARACTERS_MAX
-    return seen if left <= 0 else f"{seen[:LINE_CHARACTERS_MAX]} … and {left:,} more characters"
+    left = len(text) - LINE_CHARACTERS_MAX  # cut first: a page of lines full of such characters is written at once
+    seen = _ESCAPES.sub("", text[:LINE_CHARACTERS_MAX]).translate(_UNSEEN)
+    return seen if left <= 0 else f"{seen} … and {left:,} more characters"
 
 
 def submitted(submission: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Schedules: what fires when, and what became of it."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 from zoneinfo import available_timezones
 
@@ -93,8 +94,14 @@ def _form(
         shapes=SHAPES,
         marks=MARKS,
         reasons=JOB_REASONS,
-        zones=sorted(available_timezones()),
+        zones=_zones(),
     )
+
+
+@cache
+def _zones() -> Sequence[str]:
+    """All zones by name, which are looked for once: that opens a file for each."""
+    return sorted(available_timezones())
 
 
 async def add(visit: Visit) -> web.StreamResponse:
