@@ -1,16 +1,18 @@
 """The pages of batch jobs and schedules: from a zip to a run that a person has started, and what fires next."""
 
+import asyncio
 from typing import Any
 from zoneinfo import available_timezones
 
 import aiohttp
 import pytest
 
-from leadline.adapters.http.pages import schedules
+from leadline.adapters.http import reach
+from leadline.adapters.http.pages import job, schedules
 from leadline.adapters.http.pages.schedules import next_of, timetable_in_words
 from leadline_protocol.client import Client
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages import BatchJobs, BatchView, Schedules
+from leadline_protocol.messages import Batch, BatchJobs, BatchView, Pause, Schedules
 from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
 from tests.acceptance.batch_jobs import zipped
 from tests.daemon.pages import ORIGIN, Element, Person, Shown, signed_in
@@ -134,6 +136,23 @@ async def test_settings_are_set_and_secrets_never_shown(place: Place) -> None:
         assert [f.one("input", name="setting").attributes["value"] for f in removal] == ["region", "crm_token"]
         await ann.send(removal[0])
         assert (await described(client)).settings == {}
+
+
+async def test_so_many_questions_of_one_person_wait_for_what_a_run_prints(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "WAITS_PER_TOKEN_MAX", 2)
+    monkeypatch.setattr(job, "NEWS_SECONDS", 1.0)
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        await made(ann)
+        await client.call(BatchJobs(action="set", teamspace="acme", name="nightly", api=True))
+        await client.call(BatchJobs(action="publish", teamspace="acme", name="nightly"))
+        await client.call(Pause(scope="queue"))
+        run = (await client.submit(Batch(teamspace="acme", batch_job="nightly"))).job
+        news = f"/jobs/{run}/log/news?attempt=0&after=0"
+        shown = await asyncio.gather(*(ann.get(news) for _ in range(3)))
+        assert sorted(each.status for each in shown) == [200, 200, 429]
+        assert (await ann.get(news)).status == 200
 
 
 async def test_old_code_is_had_back(place: Place) -> None:

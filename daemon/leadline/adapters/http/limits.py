@@ -18,6 +18,9 @@ STREAMS_MAX: Final = 1_000
 STREAMS_PER_TOKEN_MAX: Final = 250
 """Each open page of a browser is one."""
 
+WAITS_PER_TOKEN_MAX: Final = 50
+"""Questions that wait for what a run prints next: each page of a run that goes on is one."""
+
 FILES_PER_TOKEN_MAX: Final = 8
 """On their way at a time, in and out."""
 

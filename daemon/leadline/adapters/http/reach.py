@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,7 +26,13 @@ from leadline.actors.peers import Peer
 from leadline.actors.sessions import Sessions
 from leadline.adapters.http import files, refused_rows
 from leadline.adapters.http.confinement import Confinement, Namespace, plain
-from leadline.adapters.http.limits import FILES_PER_TOKEN_MAX, STREAMS_MAX, STREAMS_PER_TOKEN_MAX, Room
+from leadline.adapters.http.limits import (
+    FILES_PER_TOKEN_MAX,
+    STREAMS_MAX,
+    STREAMS_PER_TOKEN_MAX,
+    WAITS_PER_TOKEN_MAX,
+    Room,
+)
 from leadline.adapters.http.metrics import Metrics
 from leadline.adapters.http.reading import line_of
 from leadline.adapters.http.stream import Streams
@@ -94,6 +101,7 @@ class Reach:
         self._opened: Desk | None = None
         self._streams: Streams | None = None
         self._stream_room = Room("streams", STREAMS_MAX, STREAMS_PER_TOKEN_MAX)
+        self._wait_room = Room("questions that wait", STREAMS_MAX, WAITS_PER_TOKEN_MAX)
         self._file_room = Room("files on their way", STREAMS_MAX, FILES_PER_TOKEN_MAX)
 
     def open(self, desk: Desk) -> None:
@@ -126,7 +134,9 @@ class Reach:
         confined: wire.Operation[Any] = asked
         if confinement is not None:
             confined = await confinement.operation(asked, self._submission_of)
-        reply: Any = await self.desk.operations.perform(confined, peer(http), ON_LINE)
+        waits = isinstance(asked, wire.BatchJobs) and asked.wait_seconds > 0
+        with self._wait_room.one(caller.key) if waits else nullcontext():
+            reply: Any = await self.desk.operations.perform(confined, peer(http), ON_LINE)
         if isinstance(reply, wire.Refusal):
             raise refusal(reply)
         return reply  # type: ignore[no-any-return]  # each operation names its reply
