@@ -159,6 +159,7 @@ async def test_limits_of_every_kind_of_value_can_be_set(place: Place) -> None:
     async with place.daemon() as (_, client), signed_in(place, client, None) as ann:
         for key, typed, value in (
             ("weight", "2.5", 2.5),
+            ("weight", "07", 7),
             ("zone", "Europe/Berlin", "Europe/Berlin"),
             ("batch.enabled", "yes", True),
             ("batch.reaches", "10.1.0.0/16, 10.2.0.0/16", ["10.1.0.0/16", "10.2.0.0/16"]),
@@ -171,13 +172,14 @@ async def test_limits_of_every_kind_of_value_can_be_set(place: Place) -> None:
 async def test_a_value_that_is_none_comes_back_with_why(place: Place) -> None:
     async with place.daemon() as (_, client), signed_in(place, client, None) as ann:
         form = (await ann.get("/operator/limit?teamspace=acme&key=slots.tables")).main.one("form", class_="fields")
-        asked = await ann.send(form, value="none at all")
-        refused = await ann.send(asked.main.one("form"))
-        assert refused.status == 400
-        assert "must be a whole number" in refused.main.one("p", role="alert").text
-        (typed,) = (each for each in refused.main.every("input") if each.attributes["name"] == "value")
-        assert typed.attributes["value"] == "none at all"
-        assert typed.attributes["aria-invalid"] == "true"
+        for nonsense in ("none at all", "٣", "9" * 5000):
+            asked = await ann.send(form, value=nonsense)
+            refused = await ann.send(asked.main.one("form"))
+            assert refused.status == 400, nonsense
+            assert "must be a whole number" in refused.main.one("p", role="alert").text
+            (typed,) = (each for each in refused.main.every("input") if each.attributes["name"] == "value")
+            assert typed.attributes["value"] == nonsense
+            assert typed.attributes["aria-invalid"] == "true"
 
 
 async def test_who_confirms_beside_another_is_shown_what_holds_now(place: Place) -> None:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -22,7 +21,7 @@ from leadline_protocol.errors import ErrorCode, Refused
 Value = bool | int | float | str | list[str]
 
 _SEPARATORS: Final = re.compile(r"[,\s]+")
-_NUMBER: Final = re.compile(r"-?\d+(\.\d+)?")
+_NUMBER: Final = re.compile(r"-?\d{1,18}(\.\d{1,18})?", re.ASCII)
 
 
 class Owner(Struct, frozen=True):
@@ -102,8 +101,7 @@ def read(typed: str, now: object) -> Value:
     if isinstance(now, bool):
         return typed == "yes"
     if not isinstance(now, str) and _NUMBER.fullmatch(typed):
-        found: int | float = msgspec.json.decode(typed, type=int | float)
-        return found
+        return float(typed) if "." in typed else int(typed)
     return typed
 
 
