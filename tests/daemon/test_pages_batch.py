@@ -155,6 +155,19 @@ async def test_so_many_questions_of_one_person_wait_for_what_a_run_prints(
         assert (await ann.get(news)).status == 200
 
 
+async def test_links_lead_to_batch_jobs_and_schedules_with_any_name(place: Place) -> None:
+    odd = 'a/b?c=%2F#"ü"'
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        await client.call(BatchJobs(action="create", teamspace="acme", name=odd))
+        fields = {**FORM, "batch_job": odd, "name": odd}
+        await ann.send((await ann.get("/new-schedule")).main.one("form"), **fields, sure="yes")
+        page = await ann.get((await ann.get("/batch")).main.one("section", id="batch-jobs").one("a").attributes["href"])
+        assert (page.status, page.main.one("h1").text) == (200, odd)
+        (link,) = (link for link in page.main.every("a") if link.text == odd)
+        schedule = await ann.get(link.attributes["href"])
+        assert (schedule.status, schedule.main.one("h1").text) == (200, odd)
+
+
 async def test_old_code_is_had_back(place: Place) -> None:
     async with place.daemon() as (_, client), signed_in(place, client) as ann:
         page = await made(ann)
