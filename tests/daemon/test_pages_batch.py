@@ -104,6 +104,25 @@ async def test_what_is_wrong_is_said_where_it_was_typed(place: Place) -> None:
             assert list(_conduct(refused).every("span", class_="note")), name
 
 
+async def test_what_is_about_the_batch_job_itself_is_said_once_above_its_forms(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        publish = form_to(await made(ann), "/batch/nightly/publish")
+        refused = await ann.send(publish)
+        assert (refused.status, refused.html.count("obody could run nightly")) == (409, 1)
+        assert "Nobody could run nightly" in refused.main.one("p", role="alert").text
+        assert "open" not in refused.main.one("details", id="delete").attributes
+
+
+async def test_of_code_that_is_refused_no_file_stays(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        upload = form_to(await made(ann), "/batch/nightly/upload")
+        async with signed_in(place, client, role="member") as bob:
+            own = form_to(await bob.get("/batch/nightly"), "/batch/nightly/upload")
+            assert (await send_file(bob, own, "code.zip", zipped({"main.py": MAIN}))).status == 403
+        assert (await send_file(ann, upload, "code.zip", zipped({"other.py": MAIN}))).status == 422
+        assert list((place.state / "incoming").iterdir()) == []
+
+
 def upload_fault(shown: Shown) -> str:
     return form_to(shown, "/batch/nightly/upload").one("span", class_="note").text
 

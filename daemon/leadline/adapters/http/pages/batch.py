@@ -1,6 +1,7 @@
 """Batch jobs: a teamspace's own Python, its code and settings, its runs, and what is left of the day."""
 
 import secrets
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -88,6 +89,7 @@ async def upload(visit: Visit) -> web.StreamResponse:
         await visit.reach.take_file(visit.caller, stored, file)
         await _hand_over(visit, stored)
     except Refused as no:
+        await visit.reach.drop_file(visit.caller, stored)
         return await _one(visit, Refused(no.code, no.message, at="file"))
     return visit.see(path_of(visit.values[0]), said="code_taken")
 
@@ -120,7 +122,7 @@ async def conduct(visit: Visit) -> web.StreamResponse:
     return visit.see(path_of(visit.values[0]), said="changed")
 
 
-def _conduct(fields: Any) -> dict[str, Any]:
+def _conduct(fields: Mapping[str, str]) -> dict[str, Any]:
     """What a form changes: only what stands in it."""
     said: dict[str, Any] = {}
     if "timeout_seconds" in fields:  # the form of how it is run; a box that is not ticked is not sent
@@ -165,7 +167,7 @@ async def _move(visit: Visit, asked: wire.BatchJobs) -> web.StreamResponse:
     try:
         await visit.ask(asked)
     except Refused as no:
-        return await _one(visit, no)
+        return await _one(visit, Refused(no.code, no.message))  # about the whole, not about a field of the page
     return visit.see(path_of(visit.values[0]), said=f"{asked.action}ed")
 
 
