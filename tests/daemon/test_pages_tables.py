@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from leadline.adapters.http.confinement import Namespace, plain
 from leadline.adapters.http.pages.tables import filled
-from leadline.adapters.http.pages.typed import Typed, sentence
+from leadline.adapters.http.pages.typed import Typed
 from leadline.adapters.http.pages.uploads import plain_name, stored_name
 from leadline_protocol.client import Client
 from leadline_protocol.errors import ErrorCode, Refused
@@ -304,4 +304,3 @@ def test_a_fault_is_marked_at_its_character_and_at_the_end_of_the_text() -> None
     long = Typed({"where": "x" * 500}, Refused(ErrorCode.BAD_EXPRESSION, "no", at="where:200")).excerpt("where")
     assert long is not None
     assert (long.before, long.character, long.after) == ("…" + 40 * "x", "x", 40 * "x" + "…")
-    assert sentence("is that so?") == "Is that so?"

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from leadline.adapters.http.pages.outreach import writing_hours
-from leadline.adapters.http.pages.rendering import expected, number, span
+from leadline.adapters.http.pages.rendering import Assets, Templates, expected, number, sentence, span
+from leadline_protocol.errors import ErrorCode, Refused
 from leadline_protocol.messages import AssociateView, Eta
 
 
@@ -34,6 +35,26 @@ def test_a_length_of_time_has_its_two_largest_units(seconds: float, words: str) 
 )
 def test_numbers_are_short_and_have_their_thousands_apart(value: float, words: str) -> None:
     assert number(value) == words
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("there is no table ACME", "There is no table ACME."),
+        ("is it there?", "Is it there?"),
+        (" the disk is full; ", "The disk is full."),
+        ("", ""),
+    ],
+)
+def test_a_message_stands_on_a_page_as_a_sentence(message: str, words: str) -> None:
+    assert sentence(message) == words
+
+
+def test_who_is_shown_no_page_reads_names_as_they_are() -> None:
+    refused = Refused(ErrorCode.BAD_REQUEST, "ask ACME's Ann for a new one")
+    shown = Templates(Assets()).page("outside.html", {"refused": refused}).text
+    assert shown is not None
+    assert "Ask ACME&#39;s Ann for a new one." in shown
 
 
 def test_what_is_expected_is_one_time_or_two_that_are_apart() -> None:

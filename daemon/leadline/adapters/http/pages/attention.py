@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from leadline.adapters.http.pages.rendering import number, span
+from leadline.adapters.http.pages.rendering import number, sentence, span
 from leadline.adapters.http.pages.visit import in_path
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import JobReason
@@ -155,7 +155,7 @@ def _of_mails(status: wire.StatusReply, mailboxes: Sequence[wire.AssociateView])
     for warning in status.warnings:
         elsewhere = warning.code == _COUNTED_ELSEWHERE
         yield Need(
-            f"{warning.message.partition(':')[0][:1].upper()}{warning.message.partition(':')[0][1:]}.",
+            sentence(warning.message.partition(":")[0]),
             "Look at who was not reached, and send them again." if elsewhere else "The daemon's log tells more.",
             grave=False,
             path="/operator/notices" if elsewhere else None,

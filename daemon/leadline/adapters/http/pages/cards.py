@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 from msgspec import Struct
 
 from leadline.adapters.http.confinement import without_prefixes
+from leadline.adapters.http.pages.rendering import sentence
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import JOB_REASONS, JobReason
 from leadline_protocol.ids import JobId
@@ -216,10 +217,7 @@ def _reason(job: wire.JobView) -> str | None:
         text = "" if job.reason is None else JOB_REASONS.get(job.reason, "")
     else:
         text = without_prefixes(job.message or "") or (JOB_REASONS.get(job.reason, "") if job.reason else "")
-    text = text.strip()
-    if not text or text == job.state:
-        return None
-    return f"{text[0].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
+    return None if not text.strip() or text.strip() == job.state else sentence(text)
 
 
 RESUME: Final = Deed("resume", "Let it go on", "primary")

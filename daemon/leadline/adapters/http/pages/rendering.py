@@ -89,7 +89,7 @@ class Templates:
             auto_reload=False,
         )
         self._environment.globals["asset"] = assets.address
-        self._environment.filters |= {"number": number, "size": size, "span": span}
+        self._environment.filters |= {"number": number, "size": size, "span": span, "sentence": sentence}
         self._environment.filters["in_path"] = partial(quote, safe="")
         self._environment.filters |= {
             "moment": moment,
@@ -119,6 +119,12 @@ def size(bytes_: float) -> str:
             return f"{bytes_:.3g} {unit}"
         bytes_ /= 1000
     return f"{bytes_:,.3g} TB"
+
+
+def sentence(message: str) -> str:
+    """A message as it stands on a page: with a capital and an end; empty where there is none."""
+    text = message.strip(" ;:")
+    return text and f"{text[0].upper()}{text[1:]}" + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from leadline.adapters.http.confinement import without_prefixes
 from leadline.adapters.http.pages.foreign import harmless
+from leadline.adapters.http.pages.rendering import sentence
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import JOB_REASONS
 
@@ -42,7 +43,7 @@ def _happening(job: wire.JobView, entry: wire.HistoryEntry) -> Happening:
         case "stopped":
             cause, _, evidence = detail.partition(": ")
             what, means, tone = _STOPPED.get(cause, ("It stopped.", "", ""))
-            return Happening(entry.at, what, " ".join(filter(None, (means, _sentence(evidence)))), tone)
+            return Happening(entry.at, what, " ".join(filter(None, (means, sentence(evidence)))), tone)
         case "queued":
             means = "Its place and all that it had done were kept."
             if "went down" in detail:
@@ -53,14 +54,14 @@ def _happening(job: wire.JobView, entry: wire.HistoryEntry) -> Happening:
             return Happening(entry.at, "It was let go, after it had been set aside.", "", "busy")
         case event if event in _PLAIN:
             what, means, tone = _PLAIN[event]
-            return Happening(entry.at, what, " ".join(filter(None, (_sentence(detail), means))), tone)
+            return Happening(entry.at, what, " ".join(filter(None, (sentence(detail), means))), tone)
         case event if event in _ENDS:
             reason, _, message = detail.partition(": ")
             explained = _BY_REASON.get(reason)
-            means = _sentence(message) or explained or _sentence(detail)
+            means = sentence(message) or explained or sentence(detail)
             return Happening(entry.at, *_ENDS[event][:1], means, _ENDS[event][1])
         case event:
-            return Happening(entry.at, _sentence(event), _sentence(detail))
+            return Happening(entry.at, sentence(event), sentence(detail))
 
 
 def _started(job: wire.JobView, at: datetime, detail: str) -> Happening:
@@ -88,7 +89,7 @@ def _asked(entry: wire.HistoryEntry) -> tuple[str, str, Tone]:
             leads = _RERUNS.get(detail, "")
             return f"{who} had it run again{leads}.", "That is a job of its own.", ""
         case operation:
-            return f"{who} asked: {operation}.", _sentence(detail), ""
+            return f"{who} asked: {operation}.", sentence(detail), ""
 
 
 _RERUNS: Final = {"unfinished": ": what was not finished", "failed": ": what had failed", "all": ": all of it"}
@@ -122,8 +123,3 @@ _ENDS: Final[dict[str, tuple[str, Tone]]] = {
 }
 
 _BY_REASON: Final = {str(reason): text for reason, text in JOB_REASONS.items()}
-
-
-def _sentence(text: str) -> str:
-    text = text.strip(" ;:")
-    return text and f"{text[0].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")

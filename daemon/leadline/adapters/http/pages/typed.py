@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from leadline.adapters.http.pages.rendering import sentence
 from leadline.adapters.http.problems import STATUS
 from leadline_protocol.errors import Refused
 
@@ -76,9 +77,3 @@ def excerpt(text: str, refused: Refused) -> Excerpt | None:
     before = ("…" if start else "") + text[start:index]
     after = text[index + 1 : end] + ("…" if end < len(text) else "")
     return Excerpt(before, text[index : index + 1], after)
-
-
-def sentence(message: str) -> str:
-    """A message as it stands on a page."""
-    text = message[:1].upper() + message[1:]
-    return text if text.endswith((".", "?", "!")) else f"{text}."
