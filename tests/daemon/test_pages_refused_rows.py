@@ -91,7 +91,7 @@ async def test_an_upload_that_refused_nothing_says_so(place: Place) -> None:
         for end in ("refused", "refused.csv"):
             assert (await ann.get(f"/jobs/{noop}/{end}")).status == 404
         for after in ("-1", "x", "99999999999999999999"):
-            assert (await ann.get(f"/jobs/{job}/refused?after={after}")).status == 404
+            assert (await ann.get(f"/jobs/{job}/refused?after={after}")).status == 400
         behind = (await ann.get(f"/jobs/{job}/refused?after=50")).main
         assert "There are no more refused rows" in behind.text
 

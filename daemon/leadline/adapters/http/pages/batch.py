@@ -19,8 +19,6 @@ RUNS: Final = 20
 BATCH_JOBS_MAX: Final = 200
 """Batch jobs on one page."""
 
-_AFTER: Final = msgspec.json.Decoder(wire.Id, strict=False)
-
 
 async def overview(visit: Visit) -> web.StreamResponse:
     """The batch jobs of a teamspace, what its day has left, and the newest runs."""
@@ -28,7 +26,7 @@ async def overview(visit: Visit) -> web.StreamResponse:
 
 
 async def _overview(visit: Visit, refused: Refused | None = None) -> web.StreamResponse:
-    teamspace, after = visit.certain_teamspace, _after(visit)
+    teamspace, after = visit.certain_teamspace, visit.number("after")
     listed = await visit.ask(wire.BatchJobs(action="list", teamspace=teamspace, limit=BATCH_JOBS_MAX))
     runs = await visit.ask(wire.BatchJobs(action="runs", teamspace=teamspace, limit=RUNS, after=after))
     return visit.page(
@@ -63,7 +61,7 @@ async def _one(visit: Visit, refused: Refused | None = None) -> web.StreamRespon
     described = await visit.ask(wire.BatchJobs(action="describe", teamspace=teamspace, name=name))
     (view,) = described.batch_jobs
     runs = await visit.ask(
-        wire.BatchJobs(action="runs", teamspace=teamspace, name=name, limit=RUNS, after=_after(visit))
+        wire.BatchJobs(action="runs", teamspace=teamspace, name=name, limit=RUNS, after=visit.number("after"))
     )
     return visit.page(
         "batch_job.html",
@@ -212,11 +210,3 @@ async def archive(visit: Visit) -> web.StreamResponse:
 def path_of(name: str) -> str:
     """The page of a batch job."""
     return f"/batch/{in_path(name)}"
-
-
-def _after(visit: Visit) -> int:
-    after = visit.query.get("after", "")
-    try:
-        return _AFTER.decode(after) if after else 0
-    except msgspec.MsgspecError:
-        raise Refused(ErrorCode.BAD_REQUEST, "the address cannot be read", at="after") from None

@@ -162,7 +162,7 @@ async def _run(visit: Visit, view: wire.JobView) -> tuple[wire.BatchRun | None, 
 
 
 async def _last_lines(visit: Visit, run: wire.BatchRun, before: int) -> Lines:
-    attempt = _number(visit, "attempt", _newest(run))
+    attempt = visit.number("attempt", _newest(run))
     asked = wire.BatchJobs(
         action="logs",
         teamspace=run.teamspace,
@@ -181,16 +181,16 @@ async def log(visit: Visit) -> web.StreamResponse:
     told = await visit.ask(wire.Job(job=visit.job()))
     reply = await visit.ask(wire.BatchJobs(action="runs", teamspace=told.view.teamspace, instance=told.view.job))
     (run,) = reply.runs
-    after = _number(visit, "after", 0)
+    after = visit.number("after")
     if after:
         lines = await _lines_behind(visit, run, after)
     else:
-        lines = await _last_lines(visit, run, _number(visit, "before", 0))
+        lines = await _last_lines(visit, run, visit.number("before"))
     return visit.page("job_log.html", job=told.view, run=run, lines=lines, harmless=foreign.harmless)
 
 
 async def _lines_behind(visit: Visit, run: wire.BatchRun, after: int) -> Lines:
-    attempt = _number(visit, "attempt", _newest(run))
+    attempt = visit.number("attempt", _newest(run))
     reply = await visit.ask(
         wire.BatchJobs(
             action="logs",
@@ -207,7 +207,7 @@ async def _lines_behind(visit: Visit, run: wire.BatchRun, after: int) -> Lines:
 
 async def news(visit: Visit) -> web.StreamResponse:
     """The lines that a run prints next, as a piece of the page; behind the end of an attempt those of the next one."""
-    attempt, after = _number(visit, "attempt", 0), _number(visit, "after", 0)
+    attempt, after = visit.number("attempt"), visit.number("after")
     asked = wire.BatchJobs(
         action="logs",
         instance=visit.job(),
@@ -239,13 +239,3 @@ def _newest(run: wire.BatchRun) -> int:
 def _is_last(run: wire.BatchRun, attempt: int) -> bool:
     """Whether no attempt comes behind one that has ended."""
     return run.state in wire.ENDED_STATES and attempt >= _newest(run)
-
-
-def _number(visit: Visit, name: str, absent: int) -> int:
-    """A number in the address, whose bounds the operation knows. Raises Refused."""
-    said = visit.query.get(name, "")
-    if not said:
-        return absent
-    if not (said.isascii() and said.isdigit() and len(said) < 19):
-        raise Refused(ErrorCode.BAD_REQUEST, "the address cannot be read", at=name)
-    return int(said)

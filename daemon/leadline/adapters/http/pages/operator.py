@@ -136,10 +136,7 @@ async def due(visit: Visit) -> web.StreamResponse:
 async def mailboxes(visit: Visit) -> web.StreamResponse:
     """The mailboxes of all teamspaces."""
     check_operator(visit)
-    after = visit.query.get("after", "0")
-    if not (after.isascii() and after.isdecimal() and len(after) < 19):
-        raise Refused(ErrorCode.BAD_REQUEST, "the address cannot be read", at="after")
-    found = await visit.ask(wire.FollowUps(action="associates", limit=PAGE, after=int(after)))
+    found = await visit.ask(wire.FollowUps(action="associates", limit=PAGE, after=visit.number("after")))
     return visit.page("operator_mailboxes.html", mailboxes=found.associates, next=found.next)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Final, Literal, cast, get_args
 
-import msgspec
 from aiohttp import web
 
 from leadline.adapters.http.pages.rendering import span
@@ -18,8 +17,6 @@ PAGE: Final = 50
 
 MAILBOXES_MAX: Final = 200
 """Mailboxes that are shown."""
-
-_AFTER: Final = msgspec.json.Decoder(wire.Id, strict=False)
 
 REASONS: Final[Mapping[str, str]] = {
     "unsubscribe": "unsubscribed",
@@ -46,7 +43,7 @@ async def overview(visit: Visit) -> web.StreamResponse:
                 status=cast("wire.FollowUpStatus | None", status),
                 address=address,
                 limit=PAGE,
-                after=_after(visit),
+                after=visit.number("after"),
             )
         )
     except Refused as no:
@@ -82,7 +79,7 @@ async def queue(visit: Visit) -> web.StreamResponse:
 
 async def follow_up(visit: Visit) -> web.StreamResponse:
     """One contact's way through its script, and the mail that comes next."""
-    number = _number(visit)
+    number = visit.id()
     found = await visit.ask(wire.FollowUps(action="describe", teamspace=visit.certain_teamspace, follow_up=number))
     (view,) = found.follow_ups
     coming: wire.WrittenView | None = None
@@ -98,7 +95,7 @@ async def follow_up(visit: Visit) -> web.StreamResponse:
 
 async def stop(visit: Visit) -> web.StreamResponse:
     """Write a contact nothing more by this follow-up."""
-    number = _number(visit)
+    number = visit.id()
     await visit.ask(wire.FollowUps(action="stop", teamspace=visit.certain_teamspace, follow_up=number))
     return visit.see(f"/outreach/follow_ups/{number}", said="stopped")
 
@@ -109,7 +106,7 @@ async def resolve(visit: Visit) -> web.StreamResponse:
     if sent not in {"yes", "no"}:
         raise Refused(ErrorCode.BAD_REQUEST, "say whether the mail was sent", at="sent")
     await visit.ask(
-        wire.FollowUps(action="resolve", teamspace=visit.certain_teamspace, mail=_number(visit), sent=sent == "yes")
+        wire.FollowUps(action="resolve", teamspace=visit.certain_teamspace, mail=visit.id(), sent=sent == "yes")
     )
     return visit.see("/outreach", said="resolved")
 
@@ -135,7 +132,9 @@ async def suppressions(visit: Visit) -> web.StreamResponse:
 
 async def _suppressions(visit: Visit, refused: Refused | None = None) -> web.StreamResponse:
     reply = await visit.ask(
-        wire.FollowUps(action="suppressions", teamspace=visit.certain_teamspace, limit=PAGE, after=_after(visit))
+        wire.FollowUps(
+            action="suppressions", teamspace=visit.certain_teamspace, limit=PAGE, after=visit.number("after")
+        )
     )
     return visit.page(
         "suppressions.html",
@@ -208,18 +207,3 @@ def writing_hours(mailbox: wire.AssociateView) -> str:
 def mailbox_path(name: str, word: str) -> str:
     """Where the form for a mailbox is sent."""
     return f"/outreach/associates/{in_path(name)}/{word}"
-
-
-def _number(visit: Visit) -> int:
-    try:
-        return _AFTER.decode(visit.values[0])
-    except msgspec.MsgspecError:
-        raise Refused(ErrorCode.NOT_FOUND, "there is no such thing here") from None
-
-
-def _after(visit: Visit) -> int:
-    after = visit.query.get("after", "")
-    try:
-        return _AFTER.decode(after) if after else 0
-    except msgspec.MsgspecError:
-        raise Refused(ErrorCode.BAD_REQUEST, "the address cannot be read", at="after") from None

@@ -2,7 +2,6 @@
 
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from leadline.adapters.http.pages.visit import Visit, in_path
@@ -10,8 +9,6 @@ from leadline_protocol import messages as wire
 from leadline_protocol.errors import LEAD_REASONS, ErrorCode, Refused
 
 ROWS_SHOWN: Final = 50
-
-_ROW: Final = msgspec.json.Decoder(wire.Id, strict=False)
 
 
 async def refused_file(visit: Visit) -> web.StreamResponse:
@@ -21,7 +18,7 @@ async def refused_file(visit: Visit) -> web.StreamResponse:
 
 async def refused(visit: Visit) -> web.StreamResponse:
     """The same to look at: how many for which reason, then row by row."""
-    after = _after(visit)
+    after = visit.number("after")
     reply = await visit.ask(wire.Job(job=visit.job(), refused_after=after))
     if reply.view.kind != "upload":
         raise Refused(ErrorCode.NOT_FOUND, "only an upload refuses rows", at="job")
@@ -35,16 +32,6 @@ async def refused(visit: Visit) -> web.StreamResponse:
         next=rows[-1].row if len(reply.refused) > len(rows) or len(rows) == ROWS_SHOWN else None,
         table_path=f"/t/{in_path(reply.view.table or '')}",
     )
-
-
-def _after(visit: Visit) -> int:
-    text = visit.query.get("after")
-    if text is None:
-        return 0
-    try:
-        return _ROW.decode(text)
-    except msgspec.MsgspecError:
-        raise Refused(ErrorCode.NOT_FOUND, "there is no such page", at="after") from None
 
 
 def reason_words(reason: str) -> str:

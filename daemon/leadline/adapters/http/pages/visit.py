@@ -22,8 +22,10 @@ from leadline_protocol.ids import JobId
 R = TypeVar("R", bound=wire.Reply)
 A = TypeVar("A", bound=wire.Operation[Any])
 
-_JOB: Final = msgspec.json.Decoder(wire.Id, strict=False)
+_ID: Final = msgspec.json.Decoder(wire.Id, strict=False)
 
+NUMBER_DIGITS_MAX: Final = 18
+"""Of a number in an address: so many are always below 2^63."""
 
 UNSEEN: Final = "none"
 """No event: whoever goes on from it is told that something was missed."""
@@ -114,13 +116,26 @@ class Visit:
             said.setdefault("teamspace", self.teamspace)
         return path if not said else f"{path}?{urlencode(said)}"
 
-    def job(self) -> JobId:
-        """The job that the address names first. Raises Refused."""
+    def id(self) -> int:
+        """The number of what the address names first. Raises Refused."""
         said = self.values[0]
         with suppress(msgspec.MsgspecError):
             if said.isascii() and said.isdigit():  # white space, which JSON has around a number, is no part of a path
-                return _JOB.decode(said)
-        raise Refused(ErrorCode.NOT_FOUND, "there is no such job", at="job")
+                return _ID.decode(said)
+        raise Refused(ErrorCode.NOT_FOUND, "there is nothing at this address")
+
+    def job(self) -> JobId:
+        """The job that the address names first. Raises Refused."""
+        return JobId(self.id())
+
+    def number(self, name: str, absent: int = 0) -> int:
+        """A parameter of the address, whose bounds the operation knows. Raises Refused."""
+        said = self.query.get(name, "")
+        if not said:
+            return absent
+        if not (said.isascii() and said.isdigit() and len(said) <= NUMBER_DIGITS_MAX):
+            raise Refused(ErrorCode.BAD_REQUEST, "the address cannot be read", at=name)
+        return int(said)
 
     # -- ask ------------------------------------------------------------------------------------------------------
 
