@@ -98,7 +98,10 @@ async def test_what_is_wrong_is_said_where_it_was_typed(place: Place) -> None:
         conduct = _conduct(page)
         no_server = await ann.send(conduct, mail_failure="ops@acme.example")
         assert "No mail server is configured." in _conduct(no_server).text
-        for name, value in (("timeout_seconds", "soon"), ("retries", "-1"), ("stall_after_seconds", "1e3")):
+        for name, value in (
+            *(("timeout_seconds", "soon"), ("retries", "-1"), ("stall_after_seconds", "1e3")),
+            *(("retries", "9" * 5000), ("timeout_seconds", "1_000")),
+        ):
             refused = await ann.send(conduct, **{name: value})
             assert refused.status == 400
             assert list(_conduct(refused).every("span", class_="note")), name

@@ -194,8 +194,8 @@ async def test_what_a_single_job_lacks_is_said_at_the_field(place: Place) -> Non
         seen = await add(ann, None, "module company")
         no = await press(ann, seen, see, **{"0.input.email": ""})
         assert form_of(no).one("span", class_="fault").attributes["id"] == "step0-input.email-fault"
-        for wrong in ("few", "9" * 5_000):
-            no = await press(ann, seen, see, _0_first=wrong)
+        for few in ("few", "9" * 5000):
+            no = await press(ann, seen, see, _0_first=few)
             assert form_of(no).one("span", class_="fault").attributes["id"] == "step0-first-fault"
         for endless in ("1e999", "inf", "nan", "-1"):
             no = await press(ann, seen, see, _0_spend_cap=endless)

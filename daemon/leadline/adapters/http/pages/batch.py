@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from leadline.adapters.http.pages.typed import whole
 from leadline.adapters.http.pages.visit import Visit, in_path
 from leadline.adapters.http.problems import STATUS
 from leadline_protocol import messages as wire
@@ -139,14 +140,6 @@ def _conduct(fields: Mapping[str, str]) -> dict[str, Any]:
         else:
             said["settings"] = {setting: None if "unset" in fields else fields.get("value", "")}
     return said
-
-
-def whole(text: str, at: str) -> int:
-    """A whole number that somebody has typed. Raises Refused."""
-    try:
-        return int(text)
-    except ValueError:
-        raise Refused(ErrorCode.BAD_REQUEST, f"{text!r} is no whole number", at=at) from None
 
 
 async def publish(visit: Visit) -> web.StreamResponse:

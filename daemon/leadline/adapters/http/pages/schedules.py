@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from leadline.adapters.http.pages import foreign
-from leadline.adapters.http.pages.batch import whole
+from leadline.adapters.http.pages.typed import whole
 from leadline.adapters.http.pages.visit import Visit, in_path
 from leadline.adapters.http.problems import STATUS
 from leadline_protocol import messages as wire

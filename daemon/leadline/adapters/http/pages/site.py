@@ -20,6 +20,7 @@ from leadline.adapters.http.limits import BODIES_BYTES_MAX, Rates, Room
 from leadline.adapters.http.pages import forms
 from leadline.adapters.http.pages.directory import PAGES, Page
 from leadline.adapters.http.pages.rendering import ASSET, PAGE, Assets, Templates
+from leadline.adapters.http.pages.typed import NUMBER_DIGITS_MAX
 from leadline.adapters.http.pages.visit import Visit
 from leadline.adapters.http.problems import STATUS
 from leadline.adapters.http.reach import Reach
@@ -172,7 +173,7 @@ class Site:
             self._rates.take(session.hash, self._reach.desk.numbers().requests_per_second)
             visit = self._visit(http, session, (), http.raw_path.partition("?")[2], forms.Form({}))
             job = visit.query.get("job")
-            if job is not None and not (job.isascii() and job.isdigit() and len(job) < 19):
+            if job is not None and not (job.isascii() and job.isdigit() and len(job) <= NUMBER_DIGITS_MAX):
                 raise Refused(ErrorCode.NOT_FOUND, "there is no such job")
             wanted = None if job is None else JobId(int(job))
             may_go_on = partial(self._reach.desk.sessions.is_good, session)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from leadline.adapters.http.pages.tables import names
-from leadline.adapters.http.pages.typed import Typed
+from leadline.adapters.http.pages.typed import Typed, whole
 from leadline.features.tables.columns import normal_name
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
@@ -150,9 +150,7 @@ def _work(step: Step, columns: Sequence[str]) -> dict[str, Any]:
         case _:
             work |= _of_module(step, columns)
     if first := step.value("first"):
-        if not (first.isascii() and first.isdigit() and len(first) < 19):
-            raise Refused(ErrorCode.BAD_REQUEST, "a whole number, or nothing", at="first")
-        work["first"] = int(first)
+        work["first"] = whole(first, "first", "a whole number, or nothing")
     if cap := step.value("spend_cap"):
         if not _AMOUNT.fullmatch(cap):
             raise Refused(ErrorCode.BAD_REQUEST, "a number of credits, or nothing", at="spend_cap")

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from leadline.adapters.http.pages.typed import UNTOUCHED, Typed
+from leadline.adapters.http.pages.typed import UNTOUCHED, Typed, whole
 from leadline.adapters.http.pages.visit import Visit, in_path
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
@@ -98,9 +98,8 @@ async def retain(visit: Visit) -> web.StreamResponse:
     """Say how long leads stay."""
     said = visit.form.fields.get("days", "").strip()
     try:
-        if said and not (said.isascii() and said.isdigit() and len(said) < 19):
-            raise Refused(ErrorCode.BAD_REQUEST, "a number of days, or nothing", at="days")
-        await _ask(visit, "retain", days=int(said) if said else None)
+        days = whole(said, "days", "a number of days, or nothing") if said else None
+        await _ask(visit, "retain", days=days)
     except Refused as no:
         if no.at != "days":
             raise

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from leadline.adapters.http.pages.rendering import sentence
 from leadline.adapters.http.problems import STATUS
-from leadline_protocol.errors import Refused
+from leadline_protocol.errors import ErrorCode, Refused
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -60,6 +60,19 @@ EXCERPT_CHARACTERS: Final = 40
 """How much is shown on either side."""
 
 UNTOUCHED: Final = Typed()
+
+
+NUMBER_DIGITS_MAX: Final = 18
+"""Of a number that is typed: so many are always below 2^63."""
+
+
+def whole(text: str, at: str, otherwise: str | None = None) -> int:
+    """A whole number that somebody has typed. Raises Refused, in the words of `otherwise` where there are any."""
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= NUMBER_DIGITS_MAX):
+        shown = digits if len(digits) <= EXCERPT_CHARACTERS else f"{digits[:EXCERPT_CHARACTERS]}…"
+        raise Refused(ErrorCode.BAD_REQUEST, otherwise or f"{shown!r} is no whole number", at=at)
+    return int(digits)
 
 
 def place(refused: Refused) -> str:

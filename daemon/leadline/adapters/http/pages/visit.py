@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from leadline.adapters.http.pages.forms import Form
 from leadline.adapters.http.pages.rendering import PAGE, Templates
+from leadline.adapters.http.pages.typed import whole
 from leadline.adapters.http.reach import ON_LINE, Caller, Reach, refusal
 from leadline.adapters.http.reading import refused
 from leadline.ports.sessions import Session
@@ -23,9 +24,6 @@ R = TypeVar("R", bound=wire.Reply)
 A = TypeVar("A", bound=wire.Operation[Any])
 
 _ID: Final = msgspec.json.Decoder(wire.Id, strict=False)
-
-NUMBER_DIGITS_MAX: Final = 18
-"""Of a number in an address: so many are always below 2^63."""
 
 UNSEEN: Final = "none"
 """No event: whoever goes on from it is told that something was missed."""
@@ -131,11 +129,7 @@ class Visit:
     def number(self, name: str, absent: int = 0) -> int:
         """A parameter of the address, whose bounds the operation knows. Raises Refused."""
         said = self.query.get(name, "")
-        if not said:
-            return absent
-        if not (said.isascii() and said.isdigit() and len(said) <= NUMBER_DIGITS_MAX):
-            raise Refused(ErrorCode.BAD_REQUEST, "the address cannot be read", at=name)
-        return int(said)
+        return whole(said, name, "the address cannot be read") if said else absent
 
     # -- ask ------------------------------------------------------------------------------------------------------
 
