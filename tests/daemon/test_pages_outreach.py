@@ -129,6 +129,10 @@ async def test_addresses_and_domains_are_suppressed_and_allowed_again(place: Pla
             assert refused.status == 400, value
             again = refused.main.one("form", class_="fields")
             assert again.one("input", name="value").attributes["value"] == value, "what was typed is kept"
+        assert "neither an address nor a domain" in refused.main.one("p", role="alert").text
+        refused = await ann.send(form, value="c@x.example", detail="x" * 5000)
+        assert refused.status == 400
+        assert "neither an address" not in refused.main.text, "it is the remark that is too long"
         page = (await ann.send(form_of_row(page, "rival.example"))).main
         assert [next(row.every("td")).text for row in page.one("tbody").every("tr")] == ["b@x.example"]
 

@@ -173,7 +173,7 @@ async def _change_suppression(visit: Visit, action: Literal["suppress", "allow"]
         )
     except Refused as no:
         shown = Refused(no.code, f"{value or 'nothing'} is neither an address nor a domain", at="value")
-        return await _suppressions(visit, shown if no.code is ErrorCode.BAD_REQUEST else no)
+        return await _suppressions(visit, shown if no.at in {"address", "domain"} else no)
     return visit.see("/outreach/suppressions", said="suppressed" if action == "suppress" else "allowed")
 
 
