@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from leadline.adapters.http.pages.cards import Card, card, cards, is_page_of_jobs, turn
+from leadline.adapters.http.pages.visit import in_path
 from leadline_protocol.errors import JobReason
 from leadline_protocol.messages import Counts, Eta, HistoryEntry, JobView, Wait
 
@@ -186,6 +187,7 @@ def test_who_begins_first_stands_first() -> None:
         ("/jobs/41", True),
         ("/t/people/jobs", True),
         ("/t/a%2Fb/jobs", True),
+        (f"/t/{in_path('𝔏' * 100)}/jobs", True),
         ("", False),
         ("//evil.example/jobs", False),
         ("/\\evil.example/jobs", False),

@@ -246,7 +246,8 @@ def _deeds(job: wire.JobView) -> list[Deed]:
     return deeds
 
 
-_BACK: Final = re.compile(r"/jobs(/[0-9]{1,19})?|/t/[^/\\?#\s]{1,300}/jobs", re.ASCII)
+_BACK: Final = re.compile(r"/jobs(/[0-9]{1,19})?|/t/[^/\\?#\s]{1,1200}/jobs", re.ASCII)
+"""A name has a hundred characters, each of up to four bytes, of which each takes three characters in an address."""
 
 
 def is_page_of_jobs(path: str) -> bool:
