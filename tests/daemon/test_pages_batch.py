@@ -314,6 +314,21 @@ async def test_a_schedule_that_cannot_be_is_told_why_and_what_was_typed_stays(
         assert not (await client.call(Schedules(teamspace="acme"))).schedules
 
 
+async def test_what_a_schedule_submits_is_shown_without_secrets_and_with_its_owners_names(place: Place) -> None:
+    file = "h" + "0a" * 12 + "-fair.csv"
+    notices = {"webhook": "https://hooks.example/T0/canary-7f3a"}
+    submission = {"kind": "upload", "table": "people", "path": file, "notices": notices}
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        daily = Daily(at="02:30", zone="UTC")
+        await client.call(
+            Schedules(action="add", teamspace="acme", name="fair", timetable=daily, submission=submission)
+        )
+        told = (await ann.get("/schedules/fair")).main.one("pre").text
+        assert '"path": "fair.csv"' in told
+        assert '"webhook": "https://hooks.example/' in told
+        assert "canary" not in told
+
+
 @pytest.mark.parametrize(
     ("timetable", "words"),
     [
