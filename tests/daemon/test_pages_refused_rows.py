@@ -82,6 +82,14 @@ async def test_many_refused_rows_come_in_pages_and_in_one_file(place: Place) -> 
         assert seen == [f"nobody,{n}" for n in range(count)]
 
 
+async def test_nothing_in_a_refused_row_turns_the_text_beside_it_round(place: Place) -> None:
+    async with house(place) as (client, ann):
+        job = await uploaded(place, client, "email,note\nnobody,\u202eevil\n")
+        told = (await ann.get(f"/jobs/{job}/refused")).main.one("table", class_="refused-rows").text
+        assert "\\u202eevil" in told
+        assert "\u202e" not in told
+
+
 async def test_an_upload_that_refused_nothing_says_so(place: Place) -> None:
     async with house(place) as (client, ann):
         job = await uploaded(place, client, "email\nada@a.example\n")

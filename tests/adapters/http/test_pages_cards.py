@@ -156,6 +156,7 @@ def test_an_export_that_has_written_its_file_and_an_upload_that_refused_rows_lea
 
 def test_why_a_job_ended_so_is_a_sentence() -> None:
     assert shown(view(state="failed", message="no such sheet: Leads")).reason == "No such sheet: Leads."
+    assert shown(view(state="failed", message="it raised \x1b[31mred\u202e")).reason == "It raised red\\u202e."
     by_word = shown(view(state="cancelled", reason=JobReason.CANCELLED))
     assert by_word.reason == "A person or a service cancelled it."
     assert shown(view(state="completed")).reason is None

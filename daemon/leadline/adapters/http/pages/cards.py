@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 from msgspec import Struct
 
 from leadline.adapters.http.confinement import without_prefixes
+from leadline.adapters.http.pages.foreign import harmless
 from leadline.adapters.http.pages.rendering import sentence
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import JOB_REASONS, JobReason
@@ -216,7 +217,7 @@ def _reason(job: wire.JobView) -> str | None:
     if job.state not in wire.ENDED_STATES or job.kind == "export":
         text = "" if job.reason is None else JOB_REASONS.get(job.reason, "")
     else:
-        text = without_prefixes(job.message or "") or (JOB_REASONS.get(job.reason, "") if job.reason else "")
+        text = harmless(without_prefixes(job.message or "")) or (JOB_REASONS.get(job.reason, "") if job.reason else "")
     return None if not text.strip() or text.strip() == job.state else sentence(text)
 
 

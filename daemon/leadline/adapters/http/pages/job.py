@@ -91,7 +91,6 @@ async def one(visit: Visit) -> web.StreamResponse:
         happenings=happenings[-NEWEST_HAPPENINGS:],
         earlier=happenings[:-NEWEST_HAPPENINGS],
         submission=foreign.submitted(submission) if submission else None,
-        harmless=foreign.harmless,
     )
 
 
@@ -186,7 +185,7 @@ async def log(visit: Visit) -> web.StreamResponse:
         lines = await _lines_behind(visit, run, after)
     else:
         lines = await _last_lines(visit, run, visit.number("before"))
-    return visit.page("job_log.html", job=told.view, run=run, lines=lines, harmless=foreign.harmless)
+    return visit.page("job_log.html", job=told.view, run=run, lines=lines)
 
 
 async def _lines_behind(visit: Visit, run: wire.BatchRun, after: int) -> Lines:
@@ -229,7 +228,7 @@ async def news(visit: Visit) -> web.StreamResponse:
             reply = await visit.ask(msgspec.structs.replace(asked, retry_attempt=attempt, after=0))
             after = 0
     lines = Lines(attempt, reply.lines, None, None, ended)
-    return visit.page("job_lines.html", job=asked.instance, lines=lines, after=after, harmless=foreign.harmless)
+    return visit.page("job_lines.html", job=asked.instance, lines=lines, after=after)
 
 
 def _newest(run: wire.BatchRun) -> int:

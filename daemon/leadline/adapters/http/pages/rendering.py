@@ -20,6 +20,7 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from leadline.adapters.http.headers import COMMON
+from leadline.adapters.http.pages.foreign import harmless
 from leadline_protocol.messages import Eta
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -89,7 +90,13 @@ class Templates:
             auto_reload=False,
         )
         self._environment.globals["asset"] = assets.address
-        self._environment.filters |= {"number": number, "size": size, "span": span, "sentence": sentence}
+        self._environment.filters |= {
+            "number": number,
+            "size": size,
+            "span": span,
+            "sentence": sentence,
+            "harmless": harmless,
+        }
         self._environment.filters["in_path"] = partial(quote, safe="")
         self._environment.filters |= {
             "moment": moment,
