@@ -338,7 +338,8 @@ async def page_of(job: JobView, waits: Sequence[Wait] = (), story: Sequence[Hist
     """The page of a job, by what the operations tell of it."""
     session = Session(hash=b"", person="ann@acme.example", role="member", teamspace="acme", expires=NOW)
     http: Any = SimpleNamespace(path="/jobs/7")
-    visit = Told(http, None, Templates(Assets()), session, "", ("7",), {}, Form({}))  # type: ignore[arg-type]  # nothing else is reached
+    reach: Any = SimpleNamespace(desk=SimpleNamespace(feed=SimpleNamespace(position=None)))
+    visit = Told(http, reach, Templates(Assets()), session, "", ("7",), {}, Form({}))
     points = [ThroughputPoint(at=NOW + timedelta(seconds=10 * n), done=20 * n) for n in range(6)]
     visit.replies = {
         Job: JobReply(line=1, view=job, submission={"kind": job.kind}, throughput=points),
