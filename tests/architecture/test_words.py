@@ -35,3 +35,21 @@ def test_no_file_names(what: str) -> None:
             if pattern.search(line)
         ]
     assert found == []
+
+
+TOLD_TO_PEOPLE = ("actors", "core", "features")
+ASKED_BY_COMMAND = {"daemon/leadline/features/tables/trial.py"}
+"""A provider is tried at a terminal, and on no page."""
+
+
+@pytest.mark.needs("git")
+def test_what_jobs_wait_for_and_end_with_names_no_command() -> None:
+    """The same message stands on a page, whose reader has no terminal."""
+    found = [
+        f"{path}: {line.strip()}"
+        for path in tracked_files()
+        if path.suffix == ".py" and path.parts[:2] == ("daemon", "leadline") and path.parts[2] in TOLD_TO_PEOPLE
+        for line in (ROOT / path).read_text().splitlines()
+        if "`leadline " in line and path.as_posix() not in ASKED_BY_COMMAND
+    ]
+    assert found == []

@@ -203,7 +203,7 @@ def _of_mailbox(numbers: Mapping[str, int | float | str]) -> str:
         case "domain_limit":
             return f"Today {numbers.get('sent', 'all')} mails have gone to the contact's domain, as many as may."
         case "mailbox_paused":
-            return f"A pause holds {mailbox}: `leadline outreach resume` lets it go on."
+            return f"A pause holds {mailbox}: it goes on when somebody resumes it."
         case "mailbox_never":
             return f"Its hours and its daily cap leave {mailbox} no moment for it: change them and resume it."
         case "no_mail_server":

@@ -138,7 +138,7 @@ class Batch:
     async def _refusal(self, batch_job: BatchJob, plan: BatchPlan) -> Refused | None:
         """Why nobody may submit a run of it now."""
         if not batch_job.conduct.api:
-            message = f"{batch_job.name} is run by its schedules alone: `leadline batch set --api` lets others run it"
+            message = f"{batch_job.name} is run by its schedules alone: allow it to be run by submission (api) first"
             return Refused(ErrorCode.BAD_STATE, message, at="batch_job")
         wall, teamspace = self._wall(), batch_job.teamspace
         before = {token: each for token, each in self._promises.items() if each.teamspace == teamspace}

@@ -237,7 +237,7 @@ class Outreach:
             for open_ in (each for each in found.before if each.state is MailState.SENDING):
                 await books.lose(open_, "the daemon ended while it was on its way", wall)
             return _over(
-                unknown=1, message="nobody knows whether the mail has left: `leadline outreach resolve` settles it"
+                unknown=1, message="nobody knows whether the mail has left: somebody has to say whether it was sent"
             )
         facts = _facts(found, attempt, settings, wall)
         decision = decide(facts, wall)
@@ -349,7 +349,7 @@ def _after(outcome: Outcome, ending: Ending, associate: Associate, wall: Instant
         case Accepted():
             return _over(done=1, message="")
         case Unknown(evidence):
-            return _over(unknown=1, message=f"{evidence}: `leadline outreach resolve` settles it")
+            return _over(unknown=1, message=f"{evidence}: somebody has to say whether it was sent")
         case RefusedForGood():
             if _is_mailboxes(outcome):
                 return _Held({"guard": "mailbox_paused", "mailbox": associate.name})
