@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
+from playwright.async_api import TimeoutError as NothingCame
 
-from leadline_protocol.messages import Batch, BatchJobs, Enrich, Upload
+from leadline.adapters.http.stream import RETRY_MILLISECONDS
+from leadline_protocol.messages import Batch, BatchJobs, Cancel, Enrich, Noop, Upload
 from tests.acceptance.batch_jobs import ENABLED, zipped
 from tests.acceptance.stage import csv_text, people, provider
 from tests.browser.accessibility import axe_violations
@@ -21,6 +23,9 @@ pytestmark = [pytest.mark.needs("chromium-headless-shell"), pytest.mark.asyncio(
 LEADS = 14
 WITHIN_MS = 30_000
 """A machine may be busy."""
+
+COMES_BACK_MS = 2 * RETRY_MILLISECONDS
+"""By then a browser has come back that was cut off."""
 
 PRINTS = """
 import time
@@ -65,6 +70,21 @@ async def test_lines_come_while_one_looks_on_those_of_the_second_attempt_too(
         assert await log.evaluate(end) < 2, "what is new is seen"
         assert await page.evaluate("window.loadedOnce"), "the page was not loaded again for that"
         assert [*await scrolled_sideways(page), *await clipped_text(page), *await axe_violations(page)] == []
+
+
+async def test_when_a_job_has_ended_its_page_asks_for_no_more_news_and_misses_none(
+    browser: Browser, place: Place, unused_tcp_port: int
+) -> None:
+    async with house(place, unused_tcp_port) as home, visiting(browser, home.origin) as (page, _):
+        job = (await home.client.submit(Noop(teamspace="acme", delay=3600))).job
+        await home.sign_in(page, "acme")
+        async with page.expect_response(lambda response: "/live" in response.url):
+            await page.goto(f"/jobs/{job}")
+        await home.client.call(Cancel(job=job))
+        await expect(page.locator("#job .state")).to_have_text("cancelled", timeout=WITHIN_MS)
+        with pytest.raises(NothingCame):
+            await page.wait_for_event("request", lambda request: "/live" in request.url, timeout=COMES_BACK_MS)
+        await expect(page.locator(".connection")).to_be_hidden()
 
 
 async def test_how_fast_a_job_was_is_drawn_to_the_width_of_the_window_and_read_off(

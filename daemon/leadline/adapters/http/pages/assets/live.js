@@ -192,7 +192,10 @@ function listen(address) {
     for (const word of ["queued", "started", "ended", "missed"]) {
       stream.addEventListener(word, (event) => {
         const notice = JSON.parse(event.data);
-        if (word === "ended") showProgress({ ...notice, shown: notice.state });
+        if (word === "ended") {
+          showProgress({ ...notice, shown: notice.state });
+          if (from.searchParams.has("job")) stream.close(); // of this job nothing more will be said
+        }
         refreshSoon();
       });
     }
