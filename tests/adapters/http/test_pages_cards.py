@@ -176,9 +176,10 @@ def test_the_steps_of_a_chain_stand_under_it() -> None:
 
 def test_who_begins_first_stands_first() -> None:
     waiting = [view(3, state="queued", jobs_ahead=2), view(4, state="queued", jobs_ahead=1)]
+    waiting += [view(5, state="queued", jobs_ahead=0, run_at=NOW)]  # it was scheduled, and its time has come
     later = [view(n, state="delayed", run_at=NOW + timedelta(hours=h)) for n, h in ((1, 9), (2, 1))]
     found = sorted(map(shown, [*waiting, *later]), key=turn)
-    assert [each.job.job for each in found] == [4, 3, 2, 1]
+    assert [each.job.job for each in found] == [5, 4, 3, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,8 @@ def section(job: wire.JobView) -> Section:
 def turn(each: Card) -> tuple[float, int, JobId]:
     """By which jobs that have not begun are sorted: the one that begins first comes first."""
     job = each.job
-    return (0.0 if job.run_at is None else job.run_at.timestamp(), job.jobs_ahead or 0, job.job)
+    starts = job.run_at.timestamp() if job.run_at is not None and job.state == "delayed" else 0.0
+    return (starts, job.jobs_ahead or 0, job.job)
 
 
 def mishap(job: wire.JobView, story: Sequence[wire.HistoryEntry]) -> Mishap | None:
