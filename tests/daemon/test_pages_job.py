@@ -34,6 +34,7 @@ from leadline_protocol.messages import (
     JobReply,
     Jobs,
     JobView,
+    LeadErrors,
     MoreThan,
     Operation,
     Reply,
@@ -334,7 +335,12 @@ class Told(Visit):
         return self.replies[type(asked)]  # type: ignore[return-value]  # as the test says
 
 
-async def page_of(job: JobView, waits: Sequence[Wait] = (), story: Sequence[HistoryEntry] = ()) -> Element:
+async def page_of(
+    job: JobView,
+    waits: Sequence[Wait] = (),
+    story: Sequence[HistoryEntry] = (),
+    errors: Sequence[LeadErrors] = (),
+) -> Element:
     """The page of a job, by what the operations tell of it."""
     session = Session(hash=b"", person="ann@acme.example", role="member", teamspace="acme", expires=NOW)
     http: Any = SimpleNamespace(path="/jobs/7")
@@ -342,7 +348,7 @@ async def page_of(job: JobView, waits: Sequence[Wait] = (), story: Sequence[Hist
     visit = Told(http, reach, Templates(Assets()), session, "", ("7",), {}, Form({}))
     points = [ThroughputPoint(at=NOW + timedelta(seconds=10 * n), done=20 * n) for n in range(6)]
     visit.replies = {
-        Job: JobReply(line=1, view=job, submission={"kind": job.kind}, throughput=points),
+        Job: JobReply(line=1, view=job, submission={"kind": job.kind}, throughput=points, errors=[*errors]),
         Why: WhyReply(line=1, job=job.job, blockers=[*waits], jobs_ahead=0),
         History: HistoryReply(line=1, job=job.job, history=[*story]),
     }
@@ -368,6 +374,12 @@ async def test_a_job_that_goes_on_tells_how_fast_it_is_and_when_it_will_be_done(
     rows = list(main.one("table", id=plot.attributes["data-table"]).one("tbody").every("tr"))
     assert [row.attributes["data-rate"] for row in rows] == ["120.0"] * 5
     assert rows[-1].attributes["data-done"] == "100"
+
+
+async def test_a_reason_that_only_another_version_knows_is_told_as_it_stands() -> None:
+    told: Any = "eaten_by_dog"
+    main = await page_of(view(), errors=[LeadErrors(job=JobId(7), state="failed", reason=told, leads=1, samples=[])])
+    assert "eaten by dog" in main.one("section", id="errors").one("tbody").text
 
 
 async def test_a_job_that_stands_still_tells_what_was_done_about_it() -> None:

@@ -11,10 +11,11 @@ from aiohttp import web
 from msgspec import Struct
 
 from leadline.adapters.http.pages import cards, foreign
+from leadline.adapters.http.pages.refused_rows import reason_words
 from leadline.adapters.http.pages.timeline import timeline
 from leadline.adapters.http.pages.visit import Visit
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import LEAD_REASONS, ErrorCode, Refused
+from leadline_protocol.errors import ErrorCode, Refused
 
 NEWEST_HAPPENINGS: Final = 20
 """So much of a job's story is open; what was before is behind a summary."""
@@ -83,7 +84,7 @@ async def one(visit: Visit) -> web.StreamResponse:
         rules=rules(submission),
         pace=pace_of(told.throughput),
         errors=told.errors,
-        lead_reasons=LEAD_REASONS,
+        reason_words=reason_words,
         spent=told.spent,
         run=run,
         result=None if run is None or run.result is None else _shown_json(run.result),

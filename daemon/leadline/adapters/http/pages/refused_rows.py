@@ -35,5 +35,5 @@ async def refused(visit: Visit) -> web.StreamResponse:
 
 
 def reason_words(reason: str) -> str:
-    """Why a row was refused, as a sentence."""
+    """Why a row or a lead was not done, in words; what another version of the daemon has said, as it stands there."""
     return next((words for each, words in LEAD_REASONS.items() if each == reason), reason.replace("_", " "))
