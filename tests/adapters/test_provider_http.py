@@ -228,10 +228,14 @@ async def test_what_is_asked_for_is_encoded_where_it_is_not_yet(client: Provider
 
 async def test_a_header_is_sent_once_and_a_requests_own_in_place_of_ours(client: ProviderHttp) -> None:
     async with answering(OK) as (url, heads, _):
-        await send(client, Request("POST", url + "/", {"User-Agent": "acme/1", "X-Name": "Zoë"}), Looks())
+        await send(
+            client,
+            Request("POST", url + "/", {"Host": "own.example", "User-Agent": "acme/1", "X-Name": "Zoë"}),
+            Looks(),
+        )
     names = [line.partition(b":")[0].lower() for line in heads[0].split(b"\r\n")[1:-2]]
     assert sorted(names) == [b"accept-encoding", b"content-length", b"host", b"user-agent", b"x-name"]
-    assert "User-Agent: acme/1\r\nX-Name: Zoë\r\n".encode() in heads[0]
+    assert "Host: own.example\r\nUser-Agent: acme/1\r\nX-Name: Zoë\r\n".encode() in heads[0]
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Other: b", "a\nb", "a\rb", "a\0b"])

@@ -46,8 +46,8 @@ ORIGINS_MAX: Final = 1_000
 HEADERS: Final = {"accept-encoding": "gzip, deflate", "user-agent": SERVER_SOFTWARE}
 """Of every request that has none of its own."""
 
-_PLAIN_URL = re.compile(r"(https?://[A-Za-z0-9.:\[\]-]+)(/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)")
-_BREAK = re.compile(r"[\r\n\0]")
+_PLAIN_URL: Final = re.compile(r"(https?://[A-Za-z0-9.:\[\]-]+)(/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)")
+_BREAK: Final = re.compile(r"[\r\n\0]")
 
 
 class _Flight:
@@ -136,9 +136,11 @@ class ProviderHttp:
 
 def _written(request: Request, origin: ClientRequest, target: str) -> bytes:
     """A request as it goes over the line. Raises ValueError where something would begin a line of its own."""
-    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {origin.headers['Host']}"]
-    lines += [f"{name}: {value}" for name, value in request.headers.items()]
     own = {name.lower() for name in request.headers}
+    lines = [f"{request.method} {target} HTTP/1.1"]
+    if "host" not in own:
+        lines.append(f"Host: {origin.headers['Host']}")
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
     lines += [f"{name}: {value}" for name, value in HEADERS.items() if name not in own]
     if request.body or request.method in ClientRequest.POST_METHODS:
         lines.append(f"Content-Length: {len(request.body)}")
