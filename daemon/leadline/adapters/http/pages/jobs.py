@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, get_args
 
-import msgspec
 from aiohttp import web
 
 from leadline.adapters.http.pages import cards
+from leadline.adapters.http.pages.typed import whole
 from leadline.adapters.http.pages.visit import Visit, in_path
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, Refused
@@ -36,8 +36,6 @@ EXPLAINED_MAX: Final = 20
 STORIES_MAX: Final = 5
 """Jobs that have stood still of which is told what became of it."""
 
-M = TypeVar("M", bound=msgspec.Struct)
-
 
 async def of_teamspace(visit: Visit) -> web.StreamResponse:
     """All jobs of a teamspace; for an operator who has chosen none, of all of them."""
@@ -52,7 +50,7 @@ async def of_table(visit: Visit) -> web.StreamResponse:
 
 async def _page(visit: Visit, teamspace: str | None, table: str | None) -> web.StreamResponse:
     only, state = (visit.query.get(name) or None for name in ("show", "state"))
-    asked = _asked(visit.query, only, state, teamspace, table)
+    asked = _asked(only, state, teamspace, table, visit.number("before") or None)
     replies = dict(zip(asked, await asyncio.gather(*map(visit.ask, asked.values())), strict=True))
     seen = {job.job: job for reply in replies.values() for job in reply.jobs}
     steps = {step.job: step for reply in replies.values() for step in reply.steps}
@@ -76,7 +74,7 @@ async def _page(visit: Visit, teamspace: str | None, table: str | None) -> web.S
 
 
 def _asked(
-    query: Mapping[str, str], only: str | None, state: str | None, teamspace: str | None, table: str | None
+    only: str | None, state: str | None, teamspace: str | None, table: str | None, before: int | None
 ) -> dict[str, wire.Jobs]:
     """What to ask for the lists on the page. Raises Refused."""
     if only is not None and only not in cards.SECTIONS:
@@ -85,12 +83,15 @@ def _asked(
         raise Refused(ErrorCode.NOT_FOUND, "there is no such state in which jobs end", at="state")
     asked = {}
     for name in TOGETHER if only is None else (only,):
-        fields: dict[str, Any] = {"teamspace": teamspace, "table": table, "nested": True}
-        fields["states"] = [state] if name == "ended" and state is not None else STATES[name]
-        fields["limit"] = LIMITS.get(name, LIMIT)
-        fields["explained"] = 0 if name == "ended" else EXPLAINED_MAX
-        fields["before"] = None if only is None else query.get("before")
-        asked[name] = _message(fields, wire.Jobs)
+        asked[name] = wire.Jobs(
+            teamspace=teamspace,
+            table=table,
+            nested=True,
+            states=[state] if name == "ended" and state is not None else list(STATES[name]),
+            limit=LIMITS.get(name, LIMIT),
+            explained=0 if name == "ended" else EXPLAINED_MAX,
+            before=None if only is None or before is None else JobId(before),
+        )
     return asked
 
 
@@ -99,14 +100,6 @@ async def _stories(visit: Visit, jobs: Sequence[wire.JobView]) -> dict[JobId, Se
     odd = [job.job for job in jobs if job.state not in wire.ENDED_STATES and (job.stalled or job.attempt > 1)]
     replies = await asyncio.gather(*(visit.ask(wire.History(job=job)) for job in odd[:STORIES_MAX]))
     return {reply.job: reply.history for reply in replies}
-
-
-def _message(fields: Mapping[str, object], message: type[M]) -> M:
-    """What fields say, checked as if it came by a socket. Raises Refused."""
-    try:
-        return msgspec.convert(fields, message, strict=False)
-    except msgspec.ValidationError as error:
-        raise Refused(ErrorCode.BAD_REQUEST, str(error)) from None
 
 
 # -- what is done about a job ------------------------------------------------------------------------------------------
@@ -132,8 +125,11 @@ async def resume(visit: Visit) -> web.StreamResponse:
 
 async def rerun(visit: Visit) -> web.StreamResponse:
     """Run a job that has ended again, or a part of it; of a chain from one of its steps on."""
-    wanted = {name: visit.form.fields[name] for name in ("leads", "from_step") if visit.form.fields.get(name)}
-    receipt = await visit.ask(_message({"job": visit.job(), **wanted}, wire.Rerun))
+    leads, step = (visit.form.fields.get(name) for name in ("leads", "from_step"))
+    wanted: dict[str, Any] = {"leads": leads} if leads else {}
+    if step:
+        wanted["from_step"] = whole(step, "from_step")
+    receipt = await visit.ask(wire.Rerun(job=visit.job(), **wanted))
     return _back(visit, "submitted", receipt.job)
 
 
