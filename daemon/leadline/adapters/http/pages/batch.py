@@ -86,22 +86,13 @@ async def upload(visit: Visit) -> web.StreamResponse:
         if PurePath(file.name).suffix.lower() != ".zip":
             raise Refused(ErrorCode.BAD_ARCHIVE, f"{file.name} is no zip", at="file")
         await visit.reach.take_file(visit.caller, stored, file)
-        await _hand_over(visit, stored)
+        await visit.ask(
+            wire.BatchJobs(action="upload", teamspace=visit.certain_teamspace, name=visit.values[0], path=stored)
+        )
     except Refused as no:
         await visit.reach.drop_file(visit.caller, stored)
         return await _one(visit, Refused(no.code, no.message, at="file"))
     return visit.see(path_of(visit.values[0]), said="code_taken")
-
-
-async def _hand_over(visit: Visit, stored: str) -> None:
-    """Give a batch job the code of a file; one that is refused is removed. Raises Refused."""
-    try:
-        await visit.ask(
-            wire.BatchJobs(action="upload", teamspace=visit.certain_teamspace, name=visit.values[0], path=stored)
-        )
-    except Refused:
-        await visit.reach.drop_file(visit.caller, stored)
-        raise
 
 
 async def conduct(visit: Visit) -> web.StreamResponse:
