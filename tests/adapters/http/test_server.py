@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,9 @@ class Hall:
         return said
 
 
-@pytest.fixture
-async def hall(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hall]:
-    monkeypatch.setattr(server, "IDLE_SECONDS_MAX", 0.3)
+@asynccontextmanager
+async def opened(monkeypatch: pytest.MonkeyPatch, idle_seconds: float) -> AsyncIterator[Hall]:
+    monkeypatch.setattr(server, "IDLE_SECONDS_MAX", idle_seconds)
     monkeypatch.setattr(server, "CONNECTIONS_MAX", 5)
     folder = short_folder()
     sock = socket.socket(socket.AF_UNIX)
@@ -57,6 +58,19 @@ async def hall(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hall]:
     async with http_server(face, sock, None) as listening:
         yield Hall(folder / "s", listening)
     remove(folder)
+
+
+@pytest.fixture
+async def hall(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hall]:
+    async with opened(monkeypatch, 0.3) as hall:
+        yield hall
+
+
+@pytest.fixture
+async def patient_hall(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hall]:
+    """One that lets connections stand while a test that has many takes its time."""
+    async with opened(monkeypatch, 60) as hall:
+        yield hall
 
 
 async def test_who_sends_no_whole_head_is_hung_up_on_however_slowly_it_comes(hall: Hall) -> None:
@@ -94,29 +108,29 @@ async def test_a_head_beyond_its_bounds_is_refused_and_the_log_is_quiet(
     assert logs == []
 
 
-async def test_more_connections_than_there_may_be_are_cut_and_counted(hall: Hall) -> None:
-    held = [await hall.dial() for _ in range(5)]
+async def test_more_connections_than_there_may_be_are_cut_and_counted(patient_hall: Hall) -> None:
+    held = [await patient_hall.dial() for _ in range(5)]
     for reader, writer in held:
         writer.write(HEALTH)
         await reader.readuntil(b"alive\n")
     began = time.monotonic()
     with capture_logs() as logs:
         for _ in range(200):
-            reader, writer = await hall.dial()
+            reader, writer = await patient_hall.dial()
             async with asyncio.timeout(10):
                 with contextlib.suppress(ConnectionResetError):
                     assert await reader.read() == b""
             writer.close()
-        hall.listening.server.face.mishaps.tell()
+        patient_hall.listening.server.face.mishaps.tell()
     assert sum(line["refused_connections"] for line in logs) == 200
     lines_max = 1 + (time.monotonic() - began) // mishaps.MISHAPS_SECONDS
     assert len(logs) <= lines_max, f"one line in {mishaps.MISHAPS_SECONDS:g} s"
     for _, writer in held:
         writer.close()
     async with asyncio.timeout(10):
-        while len(hall.listening.server):
+        while len(patient_hall.listening.server):
             await asyncio.sleep(0.01)
-    assert b"alive" in await hall.say(HEALTH)
+    assert b"alive" in await patient_hall.say(HEALTH)
 
 
 async def test_while_the_daemon_starts_it_lives_and_is_not_ready(hall: Hall) -> None:
