@@ -71,7 +71,8 @@ class HttpServer(web.Server):
         super().connection_made(handler, transport)
         if len(self) > connections_max():
             self.face.mishaps.count("refused_connections")
-            transport.abort()
+            # Not at once: aiohttp has yet to begin with it, and complains at length where it is gone by then.
+            asyncio.get_running_loop().call_soon(transport.abort)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         """Count a connection out, and let go what waits for it."""
