@@ -58,6 +58,7 @@ TABLE = {"table": "prospects"}
             "6 steps: upload, upload, upload and 3 more steps",
         ),
         ({"kind": "of a later version", "steps": []}, None, None),
+        ({"kind": "formula", "table": ["of a later version"]}, None, None),
     ],
 )
 def test_a_summary_says_what_is_done_to_what_and_to_how_much_of_it(

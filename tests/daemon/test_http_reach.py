@@ -50,6 +50,7 @@ CALLS: Sequence[Call] = (
     ("POST", "/v1/tables/{teamspace}/{table}/retain", {}, {"days": 30}, 200),
     ("PUT", "/v1/schedules/{teamspace}/{name}", {}, {"timetable": DAILY, "submission": {"kind": "noop"}}, 200),
     ("GET", "/v1/schedules", {"teamspace": "acme"}, None, 200),
+    ("GET", "/v1/schedules/due", {"teamspace": "acme"}, None, 200),
     ("GET", "/v1/schedules/{teamspace}/{name}", {}, None, 200),
     ("POST", "/v1/schedules/preview", {}, {"timetable": DAILY}, 200),
     ("POST", "/v1/schedules/{teamspace}/{name}/pause", {}, None, 200),

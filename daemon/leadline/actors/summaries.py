@@ -32,9 +32,12 @@ _WORK: Final = msgspec.json.Decoder(Work)
 def summary(submission: bytes, total: int | None) -> str | None:
     """What is submitted, with the number of its leads or rows; None among these: it is not known yet.
 
-    None where nothing is kept of a submission, or it is of a kind that only another version of the daemon knows.
+    None where nothing is kept of a submission, or only another version of the daemon knows what it means.
     """
-    work = _WORK.decode(submission) if submission else Work()
+    try:
+        work = _WORK.decode(submission) if submission else Work()
+    except msgspec.MsgspecError:
+        return None
     match work.kind:
         case "noop":
             return "Do nothing"

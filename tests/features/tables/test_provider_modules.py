@@ -133,6 +133,11 @@ def test_each_fault_names_its_line() -> None:
         (('["email"]', '["email"]\nthrottled = [{}]'), "throttled[0]", "status or a select"),
         (('["email"]', '["email"]\nnot_found = [{ status = 404, equals = 1 }]'), "not_found[0]", "without select"),
         (('["email"]', '["email"]\nhints = [{}]'), "hints[0]", "header or a select"),
+        (
+            ("[request]", "[request]\nheaders = { Content-Length = '7' }"),
+            "request.headers.Content-Length",
+            "where a request ends",
+        ),
     ],
 )
 def test_what_contradicts_itself_is_a_fault(change: tuple[str, str], path: str, says: str) -> None:

@@ -113,6 +113,10 @@ class Hint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     form: Literal["auto", "seconds", "milliseconds", "epoch", "epoch_milliseconds", "date", "duration"] = "auto"
 
 
+FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade"})
+"""Headers by which a connection knows one message from the next."""
+
+
 class RequestTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One request. Strings of path, query and body are templates."""
 
@@ -429,6 +433,14 @@ def _leaf_faults(wanted: Any, found: object, path: str) -> Iterator[Fault]:
 
 def _shape_faults(module: ProviderModule) -> Iterator[Fault]:
     """What contradicts itself."""
+    for place, request in (
+        ("request", module.request),
+        ("poll.request", module.poll and module.poll.request),
+        ("bulk.results.request", module.bulk and module.bulk.results.request),
+    ):
+        for name in request.headers if request else ():
+            if name.lower() in FRAMING:
+                yield Fault(f"{place}.headers.{name}", "says where a request ends, which is for the daemon to say")
     for key, given in (("request", module.request), ("response", module.response)):
         if module.chat is None and given is None:
             yield Fault(key, "is missing; a module has request and response, or chat")

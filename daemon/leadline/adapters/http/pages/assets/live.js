@@ -139,7 +139,8 @@ function refreshSoon() {
 
 async function refresh() {
   refreshTimer = 0;
-  if (refreshing || document.hidden) return;
+  if (document.hidden) return;
+  if (refreshing) return refreshSoon();
   refreshing = true;
   try {
     const response = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "error" });
