@@ -129,6 +129,8 @@ def editable(value: object) -> str:
             return "yes" if value else "no"
         case list():
             return ", ".join(map(str, value))
+        case float() if value.is_integer():
+            return str(int(value))
         case _:
             return str(value)
 
