@@ -38,7 +38,7 @@ from leadline.features.tables.ports import AnsweredCall, BulkOrder, Charge, CutO
 from leadline.features.tables.provider_modules import RECORD, Bulk, ProviderModule, selected
 from leadline.features.tables.python_modules import SCHEME
 from leadline.features.tables.requests import Access, order_request, poll_request, read_request, with_settings
-from leadline.features.tables.results import Brought, Delivered, ResultWriter
+from leadline.features.tables.results import NO_CALL, Brought, CameBy, Delivered, ResultWriter
 from leadline.features.tables.templates import fill_json, parse_json_template
 from leadline.features.tables.tokens import NoToken, Tokens
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent, Withdrawn
@@ -190,16 +190,8 @@ class Reading(Struct, frozen=True):
 class Settling(Protocol):
     """Takes what an order has brought for one of its leads."""
 
-    async def __call__(
-        self,
-        lead: LeadId,
-        end: Settle,
-        call: Call | None = None,
-        how: CallEnd = _GOOD,
-        answered: AnsweredCall | None = None,
-        charge: Charge | None = None,
-    ) -> None:
-        """`call` led to it, and counts as ended when it is stored."""
+    async def __call__(self, lead: LeadId, end: Settle, by: CameBy = NO_CALL) -> None:
+        """Keep how a lead has ended."""
         ...
 
 
@@ -450,7 +442,7 @@ class BulkOrders:
             for lead in order.delivery.missing:
                 # What was ordered is due with that, where requests are.
                 charge = None if order.course.task is None else self._owed(order, end)
-                await self._settle(lead, end, charge=charge)
+                await self._settle(lead, end, CameBy(charge=charge))
         await self._writer.put(Brought(Delivered(order.kept.number), None, _GOOD))
 
     async def _until_settled(self, order: _Order, turn: Turn) -> Settle:
@@ -557,9 +549,9 @@ class BulkOrders:
             for lead, item in order.delivery.take(self._bulk, page.items)
         ]
         for lead, end in ends[:-1]:
-            await self._settle(lead, end, charge=self._owed(order, end))
+            await self._settle(lead, end, CameBy(charge=self._owed(order, end)))
         for lead, end in ends[-1:]:
-            await self._settle(lead, end, call, _GOOD, answered, self._owed(order, end))
+            await self._settle(lead, end, CameBy(call, _GOOD, answered, self._owed(order, end)))
         if not ends:
             call.end(CallEnd(done=True))
         order.pages_read += 1

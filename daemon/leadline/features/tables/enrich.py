@@ -12,7 +12,7 @@ are on record as cut off.
 
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import count
@@ -28,14 +28,14 @@ from leadline.core.model import Counts, Family, JobState, Now
 from leadline.core.rate_limit import Cost
 from leadline.features.tables.asking import Asker, Endpoint
 from leadline.features.tables.bulk import ORDERS_AT_ONCE, BulkOrders, Reading, Settling
-from leadline.features.tables.columns import BadValueError, Cells, declared_columns
+from leadline.features.tables.columns import BadValueError, declared_columns
 from leadline.features.tables.credits import Budget, Purse, exact, price_of
+from leadline.features.tables.due_leads import Due, DueLeads
 from leadline.features.tables.enrichment_plan import LEADS_AT_ONCE, Endpoints, Plan, Source, plan_of
 from leadline.features.tables.gathering import TOGETHER_MAX, Way
 from leadline.features.tables.lead_course import Ask, Course, Pause, Settle, Turn
 from leadline.features.tables.ports import (
     AnsweredCall,
-    Answers,
     BulkOrder,
     Charge,
     CutOff,
@@ -48,7 +48,7 @@ from leadline.features.tables.ports import (
     Table,
 )
 from leadline.features.tables.requests import Access
-from leadline.features.tables.results import Brought, ResultWriter
+from leadline.features.tables.results import NO_CALL, Brought, CameBy, ResultWriter
 from leadline.features.tables.selection import (
     Database,
     ahead_of,
@@ -78,22 +78,7 @@ from leadline_protocol import messages as wire
 from leadline_protocol.errors import JobReason, LeadReason
 from leadline_protocol.ids import AccountName, Instant, JobId, LeadId
 
-PAGE_LEADS: Final = 64
-"""Leads whose cells are read together, right before their turn."""
-
-_GOOD: Final = CallEnd()
 _SUBMISSION = msgspec.json.Decoder(wire.Enrich)
-
-
-class Due(msgspec.Struct, frozen=True):
-    """A lead whose turn it is."""
-
-    lead: LeadId
-    cells: Cells
-    answers: Mapping[AccountName, Answers] = {}
-    """What accounts have said about it in earlier attempts."""
-    ordered: AccountName | None = None
-    """The account that an earlier attempt has ordered it of, together with others."""
 
 
 class Enrich:
@@ -174,8 +159,8 @@ class _Enriching:
         self._access = access
         self._frozen = frozen
         self._budget = budget
-        self._run = run
         self._writer = ResultWriter(leads, attempt, table, counts, self._records, run)
+        self._due = DueLeads(leads, attempt, table, plan, frozen, run, self._settle)
         self._accounts: Final = frozenset(source.endpoint.account for source in plan.sources)
         self._at_once: Final = min(LEADS_AT_ONCE, plan.places())
         self._asked: Final = anyio.Semaphore(self._at_once, fast_acquire=True)
@@ -214,7 +199,7 @@ class _Enriching:
         orders = await self._leads.orders(self._attempt.job.id)
         purses = self._purses_of(orders)
         page = deque(await self._resume_orders(asking, cut_off))
-        pages, turn = self._due(frozenset(due.lead for due in page)), anyio.Lock(fast_acquire=True)
+        pages, turn = self._due.pages(frozenset(due.lead for due in page)), anyio.Lock(fast_acquire=True)
 
         async def following() -> Due | None:
             while not page and not self._over:
@@ -245,7 +230,7 @@ class _Enriching:
         kept = await self._leads.bulk_orders(self._attempt.job.id)
         account = source.endpoint.account
         orders = self._orders_at(source, partial(self._conclude, account), _numbers_after(kept))
-        due = self._due(frozenset(lead for order in kept for lead in order.leads))
+        due = self._due.pages(frozenset(lead for order in kept for lead in order.leads))
         pairs = ((each.lead, each.cells) async for page in due for each in page)
         await orders.run(asking, kept, pairs, cut_off, partial(self._refuse_key, account))
 
@@ -265,7 +250,7 @@ class _Enriching:
         for order in kept:
             if order.account in orders:
                 there = await leads.leads(self._table.id, await leads.unsettled(job, order.leads))
-                answers = await self._answers(list(there))
+                answers = await self._due.answers(list(there))
                 ordered += (Due(lead, cells, answers.get(lead, {}), order.account) for lead, cells in there.items())
                 own = [cut for cut in cut_off.get(order.leads[0], ()) if cut.account == order.account]
                 self._orders.resume(order, there, own)
@@ -290,20 +275,11 @@ class _Enriching:
             numbers,
         )
 
-    async def _came(
-        self,
-        account: AccountName,
-        lead: LeadId,
-        end: Settle,
-        call: Call | None = None,
-        how: CallEnd = _GOOD,
-        answered: AnsweredCall | None = None,
-        charge: Charge | None = None,
-    ) -> None:
+    async def _came(self, account: AccountName, lead: LeadId, end: Settle, by: CameBy = NO_CALL) -> None:
         """Keep what an order of a waterfall has brought for a lead, and tell it whoever follows that."""
         if not _ends(end) and not self._orders.awaits(account, lead):
             end = Settle("skipped", LeadReason.DELETED)  # between two attempts
-        await self._conclude(account, lead, end, call, how, answered, charge)
+        await self._conclude(account, lead, end, by)
         self._orders.came(account, lead, end)
 
     @property
@@ -334,61 +310,10 @@ class _Enriching:
         except Stopped:
             return
 
-    async def _answers(self, leads: Sequence[LeadId]) -> Mapping[LeadId, Mapping[AccountName, Answers]]:
-        """What accounts have said about these leads in earlier attempts."""
-        answers: dict[LeadId, dict[AccountName, Answers]] = {}
-        if self._attempt.number > 1:
-            for each in await self._leads.answers(self._attempt.job.id, leads):
-                answers.setdefault(each.lead, {})[each.account] = each
-        return answers
-
-    async def _due(self, ordered: frozenset[LeadId] = frozenset()) -> AsyncIterator[Sequence[Due]]:
-        """The leads to ask about, page by page in the order of the list; those that need no asking are settled.
-
-        `ordered` are left out: they are in orders that the provider has already.
-        """
-        leads, plan, job = self._leads, self._plan, self._attempt.job
-        number = 0
-        while chunk := await leads.chunk(self._frozen, number):
-            number += 1
-            open_leads = [lead for lead in await leads.unsettled(job.id, chunk) if lead not in ordered]
-            for start in range(0, len(open_leads), PAGE_LEADS):
-                page = open_leads[start : start + PAGE_LEADS]
-                found = await leads.leads(self._table.id, page)
-                wanted = None
-                if plan.run_if is not None:
-                    wanted = await leads.matching(self._table, page, plan.run_if)
-                paid: frozenset[LeadId] = frozenset()
-                if job.rerun_of is not None:
-                    paid = await leads.paid_elsewhere(self._run, job.id, page)
-                answers = await self._answers(page)
-                due: list[Due] = []
-                for lead in page:
-                    cells = found.get(lead)
-                    if cells is None:
-                        await self._settle(lead, Settle("skipped", LeadReason.DELETED))
-                    elif wanted is not None and lead not in wanted:
-                        await self._settle(lead, Settle("skipped", LeadReason.RUN_IF))
-                    elif lead in paid:
-                        await self._settle(lead, Settle("skipped", LeadReason.PAID_BEFORE))
-                    elif missing := plan.missing(cells):
-                        await self._settle(lead, Settle("skipped", LeadReason.MISSING_INPUT, ", ".join(missing)))
-                    else:
-                        due.append(Due(lead, cells, answers.get(lead, {})))
-                yield due
-
-    async def _settle(
-        self,
-        lead: LeadId,
-        end: Settle,
-        call: Call | None = None,
-        how: CallEnd = _GOOD,
-        answered: AnsweredCall | None = None,
-        charge: Charge | None = None,
-    ) -> None:
-        """Hand a lead's end to the writer; `call` led to it, and counts as ended when it is stored."""
-        result = Result(lead, end.state, end.reason, end.detail, end.cells, answered, charge)
-        await self._writer.put(Brought(result, call, how))
+    async def _settle(self, lead: LeadId, end: Settle, by: CameBy = NO_CALL) -> None:
+        """Hand a lead's end to the writer."""
+        result = Result(lead, end.state, end.reason, end.detail, end.cells, by.answered, by.charge)
+        await self._writer.put(Brought(result, by.call, by.how))
 
     # -- one lead ---------------------------------------------------------------------------------------------------
 
@@ -477,7 +402,7 @@ class _Enriching:
         turn = course.begin([cut.cause for cut in own], open_id)
         try:
             if isinstance(turn, Settle):
-                await self._follow(due.lead, asker, turn, None, _GOOD)
+                await self._follow(due.lead, asker, turn)
             while not isinstance(turn, Settle):
                 if isinstance(turn, Pause):
                     until = Instant(self._attempt.now() + turn.microseconds)
@@ -502,16 +427,16 @@ class _Enriching:
         if not await purse.fill(price):
             if attempt.stopping:
                 raise Stopped("told to stop")
-            return await self._follow(lead, asker, Settle("skipped", LeadReason.SPEND_CAP), None, _GOOD)
+            return await self._follow(lead, asker, Settle("skipped", LeadReason.SPEND_CAP))
         perhaps = NOTHING if ask.what == "poll" else price  # a poll that is cut off orders nothing
         permit = partial(self._permit, endpoint.account, lead, perhaps, patient=patient)
         try:
             call = await self._tokens.permit(endpoint, self._access(endpoint), attempt, asker.cost(ask), permit)
         except NoToken as error:
-            return await self._follow(lead, asker, course.broke(error.reason, error.detail, jitter), None, _GOOD)
+            return await self._follow(lead, asker, course.broke(error.reason, error.detail, jitter))
         except NoPermit as error:
             turn = course.failed(LeadReason.NEVER_FITS, str(error))
-            return await self._follow(lead, asker, turn, None, _GOOD)
+            return await self._follow(lead, asker, turn)
         try:
             call_id = str(call.id) if ask.what == "poll" else course.id_for(str(call.id))
             access = self._tokens.access(endpoint, self._access(endpoint))
@@ -519,7 +444,7 @@ class _Enriching:
         except BadValueError as fault:
             call.end(CallEnd(unsent=True))
             turn = Settle("skipped", LeadReason.MISSING_INPUT, str(fault))
-            return await self._follow(lead, asker, turn, None, _GOOD)
+            return await self._follow(lead, asker, turn)
         try:
             response = await call.send(request)
         except Withdrawn:
@@ -529,14 +454,14 @@ class _Enriching:
             return ask
         except Unsent as error:
             turn = course.broke(LeadReason.UNREACHABLE, str(error), jitter)
-            return await self._follow(lead, asker, turn, call, CallEnd(unsent=True))
+            return await self._follow(lead, asker, turn, CameBy(call, CallEnd(unsent=True)))
         except Ambiguous as error:
             purse.pay(perhaps)
-            return await self._follow(lead, asker, course.lost(str(error), jitter), call, CallEnd(lost=True))
+            return await self._follow(lead, asker, course.lost(str(error), jitter), CameBy(call, CallEnd(lost=True)))
         except BrokenResponse as error:
             purse.pay(perhaps)
             turn = course.broke(LeadReason.BAD_RESPONSE, str(error), jitter)
-            return await self._follow(lead, asker, turn, call, CallEnd(failed=True, broken=True))
+            return await self._follow(lead, asker, turn, CameBy(call, CallEnd(failed=True, broken=True)))
         course.answered()
         task, at = course.task, attempt.now()
         heard = asker.hear(ask, response, course, Now(at, attempt.wall()), jitter)
@@ -557,40 +482,22 @@ class _Enriching:
             return heard.turn
         if ask.what == "poll" and isinstance(heard.turn, Pause) and heard.good:
             attempt.moved()
-        return await self._follow(lead, asker, heard.turn, call, heard.end, answered, charge)
+        return await self._follow(lead, asker, heard.turn, CameBy(call, heard.end, answered, charge))
 
-    async def _follow(
-        self,
-        lead: LeadId,
-        asker: Asker,
-        turn: Turn,
-        call: Call | None,
-        end: CallEnd,
-        answered: AnsweredCall | None = None,
-        charge: Charge | None = None,
-    ) -> Turn:
-        """End a call: with what it brought (`answered`), or by itself where it brought nothing."""
-        if not isinstance(turn, Settle):
-            if charge is not None:
-                await self._writer.put(Brought(Passed(lead, charge, answered), call, end))
-            elif call is not None:
-                call.end(end if answered is None else replace(end, done=True))
-            return turn
-        await self._conclude(asker.endpoint.account, lead, turn, call, end, answered, charge)
+    async def _follow(self, lead: LeadId, asker: Asker, turn: Turn, by: CameBy = NO_CALL) -> Turn:
+        """End a call: with what it brought (`by.answered`), or by itself where it brought nothing."""
+        if isinstance(turn, Settle):
+            await self._conclude(asker.endpoint.account, lead, turn, by)
+        elif by.charge is not None:
+            await self._writer.put(Brought(Passed(lead, by.charge, by.answered), by.call, by.how))
+        elif by.call is not None:
+            by.call.end(by.how if by.answered is None else replace(by.how, done=True))
         return turn
 
-    async def _conclude(
-        self,
-        account: AccountName,
-        lead: LeadId,
-        end: Settle,
-        call: Call | None = None,
-        how: CallEnd = _GOOD,
-        answered: AnsweredCall | None = None,
-        charge: Charge | None = None,
-    ) -> None:
+    async def _conclude(self, account: AccountName, lead: LeadId, end: Settle, by: CameBy = NO_CALL) -> None:
         """Keep how a lead has ended at an account, which may be its own end (`bulk.Settling`)."""
         several = len(self._plan.sources) > 1
+        charge = by.charge
         if charge is None and several:  # kept all the same: whether this one is through, and who had the result
             charge = Charge(account, NOTHING, self._attempt.wall(), "open")
         if charge is not None:
@@ -598,9 +505,9 @@ class _Enriching:
         if not several or _ends(end):
             if end.state == "done" and self._plan.answered_by is not None:
                 end = replace(end, cells={**end.cells, self._plan.answered_by: account.partition("@")[0]})
-            await self._settle(lead, end, call, how, answered, charge)
+            await self._settle(lead, end, by if charge is None else replace(by, charge=charge))
         elif charge is not None and is_answer(end.reason):
-            await self._writer.put(Brought(Passed(lead, charge, answered), call, how))
+            await self._writer.put(Brought(Passed(lead, charge, by.answered), by.call, by.how))
 
     async def _permit(
         self, account: AccountName, lead: LeadId, credits_max: Decimal, cost: Cost, *, patient: bool = True

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from leadline.core.events import CallEnd
 from leadline.core.model import Counts
-from leadline.features.tables.ports import LeadStore, Order, Passed, Result, Table
+from leadline.features.tables.ports import AnsweredCall, Charge, LeadStore, Order, Passed, Result, Table
 from leadline.ports.work import Attempt, Call
 from leadline_protocol.ids import JobId
 
@@ -27,6 +27,19 @@ class Delivered(Struct, frozen=True):
     """Every lead of a bulk order has its result: those were handed over before."""
 
     number: int
+
+
+class CameBy(Struct, frozen=True):
+    """How an end was come by: the call that led to it, how that ended, and what the books keep of it."""
+
+    call: Call | None = None
+    """It counts as ended when what it brought is stored."""
+    how: CallEnd = CallEnd()
+    answered: AnsweredCall | None = None
+    charge: Charge | None = None
+
+
+NO_CALL: Final = CameBy()
 
 
 class Brought(Struct, frozen=True):
