@@ -41,6 +41,10 @@ class Kept:
         self.links[link.hash] = link
         self._done()
 
+    async def link(self, hash_: bytes) -> StoredLink | None:
+        self._done()
+        return self.links.get(hash_)
+
     async def take(self, link: bytes, session: bytes, now: datetime, expires: datetime) -> Session | None:
         found = self.links.pop(link, None)
         if found is None or now >= found.expires:
@@ -126,6 +130,17 @@ async def test_a_link_becomes_a_session_of_the_person_that_it_was_made_for() -> 
         ("person ann", "create for acme, admin"),
         ("person op", "create for all teamspaces, member"),
     ]
+
+
+async def test_a_link_can_be_looked_at_without_being_taken() -> None:
+    house = House()
+    ann = await house.sessions.find(await house.signed_in("ann", teamspace="acme"))
+    for person, teamspace, own in (("ann", "acme", True), ("bob", "acme", False), ("ann", None, False)):
+        link = await house.link(person, teamspace=teamspace)
+        assert await house.sessions.is_for(link, ann) is own
+        await house.sessions.begin(link)
+        assert not await house.sessions.is_for(link, ann), "it was taken"
+    assert not await house.sessions.is_for("made up", ann)
 
 
 async def test_a_link_says_where_it_leads_as_far_as_the_daemon_knows() -> None:

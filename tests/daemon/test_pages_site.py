@@ -61,6 +61,20 @@ async def test_who_only_looks_at_a_link_does_not_use_it_up(place: Place) -> None
         assert (again.status, again.main.one("h1").text) == (401, "Please sign in again")
 
 
+async def test_a_strangers_link_does_not_sign_in_who_is_signed_in_already_by_itself(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        before = dict(ann.cookies)
+        for person_, teamspace, asked in (("ann@acme.example", "acme", False), ("eve", "acme", True)):
+            reply = await client.call(Links(teamspace=teamspace, person=person_, role="member"))
+            assert reply.path is not None
+            door = (await ann.get(reply.path)).page
+            assert ("You are signed in here as ann@acme.example of acme" in door.text) is asked
+            assert bool(list(door.every("script"))) is not asked
+        assert (await ann.send(door.one("form"))).status == 200
+        ann.cookies = before
+        assert (await ann.get("/jobs")).status == 401, "whoever comes in anew is out as whom they were before"
+
+
 @pytest.mark.parametrize("cookie", ["", "lds_x", "x" * 5000, "lds_" + "a" * 65])
 async def test_nobody_else_sees_a_page(place: Place, cookie: str) -> None:
     async with place.daemon(), person(place) as stranger:

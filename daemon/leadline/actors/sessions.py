@@ -89,6 +89,16 @@ class Sessions:
         await self._store.add_link(link)
         return secret, link.expires
 
+    async def is_for(self, link_secret: str, session: Session) -> bool:
+        """Whether a link, which stays good, was made for whoever is signed in. Raises Refused with unavailable."""
+        link = None
+        if self._is_made_here(link_secret, LINK_PREFIX):
+            try:
+                link = await self._store.link(hash_of(link_secret))
+            except STORE_LOST:
+                raise unavailable() from None
+        return link is not None and (link.person, link.teamspace) == (session.person, session.teamspace)
+
     async def begin(self, link_secret: str) -> tuple[str, Session]:
         """Take a link: the secret of the session that begins, and the session.
 

@@ -40,6 +40,10 @@ class SessionStore(Protocol):
         """Keep a new link, and forget some of those that had expired when it was made."""
         ...
 
+    async def link(self, hash_: bytes) -> StoredLink | None:
+        """The link of a hash, which stays as it is; also one that has expired and is not forgotten yet."""
+        ...
+
     async def take(self, link: bytes, session: bytes, now: datetime, expires: datetime) -> Session | None:
         """Begin a session with the link of a hash, which is good no more then; forget some that have expired.
 

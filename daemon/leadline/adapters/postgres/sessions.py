@@ -38,6 +38,12 @@ class PostgresSessions:
                 link.expires,
             )
 
+    async def link(self, hash_: bytes) -> StoredLink | None:
+        """The link of a hash, which stays as it is; also one that has expired and is not forgotten yet."""
+        async with self._store.read() as connection:
+            row = await connection.fetchrow(QUERIES["link"].sql, hash_)
+        return None if row is None else StoredLink(**row)
+
     async def take(self, link: bytes, session: bytes, now: datetime, expires: datetime) -> Session | None:
         """Begin a session with the link of a hash; None where there is no such link at that time."""
         async with self._store.write() as connection:

@@ -3,6 +3,9 @@
 -- name: add_link
 INSERT INTO sign_in_link (hash, person, role, teamspace, created, expires) VALUES ($1, $2, $3, $4, $5, $6)
 
+-- name: link
+SELECT hash, person, role, teamspace, created, expires FROM sign_in_link WHERE hash = $1
+
 -- name: take_link
 WITH taken AS (
     DELETE FROM sign_in_link WHERE hash = $1 AND expires > $3 RETURNING person, role, teamspace

@@ -7,6 +7,7 @@ twice over: the browser says where it comes from, and the form has a token that 
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -139,13 +140,22 @@ class Site:
         if not same or http.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
             raise Refused(ErrorCode.FORBIDDEN, "the form does not come from a page of ours")
 
-    async def _door(self, _: web.BaseRequest, link: str) -> web.StreamResponse:
-        """What a link shows: it is taken by a form, so that nobody who only looks at links uses it up."""
-        return self._templates.page("door.html", {"link": link})
+    async def _door(self, http: web.BaseRequest, link: str) -> web.StreamResponse:
+        """What a link shows: it is taken by a form, so that nobody who only looks at links uses it up.
+
+        Who is signed in as somebody else is asked first: it may be a stranger's link, by which they would work for him.
+        """
+        present: Session | None = None
+        with suppress(Refused):
+            present = await self._session(http)
+        if present is not None and await self._reach.desk.sessions.is_for(link, present):
+            present = None
+        return self._templates.page("door.html", {"link": link, "present": present})
 
     async def _sign_in(self, http: web.BaseRequest, link: str) -> web.StreamResponse:
         self._check_origin(http)
         secret, _ = await self._reach.desk.sessions.begin(link)
+        await self._reach.desk.sessions.end(http.cookies.get(COOKIE, ""))
         response = web.Response(status=303, headers={**PAGE, "Location": "/"})
         lives = round(SESSION_LIFETIME.total_seconds())
         response.set_cookie(COOKIE, secret, max_age=lives, path="/", secure=True, httponly=True, samesite="Lax")
