@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from leadline.adapters.http import reach
-from leadline.adapters.http.pages import job, schedules
+from leadline.adapters.http.pages import batch, job, schedules
 from leadline.adapters.http.pages.schedules import next_of, timetable_in_words
 from leadline_protocol.client import Client
 from leadline_protocol.ids import JobId
@@ -373,6 +373,36 @@ async def test_what_comes_next_of_all_schedules_leaves_no_gap(place: Place) -> N
         firing = next_of(found)
         assert [each.schedule for each in firing].count("often") == 3
         assert firing == sorted(firing, key=lambda each: each.coming.at)
+
+
+async def test_batch_jobs_and_schedules_come_in_pages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "BATCH_JOBS", 2)
+    monkeypatch.setattr(schedules, "SHOWN", 2)
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        names = [f"job-{number}" for number in range(5)]
+        for name in names:
+            await client.call(BatchJobs(action="create", teamspace="acme", name=name))
+            submission = {"kind": "noop"}
+            daily = Daily("02:30", "UTC")
+            added = Schedules(action="add", teamspace="acme", name=name, timetable=daily, submission=submission)
+            await client.call(added)
+        for path, section in (("/batch", "batch-jobs"), ("/schedules", "schedules")):
+            seen: list[str] = []
+            following = path
+            while following:
+                page = (await ann.get(following)).main
+                rows = page.one("section", id=section)
+                seen += [next(row.every("a")).text for row in rows.one("tbody").every("tr")]
+                following = next((link.attributes["href"] for link in rows.every("a") if link.text == "More"), "")
+            assert seen == names, path
+
+
+async def test_an_emptied_silence_lets_it_be_silent(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        page = await ann.send(_conduct(await made(ann)), stall_after_seconds="60")
+        assert (await described(client)).stall_after_seconds == 60
+        await ann.send(_conduct(page), stall_after_seconds="")
+        assert (await described(client)).stall_after_seconds is None
 
 
 async def test_another_teamspaces_programs_and_schedules_are_not_there(place: Place) -> None:

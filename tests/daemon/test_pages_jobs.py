@@ -216,4 +216,4 @@ async def test_who_can_end_a_pause_of_the_teamspace_is_told(place: Place) -> Non
         page = await ann.get("/jobs")
         assert listed(page)[:2] == jobs, "the one that starts first stands first"
         assert "Whoever may manage your teamspace can resume it." in card(page, jobs[1]).text
-        assert "1 job is before it." in card(page, jobs[1]).text
+        assert "At most 1 job is before it." in card(page, jobs[1]).text

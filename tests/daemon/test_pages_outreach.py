@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
+from leadline.adapters.http.pages import outreach
 from leadline_protocol.client import Client
 from leadline_protocol.messages import FollowUps, FollowUpView
 from tests.daemon.pages import Element, Person, signed_in
@@ -156,6 +159,19 @@ async def test_follow_ups_are_found_by_status_and_address_and_come_in_pages(plac
         assert "None like that" in (await ann.get("/outreach?status=failed")).main.text
         for query in ("status=lost", "address=%00", "after=x", "after=99999999999999999999"):
             assert (await ann.get(f"/outreach?{query}")).status == 400, query
+
+
+async def test_mailboxes_come_in_pages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outreach, "MAILBOXES", 2)
+    async with acme(place) as (client, ann, _served):
+        await take_in(client, *({**ANNA, "name": f"m{number}"} for number in range(4)))
+        seen: list[str] = []
+        path = "/outreach"
+        while path:
+            page = (await ann.get(path)).main
+            seen += [each.text for each in page.one("section", id="mailboxes").every("h3")]
+            path = next((link.attributes["href"] for link in page.every("a") if link.text == "More mailboxes"), "")
+        assert sorted(seen) == ["anna", "m0", "m1", "m2", "m3"]
 
 
 async def test_another_teamspace_sees_and_changes_nothing_of_it(place: Place) -> None:

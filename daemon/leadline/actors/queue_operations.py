@@ -145,7 +145,7 @@ class QueueOperations:
 def _of_notices(undelivered: int) -> list[wire.JobWarning]:
     if not undelivered:
         return []
-    message = f"{undelivered:,} mails or webhooks about jobs were not delivered: leadline notices tells which"
+    message = f"{undelivered:,} mails or webhooks about jobs were not delivered"
     return [wire.JobWarning(code="undelivered_notices", message=message)]
 
 

@@ -98,7 +98,7 @@ class ProviderHttp:
                 connection = await self._connected(origin)
                 try:
                     response = await _exchange(connection, flight, data, began, has_body=request.method != "HEAD")
-                except BaseException:
+                except BaseException:  # also where it was cancelled: half an answer may be on its way
                     connection.close()
                     raise
                 connection.release()

@@ -69,7 +69,7 @@ def test_what_ends_by_itself_needs_nobody(calm: wire.StatusReply) -> None:
         (status(providers=[provider("parked", reason=JobReason.INVALID_KEY)]), "it refuses the key", True),
         (status(providers=[provider("throttled", refusals=3)]), "3 times in a row", False),
         (status(loop_lag_seconds=2.0), "was late by 2 s", False),
-        (status(warnings=[wire.JobWarning(code="undelivered_notices", message="5 mails: see")]), "5 mails.", False),
+        (status(warnings=[wire.JobWarning(code="undelivered_notices", message="5 mails")]), "5 mails.", False),
     ],
 )
 def test_what_a_person_has_to_see_to_is_told_with_what_helps(bad: wire.StatusReply, what: str, grave: bool) -> None:

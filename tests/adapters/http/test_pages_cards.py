@@ -88,10 +88,21 @@ def test_nothing_is_told_of_when_a_job_starts_where_it_may_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("ahead", "words"),
-    [(None, None), (0, "Next in line."), (1, "1 job is before it."), (1200, "1,200 jobs are before it.")],
+    [
+        (None, None),
+        (0, "Next in line."),
+        (1, "At most 1 job is before it."),
+        (1200, "At most 1,200 jobs are before it."),
+    ],
 )
 def test_the_place_in_line_is_said_in_words(ahead: int | None, words: str | None) -> None:
     assert shown(view(state="queued", jobs_ahead=ahead)).ahead == words
+
+
+@pytest.mark.parametrize("reason", ["paused", "approval", "quarantined"])
+def test_a_job_that_a_person_holds_is_not_said_to_be_next(reason: str) -> None:
+    waits = [Wait(reason=JobReason(reason))]
+    assert shown(view(state="queued", jobs_ahead=0, waits=waits)).ahead is None
 
 
 def entry(event: str, **detail: str) -> HistoryEntry:

@@ -43,7 +43,7 @@ async def overlapped(
         while True:
             try:
                 item = await following()
-            except Exception:
+            except Exception:  # whatever it is goes on, once what was begun before it is stored
                 if before is not None:
                     await before
                 raise

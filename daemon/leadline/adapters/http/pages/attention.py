@@ -155,7 +155,7 @@ def _of_mails(status: wire.StatusReply, mailboxes: Sequence[wire.AssociateView])
     for warning in status.warnings:
         elsewhere = warning.code == _COUNTED_ELSEWHERE
         yield Need(
-            sentence(warning.message.partition(":")[0]),
+            sentence(warning.message),
             "Look at who was not reached, and send them again." if elsewhere else "The daemon's log tells more.",
             grave=False,
             path="/operator/notices" if elsewhere else None,

@@ -17,7 +17,7 @@ from leadline_protocol.errors import ErrorCode, Refused
 RUNS: Final = 20
 """Runs on one page."""
 
-BATCH_JOBS_MAX: Final = 200
+BATCH_JOBS: Final = 100
 """Batch jobs on one page."""
 
 
@@ -28,13 +28,15 @@ async def overview(visit: Visit) -> web.StreamResponse:
 
 async def _overview(visit: Visit, refused: Refused | None = None) -> web.StreamResponse:
     teamspace, after = visit.certain_teamspace, visit.number("after")
-    listed = await visit.ask(wire.BatchJobs(action="list", teamspace=teamspace, limit=BATCH_JOBS_MAX))
+    beyond = visit.number("beyond")
+    listed = await visit.ask(wire.BatchJobs(action="list", teamspace=teamspace, limit=BATCH_JOBS, after=beyond))
     runs = await visit.ask(wire.BatchJobs(action="runs", teamspace=teamspace, limit=RUNS, after=after))
     return visit.page(
         "batch.html",
         status=200 if refused is None else STATUS[refused.code],
         refused=refused,
         batch_jobs=listed.batch_jobs,
+        beyond=listed.next,
         day=listed.day,
         runs=runs.runs,
         next=runs.next,
@@ -118,7 +120,8 @@ def _conduct(fields: Mapping[str, str]) -> dict[str, Any]:
     if "timeout_seconds" in fields:  # the form of how it is run; a box that is not ticked is not sent
         said["api"] = "api" in fields
         said["retry_timeouts"] = "retry_timeouts" in fields
-    for name in ("timeout_seconds", "retries", "stall_after_seconds"):
+        said["stall_after_seconds"] = whole(fields.get("stall_after_seconds", "").strip() or "0", "stall_after_seconds")
+    for name in ("timeout_seconds", "retries"):
         if fields.get(name, "").strip():
             said[name] = whole(fields[name], name)
     for name in ("mail_success", "mail_failure"):

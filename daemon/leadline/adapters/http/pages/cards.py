@@ -202,16 +202,21 @@ def _is_held(job: wire.JobView) -> bool:
     )
 
 
+HELD: Final = frozenset({JobReason.PAUSED, JobReason.APPROVAL, JobReason.QUARANTINED})
+"""What a job waits for a person by."""
+
+
 def _ahead(job: wire.JobView) -> str | None:
     match job.jobs_ahead:
         case None:
             return None
         case 0:
-            return "Next in line." if job.state == "queued" and job.step is None else None
+            is_next = job.state == "queued" and job.step is None and not any(each.reason in HELD for each in job.waits)
+            return "Next in line." if is_next else None
         case 1:
-            return "1 job is before it."
+            return "At most 1 job is before it."
         case many:
-            return f"{many:,} jobs are before it."
+            return f"At most {many:,} jobs are before it."
 
 
 def _reason(job: wire.JobView) -> str | None:

@@ -15,8 +15,8 @@ from leadline_protocol.errors import ErrorCode, Refused
 PAGE: Final = 50
 """Follow-ups, mails or suppressions on one page."""
 
-MAILBOXES_MAX: Final = 200
-"""Mailboxes that are shown."""
+MAILBOXES: Final = 60
+"""Mailboxes on one page."""
 
 REASONS: Final[Mapping[str, str]] = {
     "unsubscribe": "unsubscribed",
@@ -33,7 +33,9 @@ async def overview(visit: Visit) -> web.StreamResponse:
     status = visit.query.get("status") or None
     address = visit.query.get("address", "").strip() or None
     unknown = await visit.ask(wire.FollowUps(action="mails", teamspace=teamspace, limit=PAGE))
-    mailboxes = await visit.ask(wire.FollowUps(action="associates", teamspace=teamspace, limit=MAILBOXES_MAX))
+    mailboxes = await visit.ask(
+        wire.FollowUps(action="associates", teamspace=teamspace, limit=MAILBOXES, after=visit.number("beyond"))
+    )
     listed, refused = wire.OutreachReply(line=ON_LINE), None
     try:
         listed = await visit.ask(
@@ -54,6 +56,7 @@ async def overview(visit: Visit) -> web.StreamResponse:
         refused=refused,
         unknown=unknown.mails,
         mailboxes=mailboxes.associates,
+        beyond=mailboxes.next,
         follow_ups=listed.follow_ups,
         next=listed.next,
         chosen=status,

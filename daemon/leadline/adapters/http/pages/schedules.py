@@ -49,11 +49,21 @@ class Firing(Struct, frozen=True):
 
 async def overview(visit: Visit) -> web.StreamResponse:
     """The schedules of a teamspace, and what fires next of all of them."""
-    listed = await visit.ask(wire.Schedules(teamspace=visit.certain_teamspace, count=COMING_SHOWN, limit=SHOWN))
+    teamspace, after = visit.certain_teamspace, visit.query.get("after")
+    listed = await visit.ask(
+        wire.Schedules(
+            teamspace=teamspace,
+            count=COMING_SHOWN,
+            limit=SHOWN,
+            after=None if after is None else (teamspace, after),
+        )
+    )
+    whole_list = after is None and listed.next is None
     return visit.page(
         "schedules.html",
         schedules=listed.schedules,
-        firing=next_of(listed.schedules),
+        firing=next_of(listed.schedules) if whole_list else [],
+        next=None if listed.next is None else listed.next[1],
         timetable=timetable_in_words,
         task=task_in_words,
         marks=MARKS,
@@ -68,8 +78,8 @@ def next_of(schedules: Sequence[wire.ScheduleView]) -> list[Firing]:
     Of each schedule only its next few times are known; behind the last of them nothing is said of any.
     """
     firing = [Firing(each.schedule, coming) for each in schedules for coming in each.coming]
-    ends = [each.coming[-1].at for each in schedules if each.coming]
-    certain = (each for each in firing if each.coming.at <= min(ends))
+    end = min((each.coming[-1].at for each in schedules if each.coming), default=None)
+    certain = (each for each in firing if end is None or each.coming.at <= end)
     return sorted(certain, key=lambda each: each.coming.at)[:FIRING_SHOWN]
 
 
