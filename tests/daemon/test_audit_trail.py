@@ -20,7 +20,9 @@ from leadline_protocol.messages import (
     Reply,
     Rerun,
     Resume,
+    Tables,
 )
+from tests.daemon.pages import signed_in
 from tests.daemon.running import Place
 from tests.postgres import meddle
 
@@ -96,3 +98,13 @@ async def test_the_story_of_a_job_tells_who_stopped_it(place: Place) -> None:
 async def told(client: Client, job: JobId) -> list[tuple[str, dict[str, object]]]:
     history = (await client.call(History(job=job))).history
     return [(entry.event, entry.detail) for entry in history]
+
+
+async def test_what_a_person_submits_on_a_page_is_recorded_with_the_person(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client, "acme", "member") as ann:
+        await client.call(Tables(action="create", teamspace="acme", table="people", columns={"email": "text"}))
+        page = (await ann.get("/t/people")).main
+        (form,) = [form for form in page.every("form") if form.attributes["action"] == "/t/people/export"]
+        assert (await ann.send(form)).status == 200
+        recorded = (await trail(place))[-1][2:]
+        assert recorded == ("ann@acme.example", "member", "submit", "teamspace acme", "export on people")

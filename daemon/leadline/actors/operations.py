@@ -12,7 +12,7 @@ import msgspec
 from leadline.actors.api_tokens import ApiTokens
 from leadline.actors.job_operations import JobOperations
 from leadline.actors.losses import Losses
-from leadline.actors.peers import Peer, act, refusal
+from leadline.actors.peers import Peer, act, refusal, submission_act
 from leadline.actors.queue_operations import QueueOperations
 from leadline.actors.schedule_operations import ScheduleOperations
 from leadline.actors.sessions import Sessions
@@ -103,6 +103,13 @@ class Operations:
             return refusal(refused, line, operation.ref)
         except (Unavailable, Fenced) as error:
             return refusal(self._losses.refused(error), line, operation.ref)
+
+    async def record_submission(self, submission: wire.Submission, person: wire.Person, peer: Peer) -> None:
+        """Write down who is about to submit a job by hand. Raises Refused with unavailable, and OutcomeUnknown."""
+        try:
+            await self._around.record(submission_act(submission, person, peer))
+        except (Unavailable, Fenced) as error:
+            raise self._losses.refused(error) from None
 
     async def _ping(self, operation: wire.Ping, _: Peer, line: int) -> wire.Reply:
         await self._supervisor.dispatcher.look(lambda *_: None)

@@ -27,14 +27,24 @@ def refusal(refused: Refused, line: int, ref: wire.Ref) -> wire.Refusal:
 
 def act(operation: wire.ControlOperation[wire.Reply], peer: Peer, target: str, detail: str = "") -> Act:
     """What is written down of an operation: the peer as the kernel knows it, the person as the peer says."""
-    someone = operation.as_
+    return _act(str(operation.__struct_config__.tag), operation.as_, peer, target, detail)
+
+
+def submission_act(submission: wire.Submission, person: wire.Person, peer: Peer) -> Act:
+    """The same of a submission that a person has made by hand."""
+    kind, table = str(submission.__struct_config__.tag), getattr(submission, "table", None)
+    what = kind if table is None else f"{kind} on {table}"
+    return _act("submit", person, peer, f"teamspace {submission.teamspace}", what)
+
+
+def _act(op: str, someone: wire.Person | None, peer: Peer, target: str, detail: str) -> Act:
     return Act(
         at=Instant(time.time_ns() // 1_000),
         uid=peer.uid,
         pid=peer.pid,
         person=None if someone is None else someone.person,
         role=None if someone is None else someone.role,
-        op=str(operation.__struct_config__.tag),
+        op=op,
         target=target,
         detail=detail,
     )

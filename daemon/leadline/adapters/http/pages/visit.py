@@ -12,7 +12,7 @@ from msgspec import Struct
 from leadline.adapters.http.pages.forms import Form
 from leadline.adapters.http.pages.rendering import PAGE, Templates
 from leadline.adapters.http.pages.typed import whole
-from leadline.adapters.http.reach import ON_LINE, Caller, Reach, refusal
+from leadline.adapters.http.reach import ON_LINE, Caller, Reach, peer, refusal
 from leadline.adapters.http.reading import refused
 from leadline.ports.sessions import Session
 from leadline_protocol import messages as wire
@@ -154,10 +154,15 @@ class Visit:
         return read
 
     async def submit(self, submission: Mapping[str, Any]) -> wire.Receipt | wire.Preview:
-        """Submit a job, or with `dry_run` ask what it would take. Raises Refused."""
+        """Submit a job, or with `dry_run` ask what it would take. Raises Refused.
+
+        A job belongs to the daemon's user, whoever is at the browser; so that is written down.
+        """
         read = self.reach.read_submission(self.caller, msgspec.json.encode(submission))
         if isinstance(read, LineFault):
             raise refused(read)
+        if not read[0].dry_run:
+            await self.reach.desk.operations.record_submission(read[0], self.caller.person, peer(self.http))
         (reply,) = await self.reach.hand_in(self.caller, self.http, [(ON_LINE, *read)])
         if isinstance(reply, wire.Refusal):
             raise refusal(reply)
