@@ -28,7 +28,7 @@ ALL = [LeadId(1), LeadId(2), LeadId(3)]
 
 def raw(sql: str) -> Compiled:
     """A filter that no compiler has written."""
-    return Compiled(sql, None, "", (), ColumnType.BOOLEAN, ())
+    return Compiled(sql, None, sql, true_is_sound=True, json="", parameters=(), type=ColumnType.BOOLEAN, columns=())
 
 
 @pytest.fixture

@@ -23,11 +23,12 @@ from leadline.adapters.postgres.queries import QUERIES, parse
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.core.effects import CallClosed, CallRow, HistoryRow, JobChange, Records
 from leadline.core.model import Counts, Family, JobState
+from leadline.features.tables.columns import Column, ColumnType
 from leadline.features.tables.expressions import compile_expression
 from leadline.features.tables.ingest import ReadyLead
 from leadline.features.tables.ports import BulkOrder, Result, Table
 from leadline.ports.store import JobFilter, OutcomeUnknown, StoredJob, Unavailable, UnfitDatabase
-from leadline_protocol.errors import JobReason
+from leadline_protocol.errors import JobReason, LeadReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 from tests.contracts.stores import (
     ENRICH,
@@ -238,6 +239,24 @@ async def test_leads_are_written_by_key_in_a_table_that_nobody_has_counted(
 async def _leads_looked_up(connection: Connection) -> int:
     of_leads = "SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname LIKE 'lead\\__'"
     return int(await connection.fetchval(of_leads))
+
+
+async def test_a_formula_over_its_own_column_is_applied_once_whatever_becomes_of_the_other_leads(
+    store: PostgresStore, database: str
+) -> None:
+    n = Column("n", ColumnType.NUMBER)
+    people = Table(TableId(1), "acme", "people", (n,), (), datetime.now(UTC))
+    value = compile_expression("case when n < 100 then n + 1 end", {"n": ColumnType.NUMBER}, field="expression")
+    before: list[object] = [1, 2, "many", None, 500, 41]
+    async with meddle(database) as connection:
+        for number, cell in enumerate(before, 1):
+            await connection.execute("INSERT INTO lead VALUES (1, $1, $2)", number, json.dumps({"n": cell}))
+        async with store.write() as writing:
+            ids = [LeadId(number) for number in range(1, 8)]
+            failed = await PostgresWork(writing, JobId(7), 1).apply(people, ids, "n", value)
+        cells = await connection.fetch("SELECT data -> 'n' AS cell FROM lead ORDER BY id")
+    assert failed == {LeadReason.BAD_CAST: [3], LeadReason.DELETED: [7]}
+    assert [row["cell"] for row in cells] == ["2", "3", '"many"', None, None, "42"]
 
 
 async def test_a_formula_writes_into_a_lead_that_somebody_else_was_writing_into(

@@ -77,13 +77,16 @@ async def evaluate(
     """(the cell that the expression makes, why the lead fails) for each lead, all in one statement."""
     compiled = compile_expression(text, COLUMNS, field="formula")
     rows = await connection.fetch(
-        f"SELECT {compiled.json} AS cell, {compiled.fails or 'NULL::text'} AS fails, {compiled.value} IS NULL AS empty"
+        f"SELECT {compiled.json} AS cell, {compiled.fails or 'NULL::text'} AS fails, {compiled.value} IS NULL AS empty,"
+        f" {compiled.sound} AS sound, to_jsonb({compiled.value}) = 'true' AS true"
         " FROM (SELECT $1::text[]) AS given, unnest($2::jsonb[]) WITH ORDINALITY AS lead(data, id) ORDER BY id",
         compiled.parameters,
         [json.dumps(lead) for lead in leads],
     )
     for row in rows:
         assert compiled.fails is not None or row["fails"] is None
+        assert (row["sound"] is True) == (row["cell"] is not None and row["fails"] is None)
+        assert not (compiled.true_is_sound and row["true"] and row["fails"])
     cells = [None if row["cell"] is None or row["fails"] else json.loads(row["cell"]) for row in rows]
     return [(cell, row["fails"]) for cell, row in zip(cells, rows, strict=True)]
 
@@ -263,6 +266,10 @@ CASES: list[tuple[str, dict[str, Any], object, str | None]] = [
     ("m = 0 or n / m > 2", {"n": 1, "m": 0}, True, None),
     ("n / m > 2 and m <> 0", {"n": 1, "m": 0}, None, "division_by_zero"),
     ("n > 1 and b", {"n": "x", "b": False}, None, "bad_cast"),
+    ("n > 1 or b", {"n": "x", "b": True}, None, "bad_cast"),
+    ("b and (n > 1 or b)", {"n": "x", "b": True}, None, "bad_cast"),
+    ("not (n > 1 and b)", {"n": "x", "b": False}, None, "bad_cast"),
+    ("b or n > 1", {"n": "x", "b": True}, True, None),
     ("case when m = 0 then 0 else n / m end", {"n": 1, "m": 0}, 0, None),
     ("case when n / m > 1 then 'a' else 'b' end", {"n": 1, "m": 0}, None, "division_by_zero"),
     ("case n when 1 then 'one' when 2 then 'two' end", {"n": 2}, "two", None),

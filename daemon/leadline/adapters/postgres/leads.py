@@ -405,7 +405,28 @@ class PostgresWork:
     async def apply(
         self, table: Table, leads: Sequence[LeadId], column: str, value: Compiled
     ) -> Mapping[LeadReason, Sequence[LeadId]]:
-        """Write an expression's value into a column of these leads, in one statement."""
+        """Write an expression's value into a column of these leads: nearly all of them in one plain UPDATE."""
+        given = _Given(value)
+        table_id, ids, name = given.number(table.id), given.numbers(leads), given.text(column)
+        statement = f"""
+            WITH written AS (
+                UPDATE lead SET data = data || jsonb_build_object({name}, {value.json})
+                WHERE table_id = {table_id} AND id = ANY ({ids}) AND {value.sound}
+                AND (NOT data ? {name} OR data -> {name} IS DISTINCT FROM {value.json})
+                RETURNING id
+            )
+            SELECT CASE WHEN count(*) < {len(leads)} THEN coalesce(array_agg(id), '{{}}') END FROM written
+            """  # noqa: S608  written anew by the compiler, every literal a parameter
+        with _held_against("expression"):
+            written = await self._connection.fetchval(QUERIES["written"].sql, statement, given.parameters)
+        if written is None:
+            return {}
+        return await self._judge(table, sorted(set(leads).difference(written)), column, value)
+
+    async def _judge(
+        self, table: Table, leads: Sequence[LeadId], column: str, value: Compiled
+    ) -> Mapping[LeadReason, Sequence[LeadId]]:
+        """The same for leads that may fail, be empty, have the value already, or be gone."""
         given = _Given(value)
         table_id, ids, name = given.number(table.id), given.numbers(leads), given.text(column)
         reason = value.fails or "NULL::text"
@@ -714,7 +735,7 @@ def table_of(row: Any) -> Table:
 
 def _true(condition: Compiled) -> str:
     """SQL that is true where the condition is."""
-    return f"({condition.value})" if condition.fails is None else f"({condition.value}) AND ({condition.fails}) IS NULL"
+    return f"({condition.value})" if condition.true_is_sound else f"({condition.value}) AND ({condition.fails}) IS NULL"
 
 
 class _Given:

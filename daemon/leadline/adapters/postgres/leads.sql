@@ -47,6 +47,10 @@ SELECT file, original FROM upload_file WHERE job = $1
 -- The leads that a statement with a compiled condition in it finds.
 SELECT lead FROM run_expression($1, $2) AS found (lead bigint)
 
+-- name: written
+-- Which leads a compiled value was written into; NULL where that is all of them.
+SELECT leads FROM run_expression($1, $2) AS found (leads bigint[])
+
 -- name: applied
 -- What became of leads into which a compiled value was written.
 SELECT reason, leads, ids FROM run_expression($1, $2) AS found (reason text, leads bigint, ids bigint[])

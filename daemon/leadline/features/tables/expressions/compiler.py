@@ -57,6 +57,10 @@ class Compiled(msgspec.Struct, frozen=True):
     """SQL of `type`, NULL where the result is empty; where the lead fails it means nothing, and raises nothing."""
     fails: str | None
     """SQL of type text: a word of the lead reasons where the lead fails, else NULL. None: it fails for no lead."""
+    sound: str
+    """SQL that is true where the lead does not fail and `json` is not NULL; where it can, it asks for `value` once."""
+    true_is_sound: bool
+    """Whether a condition fails for no lead for which its `value` is true."""
     json: str
     """SQL of type jsonb: `value` as a cell holds it (numbers to 20 decimals), NULL where it is empty."""
     parameters: tuple[str, ...]
@@ -109,30 +113,37 @@ class Compiler(Typing):
             term = self.as_type(term, ColumnType.TEXT, "")
         assert term.type is not None
         value = term.sql
-        fits = ""
+        there, fits = f"({value}) IS NOT NULL", ""
         match term.type:
             case ColumnType.NUMBER:
                 json = f"to_jsonb(trim_scale(round({value}, {DECIMALS_MAX})))"
                 if term.number is None:
-                    fits = f"abs({value}) < 1e{NUMBER_DIGITS_MAX}"
+                    there = fits = f"abs({value}) < 1e{NUMBER_DIGITS_MAX}"
             case ColumnType.TEXT:
                 json = f"to_jsonb(NULLIF({value}, ''))"
+                there = f"({value}) <> ''"
                 if term.grows:
                     fits = f"length({value}) <= {TEXT_CHARACTERS_MAX}"
+                    there = f"{there} AND {fits}"
             case ColumnType.BOOLEAN:
                 json = f"to_jsonb({value})"
             case ColumnType.JSON:
                 json = f"NULLIF({value}, 'null')"
+                there = f"({value}) <> 'null'"
             case ColumnType.DATE | ColumnType.TIMESTAMP:
                 text = f"to_char({value}, 'YYYY-MM-DD')" if term.type is ColumnType.DATE else f"as_text({value})"
                 json = f"to_jsonb({text})"
                 if term.moved_days:
                     day = value if term.type is ColumnType.DATE else f"({value} AT TIME ZONE 'UTC')::date"
-                    fits = f"abs({day} - date '5000-07-02') <= 1826029"  # the middle of the years 1 to 9999, in days
+                    # The middle of the years 1 to 9999, in days.
+                    there = fits = f"abs({day} - date '5000-07-02') <= 1826029"
         fails = self._bounded(term, fits) if fits else term.asked()
         if max(len(value), len(fails or "")) > SQL_CHARACTERS_MAX:
             raise FaultError("is too complex", 0)
-        return Compiled(value, fails, json, tuple(self.parameters), term.type, tuple(self.used))
+        sound = there if term.null_when_failing else f"{there} AND ({fails}) IS NULL"
+        return Compiled(
+            value, fails, sound, term.true_is_sound, json, tuple(self.parameters), term.type, tuple(self.used)
+        )
 
     def _bounded(self, term: Term, fits: str) -> str:
         """Why a lead fails, or that its result does not fit; the usual lead costs one look at its value."""
@@ -348,7 +359,14 @@ class Compiler(Typing):
             later = fails and f"CASE WHEN {part.sql} IS NOT {decided} THEN {fails} END"
             fails = first(part.asked(), later)
         sql = "(" + f" {operator} ".join(part.sql for part in parts) + ")"
-        return Term(sql, ColumnType.BOOLEAN, parts[0].at, fails, null_when_failing=fails is None)
+        return Term(
+            sql,
+            ColumnType.BOOLEAN,
+            parts[0].at,
+            fails,
+            null_when_failing=fails is None,
+            untrue_when_failing=name == "And" and all(part.true_is_sound for part in parts),
+        )
 
     @_compiles("Case", arguments="this ifs default")
     def _case(self, node: "exp.Expr", depth: int) -> Term:

@@ -55,6 +55,8 @@ class Term(msgspec.Struct, frozen=True):
     fails: str | None = None
     null_when_failing: bool = True
     """Whether `sql` is NULL wherever `fails` is not: then only a NULL needs to be asked why."""
+    untrue_when_failing: bool = False
+    """The same of a condition that is NULL or false there: then what is true need not be asked."""
     literal: str | None = None
     """The text of a quoted literal that has no type yet."""
     number: Decimal | None = None
@@ -65,6 +67,11 @@ class Term(msgspec.Struct, frozen=True):
     """Whether the text may be longer than the cells that it is made of."""
     moved_days: int = 0
     """By how many days at most a date may lie outside the calendar of cells, the years 1 to 9999."""
+
+    @property
+    def true_is_sound(self) -> bool:
+        """Whether a condition fails for no lead for which it is true."""
+        return self.null_when_failing or self.untrue_when_failing
 
     def asked(self) -> str | None:
         """`fails`, asked only where it can have an answer."""
