@@ -488,7 +488,7 @@ class PostgresWork:
             await self._connection.execute(LIFE["note_day"].sql, table.id, new[0][1])
         if there and on_duplicate != "skip":
             leads = _numbers(lead for _, lead, _ in there)
-            cells = f"[{','.join(data for _, _, data in there)}]"
+            cells = "{" + ",".join(f'"{lead}":{data}' for _, lead, data in there) + "}"
             await self._connection.execute(QUERIES["write_cells"].sql, table.id, leads, cells, on_duplicate == "fill")
         return frozenset(row for row, _, _ in there)
 
@@ -617,7 +617,7 @@ class PostgresWork:
                 if result.state != "done" or result.reason or result.detail
             ]
         )
-        writing = [result for result in results if result.cells]
+        writing = {result.lead: result.cells for result in results if result.cells}
         await self._connection.execute(
             QUERIES["keep_results"].sql,
             self._job,
@@ -625,8 +625,8 @@ class PostgresWork:
             _numbers(plain),
             *(zip(*others, strict=True) if others else ([], [], [], [])),
             table.id,
-            _numbers(result.lead for result in writing),
-            encode_cells_of_many([result.cells for result in writing]).decode(),
+            _numbers(writing),
+            encode_cells_of_many(writing).decode(),
         )
         await self._count_errors(
             (result.state, result.reason, result.lead, result.detail) for result in results if result.state != "done"

@@ -23,6 +23,7 @@ from typing import Final, TypeAlias, cast
 import msgspec
 
 from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import LeadId
 
 JsonValue: TypeAlias = "str | int | float | bool | Decimal | list[JsonValue] | dict[str, JsonValue] | None"
 Cells: TypeAlias = dict[str, JsonValue]
@@ -350,9 +351,9 @@ def encode_cells(cells: Mapping[str, JsonValue]) -> bytes:
     return _ENCODER.encode(_without_empty(cells))
 
 
-def encode_cells_of_many(leads: Sequence[Mapping[str, JsonValue]]) -> bytes:
-    """The same of many leads, as a JSON list: encoded at once, which is most of it spared."""
-    return _ENCODER.encode([_without_empty(cells) for cells in leads])
+def encode_cells_of_many(leads: Mapping[LeadId, Mapping[str, JsonValue]]) -> bytes:
+    """The same of many leads, as a JSON object by their numbers: encoded at once, which is most of it spared."""
+    return _ENCODER.encode({lead: _without_empty(cells) for lead, cells in leads.items()})
 
 
 def _without_empty(cells: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
