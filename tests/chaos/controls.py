@@ -49,7 +49,7 @@ CONTROLS: Final[Sequence[Control]] = (
     Control("forgets_keys", "beyond", ["kill"], "made the jobs|does not say duplicate"),
     Control("forgets_charges", "beyond", ["kill"], r"saw \d+ \w+ within", seconds=15.0),
     Control("forgets_pauses", "beyond", ["restart"], "after the pause", seconds=30.0, breather_seconds=(1.0, 3.0)),
-    Control("forgets_results", "beyond", ["kill"], "without need|lead_result_pkey"),
+    Control("forgets_results", "beyond", ["kill"], "without need|have a result already|lead_result_pkey"),
     Control("believes_failed", "beyond", ["commit-reply"], "unkeyed noops are stored"),
     Control("knows_no_owner", "beyond", ["second"], "a second daemon should have ended"),
     Control("lying_disk", "home", ["power-cut"], "is gone|no daemon is ready|cannot mount"),

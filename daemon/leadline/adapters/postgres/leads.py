@@ -59,6 +59,9 @@ from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, T
 CHUNK_LEADS: Final = 5_000
 """Leads in one chunk of a list: what one work transaction takes on at most."""
 
+LEADS_PER_BLOCK: Final = 1_024
+"""Bits in a row of `lead_done`."""
+
 REFUSED_ROWS_MAX: Final = 1_000
 """Refused rows in one page."""
 
@@ -355,6 +358,8 @@ class PostgresWork:
         self._connection = connection
         self._job = job
         self._number = number
+        self._done: list[LeadId] = []
+        """Stored with the counts, and not before: many share a row, which whoever is ahead must not hold."""
 
     async def declare(self, table: TableId, columns: Sequence[Column], key: Sequence[str] | None) -> Table:
         """Add the columns that the table lacks; those that it has keep their type. Set its key where it has none."""
@@ -380,7 +385,9 @@ class PostgresWork:
             counts.unknown,
             activity,
             text,
+            *_bits(self._done),
         )
+        self._done.clear()
         if due_at is not None:
             await self._keep_point(Point(due_at, counts.settled))
 
@@ -622,12 +629,12 @@ class PostgresWork:
             QUERIES["keep_results"].sql,
             self._job,
             self._number,
-            _numbers(plain),
             *(zip(*others, strict=True) if others else ([], [], [], [])),
             table.id,
             _numbers(writing),
             encode_cells_of_many(writing).decode(),
         )
+        self._done += plain
         await self._count_errors(
             (result.state, result.reason, result.lead, result.detail) for result in results if result.state != "done"
         )
@@ -764,6 +771,17 @@ class _Given:
 
 def _numbers(values: Iterable[int]) -> str:
     return ",".join(map(str, values))
+
+
+def _bits(leads: Iterable[LeadId]) -> tuple[Sequence[int], Sequence[asyncpg.BitString]]:
+    """The blocks of `lead_done` in which leads have a bit, and of each these bits."""
+    blocks: dict[int, bytearray] = {}
+    for lead in leads:
+        bits = blocks.get(lead >> 10)
+        if bits is None:
+            bits = blocks[lead >> 10] = bytearray(LEADS_PER_BLOCK // 8)
+        bits[lead >> 3 & 127] |= 128 >> (lead & 7)
+    return [*blocks], [asyncpg.BitString.frombytes(bytes(bits)) for bits in blocks.values()]
 
 
 @contextmanager

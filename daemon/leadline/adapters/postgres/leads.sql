@@ -86,6 +86,10 @@ WHERE NOT EXISTS (
     SELECT FROM earlier JOIN lead_result USING (job) WHERE lead_result.lead = wanted.lead
     AND (state = 'done' OR state = 'skipped' AND reason NOT IN ('run_if', 'missing_input', 'deleted'))
 )
+AND NOT EXISTS (
+    SELECT FROM earlier JOIN lead_done USING (job)
+    WHERE block = wanted.lead >> 10 AND get_bit(lead_done.leads, (wanted.lead & 1023)::integer) = 1
+)
 
 -- name: keep_list
 -- Freeze the leads that a query gives as list $1, $2 to a chunk: how many there are, and a hash of their ids. They never
@@ -113,6 +117,10 @@ SELECT leads FROM lead_list WHERE id = $1 AND chunk = $2
 -- OFFSET keeps each to a look-up by its key, of which there are a chunk's; joined, all results of the job were read.
 SELECT wanted.lead FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (lead, place)
 WHERE NOT EXISTS (SELECT FROM lead_result WHERE lead_result.job = $1 AND lead_result.lead = wanted.lead OFFSET 0)
+AND NOT EXISTS (
+    SELECT FROM lead_done
+    WHERE job = $1 AND block = wanted.lead >> 10 AND get_bit(leads, (wanted.lead & 1023)::integer) = 1 OFFSET 0
+)
 ORDER BY place
 
 -- name: leads
@@ -126,7 +134,12 @@ LEFT JOIN lead_result ON lead_result.job = $3 AND lead_result.lead = wanted.lead
 WHERE lead_list.id = $4 AND CASE $5::text
     WHEN 'all' THEN true
     WHEN 'failed' THEN lead_result.state IN ('failed', 'unknown')
-    ELSE lead_result.state IS NULL OR lead_result.state IN ('failed', 'unknown') OR lead_result.reason = 'spend_cap'
+    ELSE lead_result.state IN ('failed', 'unknown') OR lead_result.reason = 'spend_cap'
+        OR lead_result.state IS NULL AND NOT EXISTS (
+            SELECT FROM lead_done
+            WHERE job = $3 AND block = wanted.lead >> 10
+            AND get_bit(lead_done.leads, (wanted.lead & 1023)::integer) = 1
+        )
 END
 
 -- name: rerun_of_sets
@@ -148,6 +161,10 @@ SELECT kind.name FROM kind JOIN (
 -- name: orders
 SELECT lead, provider_task, ordered, account FROM lead_order WHERE job = $1
     AND NOT EXISTS (SELECT FROM lead_result WHERE lead_result.job = $1 AND lead_result.lead = lead_order.lead)
+    AND NOT EXISTS (
+        SELECT FROM lead_done
+        WHERE job = $1 AND block = lead_order.lead >> 10 AND get_bit(leads, (lead_order.lead & 1023)::integer) = 1
+    )
 
 -- name: bulk_orders
 SELECT number, account, leads, provider_task, ordered FROM bulk_order WHERE job = $1 ORDER BY number
@@ -176,13 +193,15 @@ SELECT row_number, line, reason, detail, raw FROM (
 WHERE bytes_before < $4 ORDER BY row_number
 
 -- name: save_attempt
--- Counts and checkpoint; returns the present where a point of the job's throughput is due.
+-- Counts and checkpoint, and the leads that are done, of each block $9 the bits $10; returns the present where a point of
+-- the job's throughput is due.
 UPDATE attempt SET total = $2, done = $3, failed = $4, skipped = $5, unknown = $6, activity = $7,
     checkpoint = coalesce($8::text::jsonb, checkpoint)
 WHERE job = $1
 RETURNING CASE WHEN NOT EXISTS (
     SELECT FROM throughput WHERE throughput.job = $1 AND due > extract(epoch FROM now()) * 1000000
-) THEN (extract(epoch FROM now()) * 1000000)::bigint END
+) THEN (extract(epoch FROM now()) * 1000000)::bigint END,
+CASE WHEN cardinality($9::bigint[]) > 0 THEN leads_are_done($1, $9, $10::bit varying[]) END
 
 -- name: throughput
 SELECT seconds, at, settled FROM throughput WHERE job = $1
@@ -208,16 +227,14 @@ SELECT key_hash, lead FROM lead_key WHERE table_id = $1 AND key_hash = ANY ($2::
 SELECT write_cells($1, string_to_array($2, ',')::bigint[], $3::text::jsonb, $4)
 
 -- name: keep_results
--- Results: of leads that are done and no more, $3, and of others with what there is to say; and cells of leads of table
--- $8, where there are any.
+-- Of leads of which there is more to say than that they are done, what there is to say, $3 to $6; and cells of leads of
+-- table $7, where there are any.
 WITH kept AS (
     INSERT INTO lead_result (job, lead, state, reason, detail, attempt)
-    SELECT $1::bigint, lead, 'done', NULL, NULL, $2::integer FROM unnest(string_to_array($3, ',')::bigint[]) AS given (lead)
-    UNION ALL
-    SELECT $1, lead, state, nullif(reason, ''), nullif(detail, ''), $2
-    FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[]) AS given (lead, state, reason, detail)
+    SELECT $1::bigint, lead, state, nullif(reason, ''), nullif(detail, ''), $2::integer
+    FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[]) AS given (lead, state, reason, detail)
 )
-SELECT write_cells($8, string_to_array($9, ',')::bigint[], $10::text::jsonb, false) WHERE $9 <> ''
+SELECT write_cells($7, string_to_array($8, ',')::bigint[], $9::text::jsonb, false) WHERE $8 <> ''
 
 -- name: count_errors
 -- Leads, or where $2 rows of a file, that ended otherwise than done, by why: of each reason so many ($5) are told with its

@@ -113,6 +113,7 @@ class PostgresTables:
             more: bool = await connection.fetchval(QUERIES["sweep_refused"].sql, job, rows)
             if everything:
                 more |= await connection.fetchval(QUERIES["sweep_results"].sql, job, rows)
+                more |= await connection.fetchval(QUERIES["sweep_charges"].sql, job, rows)
                 more |= await connection.fetchval(QUERIES["sweep_list"].sql, job, chunks)
                 if not more:
                     await connection.execute(QUERIES["forget_list"].sql, job)

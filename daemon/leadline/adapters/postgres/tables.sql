@@ -106,7 +106,8 @@ WITH RECURSIVE kept AS (
         (SELECT min(job_list.job) FROM job_list WHERE job_list.job > kept.job),
         (SELECT min(refused_row.job) FROM refused_row WHERE refused_row.job > kept.job),
         (SELECT min(throughput.job) FROM throughput WHERE throughput.job > kept.job),
-        (SELECT min(lead_result.job) FROM lead_result WHERE lead_result.job > kept.job)
+        (SELECT min(lead_result.job) FROM lead_result WHERE lead_result.job > kept.job),
+        (SELECT min(lead_done.job) FROM lead_done WHERE lead_done.job > kept.job)
     ), place + 1 FROM kept WHERE kept.job IS NOT NULL AND place < $2
 )
 SELECT kept.job, job_ended.ended, lead_table.teamspace, lead_table.retention_days, job.id IS NOT NULL AS live,
@@ -126,15 +127,23 @@ WITH page AS MATERIALIZED (
 SELECT count(*) = $2 FROM page
 
 -- name: sweep_results
--- The same for its results, and for what the ledger has about their leads; the ledger's sums stay.
+-- The same for its results; those that are a bit each take a row for a thousand leads.
 WITH page AS MATERIALIZED (
     SELECT lead FROM lead_result WHERE job = $1 ORDER BY lead LIMIT $2
-), last AS MATERIALIZED (
-    SELECT CASE WHEN count(*) = $2 THEN max(lead) END AS lead FROM page
 ), gone AS (
     DELETE FROM lead_result USING page WHERE lead_result.job = $1 AND lead_result.lead = page.lead
-), entries AS (
-    DELETE FROM charge USING last WHERE job = $1 AND (last.lead IS NULL OR charge.lead <= last.lead)
+), done AS (
+    DELETE FROM lead_done WHERE job = $1
+)
+SELECT count(*) = $2 FROM page
+
+-- name: sweep_charges
+-- The same for what the ledger has about its leads; the ledger's sums stay.
+WITH page AS MATERIALIZED (
+    SELECT lead, account FROM charge WHERE job = $1 ORDER BY lead, account LIMIT $2
+), gone AS (
+    DELETE FROM charge USING page
+    WHERE charge.job = $1 AND charge.lead = page.lead AND charge.account = page.account
 )
 SELECT count(*) = $2 FROM page
 

@@ -221,7 +221,7 @@ class Work(Protocol):
         ...
 
     async def save(self, counts: Counts, activity: str, checkpoint: object) -> None:
-        """Store the job's counts and where to go on after a crash."""
+        """Store the job's counts, with whom they count as done, and where to go on after a crash."""
         ...
 
     async def freeze(
@@ -255,7 +255,7 @@ class Work(Protocol):
         ...
 
     async def settle(self, table: Table, results: Sequence[Result]) -> None:
-        """Store results, what they write into leads, and that their calls are done."""
+        """Store results, what they write into leads, and that their calls are done; `save` comes after it."""
         ...
 
     async def note(self, news: Sequence[Order | Passed]) -> None:
