@@ -239,9 +239,9 @@ class Daemon:
         """A schedule may not be as it was."""
         self.recurrences.wake(teamspace, name)
 
-    def soonest_schedules(self, teamspace: str | None, limit: int) -> Sequence[StoredSchedule]:
+    async def soonest_schedules(self, teamspace: str | None, limit: int) -> Sequence[StoredSchedule]:
         """Those of a teamspace, or of all, that fire next."""
-        return self.recurrences.soonest(teamspace, limit)
+        return await self.recurrences.soonest(teamspace, limit)
 
     async def record(self, act: Act) -> None:
         """Write down what is about to be done."""

@@ -133,6 +133,16 @@ async def test_each_time_submits_once_and_none_before_it_has_come(stored: Stored
     assert stored.submitted == [(key, 1), (key, 2), (key, 3)]
 
 
+async def test_what_fires_next_is_told_with_what_was_changed_before_it_was_asked(stored: Stored) -> None:
+    stored.keep(1, EVERY_MINUTE)
+    async with firing(stored) as it:
+        assert [each.name for each in await it.soonest(None, 10)] == ["s1"], "the daemon has just begun"
+        for number in (2, 3):
+            stored.keep(number, EVERY_MINUTE)
+            it.wake("acme", f"s{number}")
+        assert {each.name for each in await it.soonest("acme", 10)} == {"s1", "s2", "s3"}
+
+
 async def test_schedules_that_are_due_together_are_submitted_together(stored: Stored) -> None:
     for number in range(250):
         stored.keep(number, EVERY_MINUTE)

@@ -60,13 +60,16 @@ async def _record(_target: str, _detail: str) -> None:
 
 
 def operations(stored: Stored, woken: list[bool]) -> ScheduleOperations:
+    async def soonest(_: str | None, limit: int) -> Sequence[StoredSchedule]:
+        return list(stored.schedules.values())[:limit]
+
     return ScheduleOperations(
         stored,  # type: ignore[arg-type]
         lambda: NOW,
         lambda _: wire.Noop(teamspace="acme"),
         NoRules(),
         lambda _, __: woken.append(True),
-        lambda _, limit: list(stored.schedules.values())[:limit],
+        soonest,
     )
 
 
@@ -112,3 +115,6 @@ async def test_what_fires_within_a_day_is_told_soonest_first_and_no_more_than_wa
     assert noon.local == "2026-12-02T12:30+01:00", "today it is past in that zone"
     few = (await it.perform(wire.Schedules(action="due", limit=3), SOMEBODY, _record, 1)).due
     assert few == due[:3]
+    week = (await it.perform(wire.Schedules(action="due", days=7), SOMEBODY, _record, 1)).due
+    assert week[: len(due)] == due
+    assert len(week) == 7 * len(due)

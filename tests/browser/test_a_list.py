@@ -1,17 +1,22 @@
 """What a person does with a list of leads, from a file to a file, and when it is done again."""
 
 import csv
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import Browser, FilePayload, Page, expect
 
 from leadline_protocol.messages import Schedules
+from leadline_protocol.schedules import Daily
 from tests.acceptance.stage import csv_text, people, provider
 from tests.browser.house import house
 from tests.browser.visits import visiting
 from tests.daemon.running import Place
 from tests.world.behaviours import SECOND, Delayed, Enrichment
 from tests.world.servers import serving
+
+DATES = "days => days.map((day) => day.dataset.date)"
 
 pytestmark = [pytest.mark.needs("chromium-headless-shell"), pytest.mark.asyncio(loop_scope="module")]
 
@@ -94,3 +99,30 @@ async def test_a_schedule_is_made_once_it_was_seen_when_it_fires(
         await page.wait_for_url("**/schedules/nightly*")
         (made,) = (await home.client.call(Schedules(teamspace="acme"))).schedules
         assert made.schedule == "nightly"
+
+
+@pytest.mark.parametrize(("zone", "days_on"), [("UTC", 0), ("Pacific/Kiritimati", 1), ("America/Los_Angeles", -1)])
+async def test_a_calendar_has_what_fires_on_the_days_of_whoever_looks(
+    browser: Browser, place: Place, unused_tcp_port: int, zone: str, days_on: int
+) -> None:
+    at = {0: "12:00", 1: "23:30", -1: "00:30"}[days_on]  # by UTC; there it is the day before or after
+    async with (
+        house(place, unused_tcp_port) as home,
+        visiting(browser, home.origin, timezone_id=zone) as (page, _),
+    ):
+        added = Schedules(
+            action="add", teamspace="acme", name="daily", timetable=Daily(at, "UTC"), submission={"kind": "noop"}
+        )
+        await home.client.call(added)
+        coming = (await home.client.call(Schedules(action="due", teamspace="acme", days=7))).due
+        await home.sign_in(page, "acme")
+        await page.goto("/schedules")
+        today = datetime.now(ZoneInfo(zone)).date()
+        shown = page.locator(".calendar > section:visible")
+        await expect(shown).to_have_count(7)
+        await expect(page.locator(".calendar > [aria-current]")).to_have_attribute("data-date", str(today))
+        there = [each.at.astimezone(ZoneInfo(zone)) for each in coming]
+        assert {(each.date() - each.astimezone(UTC).date()).days for each in there} == {0 if zone == "UTC" else days_on}
+        wanted = [str(each.date()) for each in there if each.date() <= today + timedelta(days=6)]
+        assert await shown.filter(has=page.locator("li")).evaluate_all(DATES) == wanted
+        await expect(shown.locator("time").first).to_have_text(f"{there[0]:%I:%M %p}")

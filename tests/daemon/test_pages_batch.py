@@ -1,8 +1,8 @@
 """The pages of batch jobs and schedules: from a zip to a run that a person has started, and what fires next."""
 
 import asyncio
+from datetime import date, datetime
 from io import BytesIO
-from typing import Any
 from zipfile import ZipFile
 from zoneinfo import available_timezones
 
@@ -11,10 +11,11 @@ import pytest
 
 from leadline.adapters.http import reach
 from leadline.adapters.http.pages import batch, job, schedules
-from leadline.adapters.http.pages.schedules import next_of, timetable_in_words
+from leadline.adapters.http.pages.schedules import calendar_of, timetable_in_words
 from leadline_protocol.client import Client
+from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages import Batch, BatchJobs, BatchView, Pause, Schedules
+from leadline_protocol.messages import Batch, BatchJobs, BatchView, DueOccurrence, Pause, Schedules
 from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
 from tests.acceptance.batch_jobs import zipped
 from tests.daemon.pages import ORIGIN, Element, Person, Shown, signed_in
@@ -266,7 +267,7 @@ async def test_a_schedule_is_tried_then_made_paused_and_deleted(place: Place) ->
         listed = (await ann.get("/schedules")).main
         (row,) = listed.one("tbody").every("tr")
         assert row.text.startswith("every-night Every day at 02:30, Europe/Berlin batch job nightly")
-        assert len(list(listed.one("ol", class_="timeline").every("li"))) == 10
+        assert len(list(listed.one("section", id="calendar").every("li"))) == 7
         page = await ann.send(form_to(page, "/schedules/every-night/pause"))
         assert "It is paused" in page.main.one("section", id="coming").text
         page = await ann.send(form_to(page, "/schedules/every-night/resume"))
@@ -361,18 +362,48 @@ async def test_zones_are_looked_for_once_and_not_for_each_form(place: Place, mon
     assert len(looked) <= 1
 
 
-async def test_what_comes_next_of_all_schedules_leaves_no_gap(place: Place) -> None:
-    async with place.daemon() as (_, client):
-        for name, timetable in (("often", Cron("* * * * *", "UTC")), ("daily", Daily("02:30", "UTC"))):
-            submission: dict[str, Any] = {"kind": "noop"}
-            asked = Schedules(
-                action="add", teamspace="acme", name=name, timetable=timetable, submission=submission, count=3
+TODAY = date(2026, 11, 30)
+
+
+def due_at(schedule: str, *times: str, quota: JobReason | None = None) -> list[DueOccurrence]:
+    moments = [datetime.fromisoformat(f"{time}Z") for time in times]
+    return [DueOccurrence(teamspace="acme", schedule=schedule, at=at, local="", quota=quota) for at in moments]
+
+
+def test_a_calendar_has_a_day_more_at_either_end_for_other_zones() -> None:
+    days = calendar_of(due_at("nightly", "2026-11-30T23:30", "2026-12-07T01:00"), TODAY)
+    assert [day.date.day for day in days if day.shown] == [30, 1, 2, 3, 4, 5, 6]
+    assert [(day.date.day, day.today) for day in days if day.firing] == [(30, True), (7, False)]
+    assert (days[0].date.day, days[-1].date.day) == (29, 8)
+
+
+def test_a_day_of_a_calendar_tells_few_times_apart_and_many_together() -> None:
+    often = [f"2026-12-01T{hour:02}:00" for hour in range(4)]
+    few = due_at("few", *often[:3], quota=JobReason.QUOTA)
+    many = [*due_at("many", *often[:2]), *due_at("many", *often[2:], quota=JobReason.LIMIT)]
+    (day,) = [day for day in calendar_of(sorted([*few, *many], key=lambda each: each.at), TODAY) if day.firing]
+    assert [(fire.schedule, fire.first.at.hour, fire.last.at.hour, fire.times, fire.quota) for fire in day.firing] == [
+        ("few", 0, 0, 1, JobReason.QUOTA),
+        ("many", 0, 3, 4, JobReason.LIMIT),
+        ("few", 1, 1, 1, JobReason.QUOTA),
+        ("few", 2, 2, 1, JobReason.QUOTA),
+    ]
+
+
+async def test_a_calendar_that_is_cut_says_where(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "CALENDAR_SHOWN", 50)
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        assert list((await ann.get("/schedules")).main.every("section", id="calendar")) == []
+        for name, timetable in (("minutely", Cron("* * * * *", "UTC")), ("daily", Daily("02:30", "UTC"))):
+            await client.call(
+                Schedules(action="add", teamspace="acme", name=name, timetable=timetable, submission={"kind": "noop"})
             )
-            await client.call(asked)
-        found = (await client.call(Schedules(teamspace="acme", count=3))).schedules
-        firing = next_of(found)
-        assert [each.schedule for each in firing].count("often") == 3
-        assert firing == sorted(firing, key=lambda each: each.coming.at)
+        calendar = (await ann.get("/schedules")).main.one("section", id="calendar")
+        assert "There is more than fits" in calendar.text
+        await client.call(Schedules(action="pause", teamspace="acme", name="minutely"))
+        calendar = (await ann.get("/schedules")).main.one("section", id="calendar")
+        assert "There is more than fits" not in calendar.text
+        assert calendar.text.count("02:30 UTC") == 7
 
 
 async def test_batch_jobs_and_schedules_come_in_pages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,9 @@ from leadline_protocol.ids import Instant, JobId
 LOOK_SECONDS_MAX: Final = 60.0
 """So often the wall clock is looked at while a schedule waits."""
 
+PATIENCE_SECONDS: Final = 5.0
+"""How long whoever wants to know what fires next waits for the newest changes."""
+
 LOST_SECONDS: Final = 1.0
 """How long to wait when the database was lost."""
 
@@ -139,15 +142,22 @@ class Recurrences:
         self._changes: set[Name] = set()
         """Schedules that are not in the line as they are stored."""
         self._wanted = anyio.Event()
+        self._up_to_date = anyio.Event()
 
-    def soonest(self, teamspace: str | None, limit: int) -> list[StoredSchedule]:
-        """So many schedules of a teamspace, or of all, that fire next."""
+    async def soonest(self, teamspace: str | None, limit: int) -> list[StoredSchedule]:
+        """So many schedules of a teamspace, or of all, that fire next: as they were stored when it was asked, unless
+        the database is lost or much is fired just then.
+        """
+        with anyio.move_on_after(PATIENCE_SECONDS):
+            await self._up_to_date.wait()
         return [each.stored for each in self._line.soonest(teamspace, limit)]
 
     def wake(self, teamspace: str, name: str) -> None:
         """A schedule was changed, or may have been."""
         self._changes.add((teamspace, name))
         self._wanted.set()
+        if self._up_to_date.is_set():
+            self._up_to_date = anyio.Event()
 
     async def run(self) -> None:
         """Submit what is due until cancelled."""
@@ -181,6 +191,7 @@ class Recurrences:
         while self._changes:
             name = self._changes.pop()
             line.set(name, _readable(await self._store.active(name)).get(name))
+        self._up_to_date.set()
 
     async def _decide_together(self, line: _Line, due: Sequence[_Waiting], now: Instant) -> None:
         """Decide what has come of several, so that their jobs share commits; each waits for its next time then."""

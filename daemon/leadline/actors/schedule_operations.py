@@ -26,7 +26,7 @@ PAGE_BYTES_MAX: Final = 16 << 20
 PAST_SHOWN: Final = 20
 """So many of the times that were decided are shown of a schedule."""
 
-DUE_SECONDS: Final = 86_400
+DAY_SECONDS: Final = 86_400
 
 OF_ONE_TIME: Final = ("idempotency_key", "run_at", "delay", "notify", "dry_run", "ref", "op")
 """What a submission says of one time only."""
@@ -45,7 +45,7 @@ class ScheduleOperations:
         decode: Callable[[bytes], wire.Submission],
         rules: ScheduleRules,
         changed: Callable[[str, str], None],
-        soonest: Callable[[str | None, int], Sequence[StoredSchedule]],
+        soonest: Callable[[str | None, int], Awaitable[Sequence[StoredSchedule]]],
     ) -> None:
         """`decode` reads a submission; `changed` is told which schedule may not be as it was.
 
@@ -142,13 +142,13 @@ class ScheduleOperations:
         return wire.SchedulesReply(line=line, schedules=[], coming=coming, warnings=list(warnings), ref=operation.ref)
 
     async def _due(self, operation: wire.Schedules, line: int) -> wire.SchedulesReply:
-        """When any of the schedules fires within a day.
+        """When any of the schedules fires within so many days.
 
         Schedules beyond the first `limit` in line have no part in the first `limit` times.
         """
         now = self._wall()
-        end = Instant(now + DUE_SECONDS * SECOND)
-        stored = self._soonest(operation.teamspace, operation.limit)
+        end = Instant(now + operation.days * DAY_SECONDS * SECOND)
+        stored = await self._soonest(operation.teamspace, operation.limit)
         times = [_numbered(number, each, now, end) for number, each in enumerate(stored)]
         per_schedule = Counter(number for _, number in islice(merge(*times), operation.limit))
         due: list[wire.DueOccurrence] = []

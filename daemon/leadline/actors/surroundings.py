@@ -132,7 +132,7 @@ class Surroundings(Protocol):
         """A schedule may not be as it was."""
         ...
 
-    def soonest_schedules(self, teamspace: str | None, limit: int) -> Sequence[StoredSchedule]:
+    async def soonest_schedules(self, teamspace: str | None, limit: int) -> Sequence[StoredSchedule]:
         """Those of a teamspace, or of all, that fire next."""
         ...
 

@@ -308,7 +308,7 @@ class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, 
     """The schedules of a teamspace, or of all; with another `action` than `list`, something about one of them."""
 
     action: Literal["list", "describe", "add", "preview", "due", "pause", "resume", "delete"] = "list"
-    """`due`: when any of them fires within a day, at most `limit` times."""
+    """`due`: when any of them fires within `days`, at most `limit` times."""
     teamspace: Name | None = None
     name: Name | None = None
     timetable: Schedule | None = None
@@ -321,6 +321,8 @@ class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, 
     """Of `add`: whether it fires while the job of the time before still goes on."""
     count: Annotated[int, Meta(ge=0, le=100)] = 5
     """So many of the next times are shown."""
+    days: Annotated[int, Meta(ge=1, le=31)] = 1
+    """Of `due`: of 24 hours each, from now on."""
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
     after: tuple[Name, Name] | None = None
     """The `next` of the page before."""
@@ -330,6 +332,8 @@ class Schedules(ControlOperation[SchedulesReply], tag="schedules", frozen=True, 
             raise ValueError("name the teamspace and the schedule")
         if self.action == "due" and self.name is not None:
             raise ValueError("name goes with one schedule")
+        if self.action != "due" and self.days != 1:
+            raise ValueError("days goes with the action due")
         if (self.timetable is not None) != (self.action in {"add", "preview"}):
             raise ValueError("timetable goes with the actions add and preview, and they with it")
         if (self.submission is not None) != (self.action == "add") and self.action != "preview":

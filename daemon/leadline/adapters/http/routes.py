@@ -91,7 +91,7 @@ def _looks() -> Iterator[Route]:
     yield look(
         "/v1/schedules", wire.Schedules, "Schedules.", "teamspace", "name", "count", "limit", "after", action="list"
     )
-    yield look("/v1/schedules/due", wire.Schedules, "What fires within a day.", "teamspace", "limit", action="due")
+    yield look("/v1/schedules/due", wire.Schedules, "What fires next.", "teamspace", "days", "limit", action="due")
     yield look("/v1/schedules/{teamspace}/{name}", wire.Schedules, "One schedule.", "count", action="describe")
     yield look("/v1/batch", wire.BatchJobs, "Batch jobs.", "teamspace", "limit", "after", action="list")
     yield look("/v1/batch/{teamspace}/{name}", wire.BatchJobs, "One batch job.", action="describe")

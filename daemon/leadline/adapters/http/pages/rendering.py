@@ -7,7 +7,7 @@ No script and no style stands in a page itself (CSP): what is drawn to a measure
 import hashlib
 import mimetypes
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -102,7 +102,9 @@ class Templates:
             "moment": moment,
             "clock": clock,
             "second": second,
+            "hour": hour,
             "day": day,
+            "weekday": weekday,
             "expected": expected,
         }
 
@@ -176,6 +178,16 @@ def expected(eta: Eta) -> Markup:
 def second(at: datetime) -> Markup:
     """The time of day alone, to the second."""
     return _time(at, "second", f"{at.astimezone(UTC):%H:%M:%S}")
+
+
+def hour(at: datetime) -> Markup:
+    """The time of day alone, to the minute."""
+    return _time(at, "hour", f"{at.astimezone(UTC):%H:%M} UTC")
+
+
+def weekday(date_: date) -> str:
+    """A day near enough to need no year: `Mon 30 Nov`."""
+    return f"{date_:%a} {date_.day} {date_:%b}"
 
 
 def day(at: datetime) -> Markup:

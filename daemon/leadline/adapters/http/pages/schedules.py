@@ -1,6 +1,7 @@
 """Schedules: what fires when, and what became of it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any, Final
 from zoneinfo import available_timezones
@@ -14,7 +15,7 @@ from leadline.adapters.http.pages.typed import whole
 from leadline.adapters.http.pages.visit import Visit, in_path
 from leadline.adapters.http.problems import STATUS
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import JOB_REASONS, ErrorCode, Refused
+from leadline_protocol.errors import JOB_REASONS, ErrorCode, JobReason, Refused
 from leadline_protocol.schedules import Schedule
 
 SHOWN: Final = 100
@@ -23,8 +24,13 @@ SHOWN: Final = 100
 COMING_SHOWN: Final = 10
 """Next times of one schedule, as far as they are looked at."""
 
-FIRING_SHOWN: Final = 30
+CALENDAR_DAYS: Final = 7
+
+CALENDAR_SHOWN: Final = 500
 """Next times of all schedules together."""
+
+APART_MAX: Final = 3
+"""Times of one schedule in a day that are shown one by one; of more, from when to when, and how many."""
 
 DAYS: Final = {"mon": "Mon", "tue": "Tue", "wed": "Wed", "thu": "Thu", "fri": "Fri", "sat": "Sat", "sun": "Sun"}
 SHAPES: Final = {"daily": "every day", "weekly": "on some days of the week", "monthly": "once a month", "cron": "cron"}
@@ -41,28 +47,42 @@ VERDICTS: Final = {
 
 
 class Firing(Struct, frozen=True):
-    """One time at which something fires."""
+    """When a schedule fires, once or so many times from the first to the last."""
 
     schedule: str
-    coming: wire.ComingOccurrence
+    first: wire.DueOccurrence
+    last: wire.DueOccurrence
+    times: int
+    quota: JobReason | None
+    """Why some of them may be skipped."""
+
+
+class CalendarDay(Struct, frozen=True):
+    """What fires on a day, in UTC; a script moves it to the days of the viewer's zone."""
+
+    date: date
+    firing: Sequence[Firing]
+    today: bool
+    shown: bool
+    """The others are there for zones in which it is yesterday still, or tomorrow already."""
 
 
 async def overview(visit: Visit) -> web.StreamResponse:
-    """The schedules of a teamspace, and what fires next of all of them."""
+    """The schedules of a teamspace, and what fires in the next days of all of them."""
     teamspace, after = visit.certain_teamspace, visit.query.get("after")
     listed = await visit.ask(
-        wire.Schedules(
-            teamspace=teamspace,
-            count=COMING_SHOWN,
-            limit=SHOWN,
-            after=None if after is None else (teamspace, after),
-        )
+        wire.Schedules(teamspace=teamspace, count=1, limit=SHOWN, after=None if after is None else (teamspace, after))
     )
-    whole_list = after is None and listed.next is None
+    due: Sequence[wire.DueOccurrence] = ()
+    if after is None and listed.schedules:
+        asked = wire.Schedules(action="due", teamspace=teamspace, days=CALENDAR_DAYS, limit=CALENDAR_SHOWN)
+        due = (await visit.ask(asked)).due
     return visit.page(
         "schedules.html",
         schedules=listed.schedules,
-        firing=next_of(listed.schedules) if whole_list else [],
+        calendar=calendar_of(due, datetime.now(UTC).date()) if due else [],
+        calendar_days=CALENDAR_DAYS,
+        cut_at=due[-1].at if len(due) == CALENDAR_SHOWN else None,
         next=None if listed.next is None else listed.next[1],
         timetable=timetable_in_words,
         task=task_in_words,
@@ -72,15 +92,26 @@ async def overview(visit: Visit) -> web.StreamResponse:
     )
 
 
-def next_of(schedules: Sequence[wire.ScheduleView]) -> list[Firing]:
-    """The next times of all schedules together, in order; no more than are certain to be without gaps.
+def calendar_of(due: Sequence[wire.DueOccurrence], today: date) -> list[CalendarDay]:
+    """The days from yesterday on, with what fires on them; `due` soonest first."""
+    by_day: dict[date, dict[str, list[wire.DueOccurrence]]] = {}
+    for each in due:
+        by_day.setdefault(each.at.astimezone(UTC).date(), {}).setdefault(each.schedule, []).append(each)
+    days = []
+    for ahead in range(-1, CALENDAR_DAYS + 2):
+        on_day = by_day.get(day := today + timedelta(days=ahead), {})
+        firing = [fire for schedule, times in on_day.items() for fire in _firing(schedule, times)]
+        firing.sort(key=lambda fire: (fire.first.at, fire.schedule))
+        days.append(CalendarDay(day, firing, today=ahead == 0, shown=0 <= ahead < CALENDAR_DAYS))
+    return days
 
-    Of each schedule only its next few times are known; behind the last of them nothing is said of any.
-    """
-    firing = [Firing(each.schedule, coming) for each in schedules for coming in each.coming]
-    end = min((each.coming[-1].at for each in schedules if each.coming), default=None)
-    certain = (each for each in firing if end is None or each.coming.at <= end)
-    return sorted(certain, key=lambda each: each.coming.at)[:FIRING_SHOWN]
+
+def _firing(schedule: str, times: Sequence[wire.DueOccurrence]) -> list[Firing]:
+    """Those of one schedule on one day."""
+    if len(times) <= APART_MAX:
+        return [Firing(schedule, each, each, 1, each.quota) for each in times]
+    quota = next((each.quota for each in times if each.quota is not None), None)
+    return [Firing(schedule, times[0], times[-1], len(times), quota)]
 
 
 async def new(visit: Visit) -> web.StreamResponse:
