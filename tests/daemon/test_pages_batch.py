@@ -289,23 +289,25 @@ async def test_secrets_of_what_a_schedule_submits_are_not_shown(place: Place) ->
 
 
 @pytest.mark.parametrize(
-    "typed",
+    ("at", "typed"),
     [
-        {"at": "2:30"},
-        {"zone": "Mars/Base"},
-        {"repeat": "weekly"},
-        {"repeat": "monthly", "day": "soon"},
-        {"repeat": "monthly", "day": "32"},
-        {"repeat": "cron", "line": "* *"},
-        {"repeat": "hourly"},
-        {"batch_job": "", "submission": ""},
-        {"batch_job": "", "submission": "[]"},
-        {"batch_job": "", "submission": '{"kind": "dance"}'},
-        {"batch_job": "absent"},
+        ("at", {"at": "2:30"}),
+        ("zone", {"zone": "Mars/Base"}),
+        ("days", {"repeat": "weekly"}),
+        ("day", {"repeat": "monthly", "day": "soon"}),
+        ("day", {"repeat": "monthly", "day": "32"}),
+        ("line", {"repeat": "cron", "line": "* *"}),
+        ("line", {"repeat": "cron", "line": "0 25 * * *"}),
+        ("repeat", {"repeat": "hourly"}),
+        ("submission", {"batch_job": "", "submission": ""}),
+        ("submission", {"batch_job": "", "submission": "[]"}),
+        ("submission", {"batch_job": "", "submission": '{"kind": "dance"}'}),
+        ("submission", {"batch_job": "", "submission": '{"kind": "noop", "delay": "soon"}'}),
+        ("batch_job", {"batch_job": "absent"}),
     ],
 )
-async def test_a_schedule_that_cannot_be_is_told_why_and_what_was_typed_stays(
-    place: Place, typed: dict[str, str]
+async def test_a_schedule_that_cannot_be_is_told_why_where_it_was_typed_and_what_was_typed_stays(
+    place: Place, at: str, typed: dict[str, str]
 ) -> None:
     async with place.daemon() as (_, client), signed_in(place, client) as ann:
         await made(ann)
@@ -313,9 +315,18 @@ async def test_a_schedule_that_cannot_be_is_told_why_and_what_was_typed_stays(
         for sure in ({}, {"sure": "yes"}):
             refused = await ann.send(form, **{**FORM, **typed}, **sure)
             assert refused.status in {400, 404, 409, 422}, refused.main.text
-            assert refused.main.one("p", class_="note").text
+            fault = refused.main.one("span", class_="fault")
+            assert (fault.attributes["id"], fault.text != "") == (f"schedule-{at}-fault", True)
             assert refused.main.one("input", name="name").attributes["value"] == "every-night"
         assert not (await client.call(Schedules(teamspace="acme"))).schedules
+
+
+async def test_a_schedule_without_a_name_is_told_so_at_the_name(place: Place) -> None:
+    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+        await made(ann)
+        form = (await ann.get("/new-schedule")).main.one("form", class_="fields")
+        refused = await ann.send(form, **{**FORM, "name": " "}, sure="yes")
+        assert refused.main.one("span", class_="fault").attributes["id"] == "schedule-name-fault"
 
 
 async def test_what_a_schedule_submits_is_shown_without_secrets_and_with_its_owners_names(place: Place) -> None:

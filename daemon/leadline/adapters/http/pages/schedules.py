@@ -11,9 +11,8 @@ from aiohttp import web
 from msgspec import Struct
 
 from leadline.adapters.http.pages import foreign
-from leadline.adapters.http.pages.typed import whole
+from leadline.adapters.http.pages.typed import Typed, whole
 from leadline.adapters.http.pages.visit import Visit, in_path
-from leadline.adapters.http.problems import STATUS
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import JOB_REASONS, ErrorCode, JobReason, Refused
 from leadline_protocol.schedules import Schedule
@@ -116,20 +115,14 @@ def _firing(schedule: str, times: Sequence[wire.DueOccurrence]) -> list[Firing]:
 
 async def new(visit: Visit) -> web.StreamResponse:
     """The form for a new one."""
-    return _form(visit, {"repeat": "daily", "at": "02:30", "zone": "UTC", **visit.query})
+    return _form(visit, Typed({"repeat": "daily", "at": "02:30", "zone": "UTC", **visit.query}))
 
 
-def _form(
-    visit: Visit,
-    typed: Mapping[str, str],
-    tried: wire.SchedulesReply | None = None,
-    refused: Refused | None = None,
-) -> web.StreamResponse:
+def _form(visit: Visit, form: Typed, tried: wire.SchedulesReply | None = None) -> web.StreamResponse:
     return visit.page(
         "schedule_new.html",
-        status=200 if refused is None else STATUS[refused.code],
-        refused=refused,
-        typed=typed,
+        status=form.status,
+        form=form,
         tried=tried,
         days=DAYS,
         shapes=SHAPES,
@@ -160,7 +153,7 @@ async def add(visit: Visit) -> web.StreamResponse:
                     count=COMING_SHOWN,
                 )
             )
-            return _form(visit, fields, tried)
+            return _form(visit, Typed(fields), tried)
         name = fields.get("name", "").strip()
         await visit.ask(
             wire.Schedules(
@@ -174,8 +167,22 @@ async def add(visit: Visit) -> web.StreamResponse:
             )
         )
     except Refused as no:
-        return _form(visit, fields, refused=no)
+        return _form(visit, Typed(fields, _at_its_field(no, fields)))
     return visit.see(path_of(name), said="scheduled")
+
+
+def _at_its_field(no: Refused, fields: Mapping[str, str]) -> Refused:
+    """The same at the field of the form that what is wrong was typed into."""
+    part, _, place = (no.at or "").partition(".")
+    match part:
+        case "timetable":
+            return Refused(no.code, no.message, at=place or "repeat")
+        case "submission" if fields.get("batch_job", "").strip():
+            return Refused(no.code, no.message, at="batch_job")
+        case "submission":
+            return Refused(no.code, f"{no.message} ({place})" if place else no.message, at="submission")
+        case _:
+            return no
 
 
 def _timetable(fields: Mapping[str, str]) -> Schedule:
