@@ -45,7 +45,8 @@ from leadline.adapters.postgres.api_tokens import PostgresApiTokens
 from leadline.adapters.postgres.batch import STATEMENTS as BATCH_STATEMENTS
 from leadline.adapters.postgres.batch_access import BatchAccess
 from leadline.adapters.postgres.control import PostgresControl
-from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads, PostgresTrial
+from leadline.adapters.postgres.lead_trial import PostgresTrial
+from leadline.adapters.postgres.leads import STATEMENTS, PostgresLeads
 from leadline.adapters.postgres.migrate import migrate_database, migration_sql
 from leadline.adapters.postgres.notices import STATEMENTS as NOTICE_STATEMENTS
 from leadline.adapters.postgres.notices import PostgresNotices

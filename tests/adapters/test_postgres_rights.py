@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from leadline.adapters.postgres.leads import PostgresLeads, PostgresWork
+from leadline.adapters.postgres.lead_work import PostgresWork
+from leadline.adapters.postgres.leads import PostgresLeads
 from leadline.adapters.postgres.migrate import MIGRATIONS, migrate_database
 from leadline.adapters.postgres.rights import Rights, missing
 from leadline.adapters.postgres.store import PostgresStore

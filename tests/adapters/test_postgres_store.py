@@ -17,7 +17,8 @@ import pytest
 
 from leadline.adapters.embedded_postgres import embedded_postgres
 from leadline.adapters.postgres import pool, writer
-from leadline.adapters.postgres.leads import PostgresLeads, PostgresWork
+from leadline.adapters.postgres.lead_work import PostgresWork
+from leadline.adapters.postgres.leads import PostgresLeads
 from leadline.adapters.postgres.pool import Connection, check_server
 from leadline.adapters.postgres.queries import QUERIES, parse
 from leadline.adapters.postgres.store import PostgresStore

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from leadline.adapters.postgres import leads
+from leadline.adapters.postgres import lead_lists
 from leadline.adapters.upload_folder import UploadFolder
 from leadline.features.tables import export
 from leadline.ports.store import Unavailable
@@ -108,7 +108,7 @@ async def test_an_export_whose_daemon_was_replaced_is_not_touched_when_that_wake
 async def test_an_export_goes_on_behind_what_an_earlier_attempt_has_stored(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leads, "CHUNK_LEADS", 1)
+    monkeypatch.setattr(lead_lists, "CHUNK_LEADS", 1)
     write = export._write_at
     written = []
 

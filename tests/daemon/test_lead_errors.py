@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from leadline.adapters.postgres.leads import CHUNK_LEADS, SAMPLES_MAX
+from leadline.adapters.postgres.lead_lists import CHUNK_LEADS
+from leadline.adapters.postgres.lead_work import SAMPLES_MAX
 from leadline_protocol.client import Client
 from leadline_protocol.errors import LeadReason
 from leadline_protocol.ids import JobId, LeadId

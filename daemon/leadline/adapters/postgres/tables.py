@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
-from leadline.adapters.postgres.leads import LIFE as QUERIES
-from leadline.adapters.postgres.leads import table_of
+from leadline.adapters.postgres.lead_rows import LIFE as QUERIES
+from leadline.adapters.postgres.lead_rows import table_of
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.features.tables.columns import Column
 from leadline.features.tables.life import Listed, Outlived, Remains, Sample
