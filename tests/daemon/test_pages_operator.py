@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from leadline.adapters.http.pages import attention
+from leadline.adapters.http.pages import attention, operator
 from leadline.adapters.http.pages.directory import PAGES, Page
 from leadline.core.effects import WarnStalled
 from leadline_protocol.client import Client
@@ -262,6 +262,17 @@ async def test_of_a_webhook_that_was_not_reached_only_its_host_is_told(place: Pl
         (row,) = page.main.one("tbody").every("tr")
         assert "https://127.0.0.1/" in row.text
         assert CANARY not in page.html
+
+
+async def test_a_page_of_notices_says_where_there_are_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator, "PAGE", 2)
+    async with place.daemon() as (_, client), signed_in(place, client, None, "member") as eve:
+        for number in range(3):
+            hook = TellOf(webhook=f"https://127.0.0.1:9/{number}", on=["completed"])
+            await client.wait((await client.submit(Noop(teamspace="acme", notices=hook))).job)
+            page = (await eve.get("/operator/notices")).main
+            assert ("There are more" in page.text) == (number == 2)
+        assert len(list(page.one("tbody").every("tr"))) == 2
 
 
 async def test_a_customer_finds_nothing_there(place: Place) -> None:

@@ -100,12 +100,13 @@ async def providers(visit: Visit) -> web.StreamResponse:
 async def notices(visit: Visit) -> web.StreamResponse:
     """Mails and webhooks about jobs that did not reach anybody."""
     check_operator(visit)
-    found = await visit.ask(wire.Notices(limit=PAGE))
+    found = await visit.ask(wire.Notices(limit=PAGE + 1))
     notices = [
         msgspec.structs.replace(each, target=foreign.webhook(each.target)) if each.medium == "webhook" else each
-        for each in found.notices
+        for each in found.notices[:PAGE]
     ]
-    return visit.page("operator_notices.html", notices=notices, may_change=visit.may_change)
+    more = len(found.notices) > PAGE
+    return visit.page("operator_notices.html", notices=notices, more=more, may_change=visit.may_change)
 
 
 async def send_again(visit: Visit) -> web.StreamResponse:
