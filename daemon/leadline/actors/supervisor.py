@@ -372,6 +372,8 @@ class Reign:
         actor = self.teamspaces.find(order.teamspace)
         if actor is not None:
             actor.stop(order)
+        for provider in self.providers:
+            provider.stopped()
 
     def send(self, order: SendCall) -> None:
         """Hand a permit over."""

@@ -1,5 +1,6 @@
 """What a job does while a provider takes its time, over hours of virtual time."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from leadline.core.model import SECOND
 from leadline.core.rate_limit import WindowLimit
 from leadline.features.tables.enrichment_plan import LEADS_AT_ONCE
 from leadline.features.tables.provider_modules import ClientCredentials, ProviderModule, read_module
+from leadline.ports.store import StoredJob
 from leadline_protocol.errors import JobReason, LeadReason
-from tests.features.tables.virtual import Running, daemon, run
+from tests.features.tables.virtual import Running, Seen, daemon, run
 from tests.world import behaviours
 from tests.world.behaviours import Behaviour, Fault, Now, Plan, Request
 
@@ -162,6 +164,59 @@ def test_an_order_that_does_not_come_fails_its_leads_when_the_modules_patience_e
             assert 1_800 <= running.log["bulk"][-1].seconds <= 1_870
 
     run(main())
+
+
+def test_a_paced_account_is_asked_in_even_steps_however_quick_it_is() -> None:
+    async def main() -> None:
+        async with daemon({"sync": (sync(), behaviours.Enrichment())}, leads=100, pace_per_second=0.5) as running:
+            job = await running.submit("sync")
+            ended = await running.until(job, "completed", "partial", "failed")
+            assert (ended.state, ended.counts.done, ended.attempt) == ("completed", 100, 1)
+            assert steps(running.log["sync"]) == [pytest.approx(2.0, abs=0.01)] * 99
+
+    run(main())
+
+
+def test_a_refused_key_lets_everybody_go_who_is_being_paced() -> None:
+    async def main() -> None:
+        locked = behaviours.Authorized(behaviours.Enrichment(), "another key")
+        async with daemon({"sync": (sync(), locked)}, leads=100, pace_per_second=0.1) as running:
+            jobs = [await running.submit("sync", teamspace) for teamspace in ("a", "b")]
+            together = [await running.until(job, "completed", "partial", "failed") for job in jobs]
+            late = await running.until(await running.submit("sync"), "completed", "partial", "failed")
+            assert {(job.state, job.reason) for job in (*together, late)} == {("failed", JobReason.INVALID_KEY)}
+            assert max(took(job) for job in together) < 1
+            assert took(late) <= 10, "only its first lead has waited for its turn, to hear that there is none"
+            assert [seen.plan.status for seen in running.log["sync"]] == [401]
+
+    run(main())
+
+
+def test_a_stop_lets_those_go_who_are_being_paced_and_nobody_else() -> None:
+    async def main() -> None:
+        async with daemon({"sync": (sync(), behaviours.Enrichment())}, leads=100, pace_per_second=0.5) as running:
+            stopped, other = [await running.submit("sync", teamspace) for teamspace in ("a", "b")]
+            await running.rest(5)
+            asked = len(running.log["sync"])
+            await running.supervisor.dispatcher.tell(CancelAsked(stopped))
+            ended = await running.until(stopped, "cancelled")
+            assert ended.counts.done <= asked
+            assert took(ended) < 6
+            assert (await running.until(other, "completed", "partial", "failed")).counts.done == 100
+            assert min(steps(running.log["sync"])) == pytest.approx(2.0, abs=0.01)
+
+    run(main())
+
+
+def steps(log: Sequence[Seen]) -> list[float]:
+    """Seconds from each request to the next."""
+    return [after.seconds - before.seconds for before, after in pairwise(log)]
+
+
+def took(job: StoredJob) -> float:
+    """Seconds from a job's submission to its end."""
+    assert job.ended is not None
+    return (job.ended - job.submitted) / SECOND
 
 
 def with_token(module: ProviderModule) -> ProviderModule:

@@ -369,8 +369,10 @@ class Running:
 
 
 @asynccontextmanager
-async def daemon(modules: Mapping[str, tuple[ProviderModule, Behaviour]], leads: int) -> AsyncIterator[Running]:
-    """A daemon with these providers, and a table of so many leads."""
+async def daemon(
+    modules: Mapping[str, tuple[ProviderModule, Behaviour]], leads: int, *, pace_per_second: float | None = None
+) -> AsyncIterator[Running]:
+    """A daemon with these providers, all of them evenly paced or none, and a table of so many leads."""
     endpoints = {
         name: Endpoint(AccountName(name), module, Access(f"http://{name}", KEY, module.settings, 60.0))
         for name, (module, _) in modules.items()
@@ -385,7 +387,8 @@ async def daemon(modules: Mapping[str, tuple[ProviderModule, Behaviour]], leads:
                 tuple(endpoint.module.limits),
                 flight_seconds=endpoint.module.flight_seconds,
                 failed_count=endpoint.module.failed_count,
-            )
+            ),
+            pace_per_second,
         )
         for endpoint in endpoints.values()
     ]
