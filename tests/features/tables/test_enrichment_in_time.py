@@ -177,6 +177,20 @@ def test_a_paced_account_is_asked_in_even_steps_however_quick_it_is() -> None:
     run(main())
 
 
+def test_a_refused_key_lets_everybody_go_who_waits_for_a_permit() -> None:
+    async def main() -> None:
+        one_an_hour = replace(sync(), limits=[WindowLimit(1, 3_600.0)])
+        locked = behaviours.Authorized(behaviours.Enrichment(), "another key")
+        async with daemon({"sync": (one_an_hour, locked)}, leads=100) as running:
+            jobs = [await running.submit("sync", teamspace) for teamspace in ("a", "b")]
+            ended = [await running.until(job, "completed", "partial", "failed") for job in jobs]
+            assert {(job.state, job.reason) for job in ended} == {("failed", JobReason.INVALID_KEY)}
+            assert max(took(job) for job in ended) < 1
+            assert len(running.log["sync"]) == 1
+
+    run(main())
+
+
 def test_a_refused_key_lets_everybody_go_who_is_being_paced() -> None:
     async def main() -> None:
         locked = behaviours.Authorized(behaviours.Enrichment(), "another key")

@@ -167,7 +167,6 @@ class _Enriching:
         """Leads that are asked about by themselves, where others wait to be ordered together."""
         self._orders: WaterfallOrders
         self._refused: set[AccountName] = set()
-        self._waiting: dict[AccountName, set[anyio.CancelScope]] = {}
 
     async def run(self) -> Finished:
         attempt = self._attempt
@@ -232,7 +231,7 @@ class _Enriching:
         orders = self._orders_at(source, partial(self._conclude, account), _numbers_after(kept))
         due = self._due.pages(frozenset(lead for order in kept for lead in order.leads))
         pairs = ((each.lead, each.cells) async for page in due for each in page)
-        await orders.run(asking, kept, pairs, cut_off, partial(self._refuse_key, account))
+        await orders.run(asking, kept, pairs, cut_off, partial(self._refused.add, account))
 
     async def _resume_orders(self, asking: TaskGroup, cut_off: Mapping[LeadId, Sequence[CutOff]]) -> Sequence[Due]:
         """Go on with the orders of earlier attempts; their leads."""
@@ -245,7 +244,7 @@ class _Enriching:
             if source.endpoint.module.bulk is not None
         }
         accounts = [source.endpoint.account for source in self._plan.sources]
-        self._orders = WaterfallOrders(asking, accounts, orders, self._refuse_key)
+        self._orders = WaterfallOrders(asking, accounts, orders, self._refused.add)
         ordered: list[Due] = []
         for order in kept:
             if order.account in orders:
@@ -410,7 +409,7 @@ class _Enriching:
                     turn = turn.then
                 turn = await self._call(due.lead, asker, course, turn, purse, patient=patient or turn.what == "poll")
         except AccountClosed:
-            self._refuse_key(account)
+            self._refused.add(account)
             return None
         except Parked:
             return None
@@ -512,25 +511,12 @@ class _Enriching:
     async def _permit(
         self, account: AccountName, lead: LeadId, credits_max: Decimal, cost: Cost, *, patient: bool = True
     ) -> Call:
-        """Wait for a permit; a refused key ends the wait of everybody."""
-        waiting = self._waiting.setdefault(account, set())
-        with anyio.CancelScope() as scope:
-            waiting.add(scope)
-            try:
-                call = await self._attempt.permit(account, lead, cost, credits_max=credits_max, patient=patient)
-            finally:
-                waiting.discard(scope)
-        if scope.cancelled_caught:
-            raise AccountClosed("the key was refused")
+        """Wait for a permit; those who wait while the key is refused hear it from the scheduler."""
+        call = await self._attempt.permit(account, lead, cost, credits_max=credits_max, patient=patient)
         if account in self._refused:
             call.end(CallEnd(unsent=True))
             raise AccountClosed("the key was refused")
         return call
-
-    def _refuse_key(self, account: AccountName) -> None:
-        self._refused.add(account)
-        for scope in self._waiting.get(account, ()):
-            scope.cancel()
 
 
 def _ends(end: Settle) -> bool:
