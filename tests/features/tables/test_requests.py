@@ -47,6 +47,28 @@ def test_values_stand_as_json_in_the_body() -> None:
     assert request.method == "POST"
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        'path = "/v1/{{Email}}"',
+        'path = "/v1"\nquery = { who = "{{ EMAIL }}" }',
+        'path = "/v1"\nbody = { who = ["{{eMail}}"] }',
+    ],
+)
+def test_a_placeholder_stands_for_its_input_however_it_is_written(template: str) -> None:
+    text = f"""
+        name = "free"
+        base_url = "https://host.example"
+        inputs = ["email"]
+        [request]
+        {template}
+        [response.columns]
+        company = {{ select = "company" }}
+    """
+    request = lead_request(read_module(text, file="free.toml"), ACCESS, {"email": "ada"}, call_id="1")
+    assert request.url.count("ada") + request.body.count(b"ada") == 1
+
+
 def test_a_poll_names_its_task() -> None:
     request = poll_request(SLOW, ACCESS, {"email": "a"}, task="a b&c", call_id="1")
     assert (request.method, request.url) == ("GET", "https://host.example/base/result?task_hash=a+b%26c")

@@ -17,7 +17,7 @@ numbers come from, and when, is in each file.
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import Annotated, Any, Final, Literal, TypeAlias, cast, get_args, get_origin
 
@@ -30,7 +30,14 @@ from msgspec.structs import replace
 from leadline.core.rate_limit import FLIGHT_SECONDS, Cost, Limit
 from leadline.features.tables.columns import Column, ColumnType, JsonValue
 from leadline.features.tables.module_lines import line_of, lines_of
-from leadline.features.tables.templates import TemplateFaultError, names_in, parse_json_template
+from leadline.features.tables.templates import (
+    JsonTemplate,
+    Template,
+    TemplateFaultError,
+    names_in,
+    parse_json_template,
+    parse_template,
+)
 from leadline_protocol.errors import LeadlineError
 
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -117,7 +124,7 @@ FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection",
 """Headers by which a connection knows one message from the next."""
 
 
-class RequestTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RequestTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """One request. Strings of path, query and body are templates."""
 
     method: Literal["GET", "POST", "PUT", "PATCH"] = "POST"
@@ -126,6 +133,20 @@ class RequestTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     headers: dict[Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")], str] = {}
     body: dict[str, Any] | None = None
     """A JSON object; absent: no body."""
+
+    @cached_property
+    def templates(self) -> "RequestTemplates":
+        """Its strings as templates. Raises TemplateFaultError where they have not been judged."""
+        query = {name: parse_template(text, None) for name, text in self.query.items()}
+        return RequestTemplates(parse_template(self.path, None), query, parse_json_template(self.body, None))
+
+
+class RequestTemplates(Struct, frozen=True):
+    """What stands for the values of a lead in a request."""
+
+    path: Template
+    query: Mapping[str, Template]
+    body: JsonTemplate
 
 
 class Poll(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

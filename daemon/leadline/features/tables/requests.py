@@ -26,7 +26,7 @@ from leadline.features.tables.provider_modules import (
     ProviderModule,
     RequestTemplate,
 )
-from leadline.features.tables.templates import Template, fill_json, fill_text, parse_json_template, parse_template
+from leadline.features.tables.templates import Template, fill_json, fill_text, parse_template
 from leadline.ports.provider_client import Request
 
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
@@ -107,15 +107,13 @@ def chat_request(
 def _request(
     module: ProviderModule, template: RequestTemplate, access: Access, values: Mapping[str, JsonValue], call_id: str
 ) -> Request:
+    templates = template.templates
     values = with_settings(access, values)
-    path = _text(template.path).fill(lambda name: quote(cell_text(values.get(name)), safe=""))
+    path = templates.path.fill(lambda name: quote(cell_text(values.get(name)), safe=""))
     if {".", ".."} & set(path.split("/")):
         raise BadValueError("a dot or two dots cannot stand in the path of a request")
-    query = {name: fill_text(_text(text), values) for name, text in template.query.items()}
-    query = {name: text for name, text in query.items() if text}
-    body = None
-    if template.body is not None:
-        body = fill_json(parse_json_template(template.body, values.keys() | _names(module)), values)
+    query = {name: text for name, each in templates.query.items() if (text := fill_text(each, values))}
+    body = fill_json(templates.body, values)
     return complete_request(module, access, template.method, path, query, template.headers, body, call_id)
 
 
@@ -154,18 +152,6 @@ def complete_request(
 def with_settings(access: Access, values: Mapping[str, JsonValue]) -> Cells:
     """Values, and the settings of the account under the names by which templates know them."""
     return {**values, **{SETTINGS + name: value for name, value in access.settings.items()}}
-
-
-def _names(module: ProviderModule) -> set[str]:
-    """Every placeholder that a judged module may use, whether the lead has it or not."""
-    return {
-        *module.inputs,
-        *module.optional_inputs,
-        TASK,
-        RECORDS,
-        PAGE,
-        *(SETTINGS + name for name in module.settings),
-    }
 
 
 @lru_cache(maxsize=1_024)

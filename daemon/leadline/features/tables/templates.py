@@ -46,7 +46,7 @@ class TemplateFaultError(ValueError):
 
 
 def parse_template(text: str, names: Collection[str] | None) -> Template:
-    """The template that `text` is, over these names (None: any), which are found in any case.
+    """The template that `text` is, over these names, which are found in any case (None: over any, in lower case).
 
     Raises:
         TemplateFaultError: a placeholder is not closed, is empty, or is none of the names; or the text is too long.
@@ -65,10 +65,9 @@ def parse_template(text: str, names: Collection[str] | None) -> Template:
             raise TemplateFaultError("a placeholder is not closed", start)
         if not name:
             raise TemplateFaultError("a placeholder is empty", start)
-        if known is not None:
-            if name.casefold() not in known:
-                raise TemplateFaultError(f"there is no column {name[:60]!r}", start, ErrorCode.UNKNOWN_COLUMN)
-            name = known[name.casefold()]
+        if known is not None and name.casefold() not in known:
+            raise TemplateFaultError(f"there is no column {name[:60]!r}", start, ErrorCode.UNKNOWN_COLUMN)
+        name = name.casefold() if known is None else known[name.casefold()]
         texts.append(text[end:start])
         found.append(name)
         end = close + 2
@@ -115,8 +114,8 @@ def fill_json(template: JsonTemplate, values: Mapping[str, JsonValue]) -> JsonVa
             return template
 
 
-def parse_json_template(document: object, names: Collection[str]) -> JsonTemplate:
-    """A JSON document with its strings read as templates over these names.
+def parse_json_template(document: object, names: Collection[str] | None) -> JsonTemplate:
+    """A JSON document with its strings read as `parse_template` does.
 
     Raises:
         TemplateFaultError: a string of it is no template.
