@@ -46,7 +46,9 @@ ORIGINS_MAX: Final = 1_000
 HEADERS: Final = {"accept-encoding": "gzip, deflate", "user-agent": SERVER_SOFTWARE}
 """Of every request that has none of its own."""
 
-_PLAIN_URL: Final = re.compile(r"(https?://[A-Za-z0-9.:\[\]-]+)(/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)")
+_PLAIN_URL: Final = re.compile(
+    r"(https?://[A-Za-z0-9.:\[\]-]+)(/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]++|%[0-9A-Fa-f]{2})*+)"
+)
 _BREAK: Final = re.compile(r"[\r\n\0]")
 
 
@@ -144,7 +146,7 @@ def _written(request: Request, origin: ClientRequest, target: str) -> bytes:
     lines += [f"{name}: {value}" for name, value in HEADERS.items() if name not in own]
     if request.body or request.method in ClientRequest.POST_METHODS:
         lines.append(f"Content-Length: {len(request.body)}")
-    if any(map(_BREAK.search, lines)):
+    if _BREAK.search("".join(lines)):
         raise ValueError("a header with an end of line in it")
     return "\r\n".join([*lines, "", ""]).encode() + request.body
 
