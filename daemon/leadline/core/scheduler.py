@@ -120,6 +120,14 @@ class Scheduler(Admission, Lives):
         match event:
             case ev.Submitted():
                 return [self._admit(new) for new in event.jobs]
+            case ev.CallAsked():
+                self._call_asked(event)
+            case ev.CallSent():
+                self.permits.sent(event)
+            case ev.ResponseBegan():
+                self.permits.response_began(event)
+            case ev.CallEnded():
+                self._call_ended(event)
             case ev.AttemptFinished():
                 self._attempt_finished(event)
             case ev.AttemptStopped():
@@ -143,14 +151,6 @@ class Scheduler(Admission, Lives):
                     attempt.waits.pop(event.reason, None)
                     self._restart_clock(attempt)
                     self._unsettled[event.job] = attempt
-            case ev.CallAsked():
-                self._call_asked(event)
-            case ev.CallSent():
-                self.permits.sent(event)
-            case ev.ResponseBegan():
-                self.permits.response_began(event)
-            case ev.CallEnded():
-                self._call_ended(event)
             case ev.CancelAsked():
                 return self._cancel(event)
             case ev.Expired():
