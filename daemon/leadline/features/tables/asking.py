@@ -5,7 +5,7 @@ Everything here is a plain function of its arguments.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, Protocol
 
@@ -33,9 +33,7 @@ from leadline.features.tables.provider_modules import ProviderModule
 from leadline.features.tables.requests import (
     Access,
     chat_request,
-    input_values,
     lead_request,
-    missing_inputs,
     poll_request,
 )
 from leadline.features.tables.templates import Template, fill_text
@@ -271,12 +269,6 @@ def heard(verdict: responses.Verdict, course: Course, instant: Instant, jitter: 
 
 def _after(instant: Instant, seconds: float | None) -> Instant | None:
     return None if seconds is None else Instant(instant + math.ceil(seconds * SECOND))
-
-
-def inputs_of(module: ProviderModule, cells: Cells, columns: Mapping[str, str]) -> tuple[Cells, Sequence[str]]:
-    """A lead's values for a module, and the needed ones that it lacks."""
-    values = input_values(module, cells, columns)
-    return values, missing_inputs(module, values)
 
 
 AI_PROMPT: Final = "ai_prompt"

@@ -14,12 +14,13 @@ import msgspec
 
 from leadline.core.events import NOTHING
 from leadline.features.tables.answer_schemas import check_schema
-from leadline.features.tables.asking import AI_PROMPT, Asker, Endpoint, ModuleAsker, PromptAsker, course_at, inputs_of
+from leadline.features.tables.asking import AI_PROMPT, Asker, Endpoint, ModuleAsker, PromptAsker, course_at
 from leadline.features.tables.columns import Cells, Column, ColumnType, JsonValue, declared_columns
 from leadline.features.tables.expressions import Compiled
 from leadline.features.tables.lead_course import Ask, Course
 from leadline.features.tables.paging import PagedAsker, paging_of
 from leadline.features.tables.prompts import NO_SCHEMAS, Schemas
+from leadline.features.tables.requests import input_values, missing_inputs
 from leadline.features.tables.responses import read_values
 from leadline.features.tables.selection import compiled
 from leadline.features.tables.templates import Template, parse_prompt
@@ -71,13 +72,12 @@ class Source(msgspec.Struct, frozen=True):
             return PromptAsker(
                 self.endpoint, self.prompt, cells, into, self.schemas, answered=answered, may_miss=self.may_miss
             )
-        values, _ = inputs_of(self.endpoint.module, cells, self.params.inputs)
         asker = ModuleAsker if paging_of(self.endpoint.module) is None else PagedAsker
-        return asker(self.endpoint, values, into, self.params.outputs, course, answered=answered)
+        return asker(self.endpoint, self.values(cells), into, self.params.outputs, course, answered=answered)
 
     def values(self, cells: Cells) -> Cells:
         """A lead's inputs of the module."""
-        return inputs_of(self.endpoint.module, cells, self.params.inputs)[0]
+        return input_values(self.endpoint.module, cells, self.params.inputs)
 
     def cells(self, into: tuple[Column, ...], values: dict[str, JsonValue]) -> Cells:
         """What outputs of the module write into a lead. Raises BadValueError."""
@@ -87,7 +87,7 @@ class Source(msgspec.Struct, frozen=True):
         """The inputs that a lead lacks."""
         if self.prompt is not None:
             return ()
-        return inputs_of(self.endpoint.module, cells, self.params.inputs)[1]
+        return missing_inputs(self.endpoint.module, self.values(cells))
 
     def course(self, task: str | None = None, waited_microseconds: int = 0) -> Course:
         """A lead's course at this provider; `task` was taken on so long ago."""

@@ -32,7 +32,6 @@ from leadline.features.tables.asking import (
     ModuleAsker,
     PromptAsker,
     heard,
-    inputs_of,
 )
 from leadline.features.tables.bulk import OrderAsker, bulk_of
 from leadline.features.tables.columns import BadValueError, Cells, Column, ColumnType, cell_text, encode_cells
@@ -41,6 +40,7 @@ from leadline.features.tables.lead_course import Ask, Course
 from leadline.features.tables.paging import PagedAsker, paging_of
 from leadline.features.tables.ports import AnsweredCall, Charge, LeadStore, Passed
 from leadline.features.tables.provider_modules import ProviderModule, selected
+from leadline.features.tables.requests import input_values, missing_inputs
 from leadline.features.tables.templates import parse_prompt
 from leadline.features.tables.tokens import NoToken, Tokens
 from leadline.ports.provider_client import Ambiguous, BrokenResponse, Request, Response, Unsent
@@ -174,8 +174,8 @@ def _asker(endpoint: Endpoint, lead: Mapping[str, Any], course: Course) -> Asker
     if module.chat is not None:
         prompt = parse_prompt(str(lead.get("prompt", "")), (), field="lead.prompt")
         return PromptAsker(endpoint, prompt, {}, (Column("content", ColumnType.TEXT),))
-    values, missing = inputs_of(module, dict(lead), {})
-    if missing:
+    values = input_values(module, lead, {})
+    if missing := missing_inputs(module, values):
         raise Refused(ErrorCode.BAD_REQUEST, f"{module.name} needs {', '.join(missing)}", at="lead")
     if module.bulk is not None:
         return OrderAsker(endpoint, [(_NO_LEAD, values)], course)
