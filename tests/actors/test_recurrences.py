@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Literal
 
 import pytest
 from msgspec.structs import replace
@@ -141,6 +142,31 @@ async def test_what_fires_next_is_told_with_what_was_changed_before_it_was_asked
             stored.keep(number, EVERY_MINUTE)
             it.wake("acme", f"s{number}")
         assert {each.name for each in await it.soonest("acme", 10)} == {"s1", "s2", "s3"}
+
+
+class Gate(asyncio.Event):
+    """Tells that somebody has come to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = asyncio.Event()
+
+    async def wait(self) -> Literal[True]:
+        self.reached.set()
+        return await super().wait()
+
+
+async def test_a_schedule_that_is_firing_is_told_with_the_others(stored: Stored) -> None:
+    stored.keep(1, EVERY_MINUTE)
+    stored.keep(2, Cron("0 0 * * *", "UTC"))
+    stored.gate = gate = Gate()
+    stored.wall = Instant(NOON + MINUTE)
+    async with firing(stored) as it:
+        await gate.reached.wait()
+        assert [each.name for each in await it.soonest(None, 10)] == ["s1", "s2"]
+        gate.set()
+        await stored.until(submitted=1)
+        assert [each.name for each in await it.soonest(None, 10)] == ["s1", "s2"]
 
 
 async def test_schedules_that_are_due_together_are_submitted_together(stored: Stored) -> None:

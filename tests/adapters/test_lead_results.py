@@ -3,12 +3,16 @@
 import random
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import asyncpg
 import pytest
 
+from leadline.adapters.postgres.lead_lists import freeze, keep_list
+from leadline.adapters.postgres.lead_rows import LIFE, QUERIES
 from leadline.adapters.postgres.leads import PostgresLeads
+from leadline.adapters.postgres.pool import Connection
 from leadline.adapters.postgres.store import PostgresStore
 from leadline.core.effects import Records
 from leadline.core.model import Counts
@@ -106,6 +110,71 @@ async def test_a_second_result_of_the_same_kind_cannot_be_stored_and_nothing_tha
         await settle(store, [of(first, LeadId(number)) for number in (6, 7, 8)])
     everybody = [LeadId(number) for number in NUMBERS]
     assert await PostgresLeads(store).unsettled(JOB, everybody) == [lead for lead in everybody if lead != 7]
+
+
+SMALL_JOBS: Final = 20_000
+BLOCKS: Final = 500
+
+
+async def test_leads_are_looked_up_by_the_whole_key_where_nearly_all_jobs_have_few(
+    store: PostgresStore, database: str
+) -> None:
+    """Half a key seems enough to the planner there, and reads for each lead all that a large job has stored."""
+    async with meddle(database) as connection:
+        for table, values in (
+            ("lead_done", "0, ~(0::bit(1024))"),
+            ("lead_result", "1, 'failed', 'server_error', NULL, 1"),
+            ("charge", "1, number, 1, 1, 'hunter', 'result', NULL"),
+            ("refused_row", "1, 1, 'missing_key', '', ''"),
+        ):
+            await connection.execute(
+                f"INSERT INTO {table} SELECT number, {values} FROM generate_series(100, 100 + $1) AS number", SMALL_JOBS
+            )
+        await connection.execute("ANALYZE")
+        large = "generate_series(0, $2::bigint - 1) AS number"
+        await connection.execute(f"INSERT INTO lead_done SELECT $1, number, 0::bit(1024) FROM {large}", JOB, BLOCKS)
+        await connection.execute(
+            f"INSERT INTO lead_result SELECT $1, 10000 + number, 'failed', 'server_error', NULL, 1 FROM {large}",
+            JOB,
+            10 * BLOCKS,
+        )
+        await connection.execute(
+            f"INSERT INTO charge SELECT $1, number, 1, 1, 1, 'hunter', 'result', NULL FROM {large}", JOB, 10 * BLOCKS
+        )
+        await connection.execute(
+            f"INSERT INTO refused_row SELECT $1, number, 1, 'missing_key', '', '' FROM {large}", JOB, 10 * BLOCKS
+        )
+        await connection.execute("INSERT INTO lead_order SELECT $1, unnest($2::bigint[]), 'x', 1, 'a'", JOB, NUMBERS)
+    async with PostgresLeads(store).work(JOB, 1) as work:
+        await work.freeze(PEOPLE, None, None, None, None)
+    async with store.write() as writing:
+        the_list = await writing.fetchval("SELECT list FROM job_list WHERE job = $1", JOB)
+
+        async def asked(query: str, *arguments: object) -> None:
+            await writing.fetch(QUERIES[query].sql, *arguments)
+
+        for reading in (
+            partial(asked, "unsettled", JOB, NUMBERS),
+            partial(asked, "orders", JOB),
+            partial(freeze, writing, PEOPLE, None, None, JOB),
+            partial(keep_list, writing, "rerun_of_lead_by_lead", JOB, the_list, "unfinished"),
+            partial(keep_list, writing, "rerun_of_sets", JOB, the_list, "failed"),
+        ):
+            before = await _rows_read(writing)
+            await reading()
+            assert await _rows_read(writing) - before <= 4 * len(NUMBERS), reading
+        for sweep in ("sweep_refused", "sweep_results", "sweep_charges"):
+            before = await _rows_read(writing)
+            assert await writing.fetchval(LIFE[sweep].sql, JOB, 100)
+            assert await _rows_read(writing) - before <= 200 + BLOCKS, sweep
+
+
+async def _rows_read(connection: Connection) -> int:
+    of_results = """
+        SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables
+        WHERE relname IN ('lead_done', 'lead_result', 'charge', 'refused_row')
+    """
+    return int(await connection.fetchval(of_results))
 
 
 async def test_a_million_leads_that_are_done_take_less_than_a_byte_each(store: PostgresStore, database: str) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import heappop, heappush, nsmallest
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Final
 
 import anyio
@@ -85,6 +85,8 @@ class _Line:
         """Which of two goes first that are due together."""
         self._named: dict[Name, _Waiting] = {}
         """What is in the line and is not here any more was replaced: it is passed over."""
+        self._taken: dict[Name, _Waiting] = {}
+        """What is being decided."""
 
     def set(self, name: Name, each: _Waiting | None) -> None:
         """Have the schedule of that name wait as it is now; None: not at all."""
@@ -95,6 +97,7 @@ class _Line:
 
     def put(self, each: _Waiting, at: Instant | None) -> None:
         """Have one wait until then; None: never again."""
+        self._taken.pop(each.name, None)
         if at is not None:
             heappush(self._heap, (at, next(self._numbers), each))
 
@@ -106,9 +109,10 @@ class _Line:
 
     def soonest(self, teamspace: str | None, limit: int) -> list[_Waiting]:
         """Those of a teamspace, or of all, whose next times are the first; costs the number of schedules."""
+        taken = ((at, next(self._numbers), each) for each in self._taken.values() if (at := each.next()) is not None)
         waiting = (
             entry
-            for entry in self._heap
+            for entry in chain(self._heap, taken)
             if self._named.get(entry[2].name) is entry[2] and teamspace in {None, entry[2].stored.teamspace}
         )
         return [each for *_, each in nsmallest(limit, waiting)]
@@ -118,6 +122,7 @@ class _Line:
         taken: list[_Waiting] = []
         while (first := self.first()) is not None and first <= now:
             taken.append(heappop(self._heap)[2])
+        self._taken = {each.name: each for each in taken}
         return taken
 
 
@@ -165,9 +170,10 @@ class Recurrences:
             await self._ready()
             self._changes.clear()
             try:
-                line = self._line = _Line()
+                line = _Line()
                 for name, each in _readable(await self._store.active()).items():
                     line.set(name, each)
+                self._line = line
                 await self._keep(line)
             except (*STORE_LOST, Refused) as lost:
                 log.warning("schedules_lost", error=str(lost))

@@ -367,7 +367,7 @@ class PostgresWorkAhead(PostgresWork):
         await self._claim()
 
 
-def _bits(leads: Iterable[LeadId]) -> tuple[Sequence[int], Sequence[asyncpg.BitString]]:
+def _bits(leads: Sequence[LeadId]) -> tuple[Sequence[int], Sequence[asyncpg.BitString]]:
     """The blocks of `lead_done` in which leads have a bit, and of each these bits."""
     blocks: dict[int, bytearray] = {}
     for lead in leads:
@@ -375,4 +375,5 @@ def _bits(leads: Iterable[LeadId]) -> tuple[Sequence[int], Sequence[asyncpg.BitS
         if bits is None:
             bits = blocks[lead >> 10] = bytearray(LEADS_PER_BLOCK // 8)
         bits[lead >> 3 & 127] |= 128 >> (lead & 7)
+    assert sum(int.from_bytes(bits).bit_count() for bits in blocks.values()) == len(leads), "a lead was done twice"
     return [*blocks], [asyncpg.BitString.frombytes(bytes(bits)) for bits in blocks.values()]

@@ -72,7 +72,7 @@ SELECT nextval('lead_list_id')
 
 -- name: unanswered_leads
 -- The same without those about which job $5, or one that it is a rerun of, was answered: asking again would be paid for
--- again.
+-- again. OFFSET keeps each look-up to the whole of its key: where most jobs have few leads, half of one seems enough.
 WITH RECURSIVE earlier AS (
     SELECT $5::bigint AS job
     UNION
@@ -83,12 +83,16 @@ WITH RECURSIVE earlier AS (
 SELECT array_agg(lead ORDER BY place) AS leads
 FROM run_expression($3, $4) AS found (leads bigint[]) CROSS JOIN unnest(leads) WITH ORDINALITY AS wanted (lead, place)
 WHERE NOT EXISTS (
-    SELECT FROM earlier JOIN lead_result USING (job) WHERE lead_result.lead = wanted.lead
-    AND (state = 'done' OR state = 'skipped' AND reason NOT IN ('run_if', 'missing_input', 'deleted'))
+    SELECT FROM earlier CROSS JOIN LATERAL (
+        SELECT FROM lead_result WHERE lead_result.job = earlier.job AND lead_result.lead = wanted.lead
+        AND (state = 'done' OR state = 'skipped' AND reason NOT IN ('run_if', 'missing_input', 'deleted')) OFFSET 0
+    ) AS found
 )
 AND NOT EXISTS (
-    SELECT FROM earlier JOIN lead_done USING (job)
-    WHERE block = wanted.lead >> 10 AND get_bit(lead_done.leads, (wanted.lead & 1023)::integer) = 1
+    SELECT FROM earlier CROSS JOIN LATERAL (
+        SELECT FROM lead_done WHERE lead_done.job = earlier.job
+        AND block = wanted.lead >> 10 AND get_bit(lead_done.leads, (wanted.lead & 1023)::integer) = 1 OFFSET 0
+    ) AS found
 )
 
 -- name: keep_list
@@ -130,15 +134,16 @@ SELECT id, data::text AS data FROM lead WHERE table_id = $1 AND id = ANY ($2::bi
 -- The leads of an ended job's list that its results say are wanted again; for keep_list.
 SELECT array_agg(wanted.lead ORDER BY lead_list.chunk, place) AS leads
 FROM lead_list CROSS JOIN LATERAL unnest(lead_list.leads) WITH ORDINALITY AS wanted (lead, place)
-LEFT JOIN lead_result ON lead_result.job = $3 AND lead_result.lead = wanted.lead
+LEFT JOIN LATERAL (
+    SELECT state, reason FROM lead_result WHERE job = $3 AND lead = wanted.lead OFFSET 0
+) AS result ON true
 WHERE lead_list.id = $4 AND CASE $5::text
     WHEN 'all' THEN true
-    WHEN 'failed' THEN lead_result.state IN ('failed', 'unknown')
-    ELSE lead_result.state IN ('failed', 'unknown') OR lead_result.reason = 'spend_cap'
-        OR lead_result.state IS NULL AND NOT EXISTS (
-            SELECT FROM lead_done
-            WHERE job = $3 AND block = wanted.lead >> 10
-            AND get_bit(lead_done.leads, (wanted.lead & 1023)::integer) = 1
+    WHEN 'failed' THEN result.state IN ('failed', 'unknown')
+    ELSE result.state IN ('failed', 'unknown') OR result.reason = 'spend_cap'
+        OR result.state IS NULL AND NOT EXISTS (
+            SELECT FROM lead_done WHERE job = $3
+            AND block = wanted.lead >> 10 AND get_bit(lead_done.leads, (wanted.lead & 1023)::integer) = 1 OFFSET 0
         )
 END
 
@@ -146,11 +151,11 @@ END
 -- The same for a job that stores results of exceptions only: what lies before its checkpoint is done unless it is one.
 SELECT array_agg(wanted.lead ORDER BY lead_list.chunk, place) AS leads
 FROM lead_list CROSS JOIN LATERAL unnest(lead_list.leads) WITH ORDINALITY AS wanted (lead, place)
-LEFT JOIN lead_result ON lead_result.job = $3 AND lead_result.lead = wanted.lead
+LEFT JOIN LATERAL (SELECT state FROM lead_result WHERE job = $3 AND lead = wanted.lead OFFSET 0) AS result ON true
 WHERE lead_list.id = $4 AND CASE $5::text
     WHEN 'all' THEN true
-    WHEN 'failed' THEN lead_result.state = 'failed'
-    ELSE lead_result.state = 'failed' OR lead_list.chunk >= (SELECT chunks_done FROM job_list WHERE job = $3)
+    WHEN 'failed' THEN result.state = 'failed'
+    ELSE result.state = 'failed' OR lead_list.chunk >= (SELECT chunks_done FROM job_list WHERE job = $3)
 END
 
 -- name: kind_of
@@ -160,10 +165,11 @@ SELECT kind.name FROM kind JOIN (
 
 -- name: orders
 SELECT lead, provider_task, ordered, account FROM lead_order WHERE job = $1
-    AND NOT EXISTS (SELECT FROM lead_result WHERE lead_result.job = $1 AND lead_result.lead = lead_order.lead)
+    AND NOT EXISTS (SELECT FROM lead_result WHERE lead_result.job = $1 AND lead_result.lead = lead_order.lead OFFSET 0)
     AND NOT EXISTS (
         SELECT FROM lead_done
         WHERE job = $1 AND block = lead_order.lead >> 10 AND get_bit(leads, (lead_order.lead & 1023)::integer) = 1
+        OFFSET 0
     )
 
 -- name: bulk_orders

@@ -118,34 +118,34 @@ LEFT JOIN deleted_table ON deleted_table.id = job_ended.table_id
 WHERE place > 0 AND kept.job IS NOT NULL ORDER BY kept.job
 
 -- name: sweep_refused
--- Remove $2 refused rows of a job, and tell whether there may be more.
-WITH page AS MATERIALIZED (
-    SELECT row_number FROM refused_row WHERE job = $1 ORDER BY row_number LIMIT $2
-), gone AS (
-    DELETE FROM refused_row USING page WHERE refused_row.job = $1 AND refused_row.row_number = page.row_number
+-- Remove $2 refused rows of a job, and tell whether there may be more. They are found by their place, here and below: to
+-- join a page with its table, the planner takes half of a key where most jobs have left little.
+WITH gone AS (
+    DELETE FROM refused_row WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM refused_row WHERE job = $1 ORDER BY row_number LIMIT $2
+    )) RETURNING 1
 )
-SELECT count(*) = $2 FROM page
+SELECT count(*) = $2 FROM gone
 
 -- name: sweep_results
 -- The same for its results; those that are a bit each take a row for a thousand leads.
-WITH page AS MATERIALIZED (
-    SELECT lead FROM lead_result WHERE job = $1 ORDER BY lead LIMIT $2
-), gone AS (
-    DELETE FROM lead_result USING page WHERE lead_result.job = $1 AND lead_result.lead = page.lead
+WITH gone AS (
+    DELETE FROM lead_result WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM lead_result WHERE job = $1 ORDER BY lead LIMIT $2
+    )) RETURNING 1
 ), done AS (
     DELETE FROM lead_done WHERE job = $1
 )
-SELECT count(*) = $2 FROM page
+SELECT count(*) = $2 FROM gone
 
 -- name: sweep_charges
 -- The same for what the ledger has about its leads; the ledger's sums stay.
-WITH page AS MATERIALIZED (
-    SELECT lead, account FROM charge WHERE job = $1 ORDER BY lead, account LIMIT $2
-), gone AS (
-    DELETE FROM charge USING page
-    WHERE charge.job = $1 AND charge.lead = page.lead AND charge.account = page.account
+WITH gone AS (
+    DELETE FROM charge WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM charge WHERE job = $1 ORDER BY lead, account LIMIT $2
+    )) RETURNING 1
 )
-SELECT count(*) = $2 FROM page
+SELECT count(*) = $2 FROM gone
 
 -- name: sweep_list
 -- The same for the chunks of its list.

@@ -9,7 +9,8 @@ CREATE TABLE lead_done (
 ) WITH (fillfactor = 70);
 COMMENT ON COLUMN lead_done.block IS 'the number of its leads without its last ten bits, which are their places';
 
--- leads_are_done: note leads, of each block those whose bit is set. No lead can be done a second time.
+-- leads_are_done: note leads, of each block those whose bit is set. None can be done a second time; that none has a row
+-- of lead_result besides is left to the claim of the attempt, which alone stores results.
 CREATE FUNCTION leads_are_done(of_job bigint, blocks bigint[], bits bit varying[]) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE noted bigint;
