@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Browser, FilePayload, Page, expect
 
 from leadline_protocol.messages import Schedules
-from leadline_protocol.schedules import Daily
+from leadline_protocol.schedules import Cron, Daily
 from tests.acceptance.stage import csv_text, people, provider
 from tests.browser.house import house
 from tests.browser.visits import visiting
@@ -125,4 +125,26 @@ async def test_a_calendar_has_what_fires_on_the_days_of_whoever_looks(
         assert {(each.date() - each.astimezone(UTC).date()).days for each in there} == {0 if zone == "UTC" else days_on}
         wanted = [str(each.date()) for each in there if each.date() <= today + timedelta(days=6)]
         assert await shown.filter(has=page.locator("li")).evaluate_all(DATES) == wanted
-        await expect(shown.locator("time").first).to_have_text(f"{there[0]:%I:%M %p}")
+        await expect(shown.locator("time").first).to_have_text(f"{there[0]:%I:%M %p}".lstrip("0"))
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kathmandu", "America/Los_Angeles"])
+async def test_an_hourly_schedule_fires_as_often_on_each_day_of_the_zone_as_it_does_there(
+    browser: Browser, place: Place, unused_tcp_port: int, zone: str
+) -> None:
+    async with (
+        house(place, unused_tcp_port) as home,
+        visiting(browser, home.origin, timezone_id=zone) as (page, _),
+    ):
+        hourly = Cron("0 * * * *", "UTC")
+        await home.client.call(
+            Schedules(action="add", teamspace="acme", name="hourly", timetable=hourly, submission={"kind": "noop"})
+        )
+        await home.sign_in(page, "acme")
+        await page.goto("/schedules")
+        days = page.locator(".calendar > section:visible")
+        await expect(days).to_have_count(7)
+        counts = await days.nth(1).locator(".how-often").all_inner_texts()
+        assert counts == ["24 times"]
+        minute = "45" if zone == "Asia/Kathmandu" else "00"
+        await expect(days.nth(1).locator("li")).to_contain_text(f"12:{minute} AM to 11:{minute} PM")

@@ -46,14 +46,25 @@ VERDICTS: Final = {
 
 
 class Firing(Struct, frozen=True):
-    """When a schedule fires, once or so many times from the first to the last."""
+    """When a schedule fires on a day: once, or several times that are shown together."""
 
     schedule: str
-    first: wire.DueOccurrence
-    last: wire.DueOccurrence
-    times: int
-    quota: JobReason | None
-    """Why some of them may be skipped."""
+    times: Sequence[wire.DueOccurrence]
+
+    @property
+    def sent(self) -> str:
+        """Its times for a script, which may have to part them by other days."""
+        return " ".join(f"{each.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for each in self.times)
+
+    @property
+    def quota(self) -> JobReason | None:
+        """Why some of them may be skipped."""
+        return next((each.quota for each in self.times if each.quota is not None), None)
+
+    @property
+    def mark(self) -> str:
+        """What is special about one of them."""
+        return next((each.mark for each in self.times if each.mark != "normal"), "normal")
 
 
 class CalendarDay(Struct, frozen=True):
@@ -74,14 +85,15 @@ async def overview(visit: Visit) -> web.StreamResponse:
     )
     due: Sequence[wire.DueOccurrence] = ()
     if after is None and listed.schedules:
-        asked = wire.Schedules(action="due", teamspace=teamspace, days=CALENDAR_DAYS, limit=CALENDAR_SHOWN)
+        asked = wire.Schedules(action="due", teamspace=teamspace, days=CALENDAR_DAYS, limit=CALENDAR_SHOWN + 1)
         due = (await visit.ask(asked)).due
     return visit.page(
         "schedules.html",
         schedules=listed.schedules,
-        calendar=calendar_of(due, datetime.now(UTC).date()) if due else [],
+        calendar=calendar_of(due[:CALENDAR_SHOWN], datetime.now(UTC).date()) if due else [],
         calendar_days=CALENDAR_DAYS,
-        cut_at=due[-1].at if len(due) == CALENDAR_SHOWN else None,
+        apart_max=APART_MAX,
+        cut_at=due[CALENDAR_SHOWN].at if len(due) > CALENDAR_SHOWN else None,
         next=None if listed.next is None else listed.next[1],
         timetable=timetable_in_words,
         task=task_in_words,
@@ -99,18 +111,14 @@ def calendar_of(due: Sequence[wire.DueOccurrence], today: date) -> list[Calendar
     days = []
     for ahead in range(-1, CALENDAR_DAYS + 2):
         on_day = by_day.get(day := today + timedelta(days=ahead), {})
-        firing = [fire for schedule, times in on_day.items() for fire in _firing(schedule, times)]
-        firing.sort(key=lambda fire: (fire.first.at, fire.schedule))
+        firing = [
+            Firing(schedule, together)
+            for schedule, times in on_day.items()
+            for together in ([times] if len(times) > APART_MAX else [[each] for each in times])
+        ]
+        firing.sort(key=lambda fire: (fire.times[0].at, fire.schedule))
         days.append(CalendarDay(day, firing, today=ahead == 0, shown=0 <= ahead < CALENDAR_DAYS))
     return days
-
-
-def _firing(schedule: str, times: Sequence[wire.DueOccurrence]) -> list[Firing]:
-    """Those of one schedule on one day."""
-    if len(times) <= APART_MAX:
-        return [Firing(schedule, each, each, 1, each.quota) for each in times]
-    quota = next((each.quota for each in times if each.quota is not None), None)
-    return [Firing(schedule, times[0], times[-1], len(times), quota)]
 
 
 async def new(visit: Visit) -> web.StreamResponse:

@@ -16,7 +16,7 @@ const SHAPES = {
   moment: { dateStyle: "medium", timeStyle: "medium" },
   clock: { hour: "2-digit", minute: "2-digit" },
   second: { timeStyle: "medium" },
-  hour: { hour: "2-digit", minute: "2-digit" },
+  hour: { hour: "numeric", minute: "2-digit" },
   day: { dateStyle: "medium" },
 };
 
