@@ -28,7 +28,7 @@ from leadline.features.tables.columns import Column, ColumnType
 from leadline.features.tables.expressions import compile_expression
 from leadline.features.tables.ingest import ReadyLead
 from leadline.features.tables.ports import BulkOrder, Result, Table
-from leadline.ports.store import JobFilter, OutcomeUnknown, StoredJob, Unavailable, UnfitDatabase
+from leadline.ports.store import Contended, JobFilter, OutcomeUnknown, StoredJob, Unavailable, UnfitDatabase
 from leadline_protocol.errors import JobReason, LeadReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 from tests.contracts.stores import (
@@ -258,6 +258,35 @@ async def test_a_formula_over_its_own_column_is_applied_once_whatever_becomes_of
         cells = await connection.fetch("SELECT data -> 'n' AS cell FROM lead ORDER BY id")
     assert failed == {LeadReason.BAD_CAST: [3], LeadReason.DELETED: [7]}
     assert [row["cell"] for row in cells] == ["2", "3", '"many"', None, None, "42"]
+
+
+async def test_of_two_formulas_that_wait_for_each_other_one_is_told_that_it_was_taken_back(
+    store: PostgresStore, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each writes one lead at once and empties the other then, the other way round."""
+    people = Table(TableId(1), "acme", "people", (), (), datetime.now(UTC))
+    both_wrote = asyncio.Barrier(2)
+    judge = PostgresWork._judge
+
+    async def judge_together(*arguments: Any) -> Any:
+        await both_wrote.wait()
+        return await judge(*arguments)
+
+    monkeypatch.setattr(PostgresWork, "_judge", judge_together)
+
+    async def fill(column: str, expression: str) -> str:
+        value = compile_expression(expression, dict.fromkeys("mnxy", ColumnType.NUMBER), field="expression")
+        try:
+            async with store.write() as connection:
+                await PostgresWork(connection, JobId(0), 0).apply(people, [LeadId(1), LeadId(2)], column, value)
+        except Contended:
+            return "taken back"
+        return "written"
+
+    async with meddle(database) as connection:
+        await connection.execute("""INSERT INTO lead VALUES (1, 1, '{"m": 1, "x": 5}'), (1, 2, '{"n": 1, "y": 7}')""")
+        ends = await asyncio.gather(fill("x", "n + 0"), fill("y", "m + 0"))
+    assert sorted(ends) == ["taken back", "written"]
 
 
 async def test_a_formula_writes_into_a_lead_that_somebody_else_was_writing_into(

@@ -23,6 +23,10 @@ class Unavailable(LeadlineError):
     """The database cannot be reached or refuses to write: nothing was stored, and trying later may succeed."""
 
 
+class Contended(Unavailable):
+    """Two transactions waited for what each other held, and this one was taken back: at once it may succeed."""
+
+
 class OutcomeUnknown(LeadlineError):
     """The connection was lost while a transaction committed, and looking it up did not tell whether it took place."""
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from leadline.features.tables import overlap
 from leadline.features.tables.overlap import Turn, overlapped
+from leadline.ports.store import Contended
 
 
 class Bench:
@@ -51,6 +52,27 @@ async def test_the_next_chunk_is_begun_while_the_one_before_it_is_carried_out() 
     bench = Bench([5, 5, 5, 5])
     await overlapped(bench.following, bench.carry_out)
     assert bench.most == 2
+
+
+async def test_a_chunk_that_the_database_took_back_is_done_again_once_in_its_turn() -> None:
+    bench = Bench([3, 0, 1, 0])
+    refused: list[int] = []
+
+    async def carry_out(chunk: int, turn: Turn) -> None:
+        if chunk in {0, 2} and chunk not in refused:
+            refused.append(chunk)
+            raise Contended("deadlock detected")
+        await bench.carry_out(chunk, turn)
+
+    await overlapped(bench.following, carry_out)
+    assert bench.stored == [0, 1, 2, 3]
+    assert refused == [0, 2]
+
+    async def never(chunk: int, turn: Turn) -> None:
+        raise Contended("deadlock detected")
+
+    with pytest.raises(Contended):
+        await overlapped(Bench([0]).following, never)
 
 
 async def test_nothing_behind_a_chunk_that_fails_is_stored() -> None:

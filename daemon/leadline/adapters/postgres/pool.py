@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import asyncpg
 
 from leadline.adapters.postgres.queries import QUERIES
-from leadline.ports.store import Unavailable, UnfitDatabase
+from leadline.ports.store import Contended, Unavailable, UnfitDatabase
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -88,6 +88,8 @@ def translated(connection: Connection) -> Iterator[None]:
     except ANY as error:
         if isinstance(error, TimeoutError):
             give_up(connection)
+        if isinstance(error, asyncpg.TransactionRollbackError):
+            raise Contended(f"the database took it back: {_told(error)}") from error
         if is_trouble(error) or is_lost(connection):
             raise Unavailable(f"the database is not available: {_told(error)}") from error
         raise

@@ -7,7 +7,8 @@ nothing behind it is kept.
 
 The complication: a transaction that waits for its turn holds its leads. Others who write into the same table may wait
 for these and hold what the chunk before needs; of such a circle Postgres sees only a part, and nobody would end it. So
-who has waited for his turn too long takes back what he has done, and does it again when his turn has come.
+who has waited for his turn too long takes back what he has done, and does it again when his turn has come. So does who
+was taken back by Postgres, where it did see the whole circle.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import anyio
+
+from leadline.ports.store import Contended
 
 PATIENCE_SECONDS: Final = 2.0
 """How long a chunk that is done waits for its turn: several times what one takes."""
@@ -74,7 +77,7 @@ async def _in_turn(item: T, before: asyncio.Task[None] | None, carry_out: Callab
 
     try:
         await carry_out(item, turn)
-    except _TurnTooLate:
+    except (_TurnTooLate, Contended):
         patience = None
         await turn()
         await carry_out(item, turn)
