@@ -42,6 +42,8 @@ from leadline_protocol.ids import AccountName, Instant, JobId, LeadId, TableId
 LEADS_PER_BLOCK: Final = 1_024
 """Bits in a row of `lead_done`."""
 
+_ONE: Final = ord("1")
+
 HEADER_CHARACTERS_MAX: Final = 1 << 20
 """How much of a file's header is kept: all of it, as an upload bounds both their number and their length."""
 
@@ -312,29 +314,24 @@ class PostgresWork:
         )
 
     async def _keep_results(self, table: Table, results: Sequence[Result]) -> None:
-        plain = [result.lead for result in results if result.state == "done" and not (result.reason or result.detail)]
-        others = (
-            []
-            if len(plain) == len(results)
-            else [
-                (result.lead, result.state, result.reason or "", result.detail)
-                for result in results
-                if result.state != "done" or result.reason or result.detail
-            ]
-        )
+        telling = [result for result in results if result.state != "done" or result.reason or result.detail]
+        told = {result.lead for result in telling}
+        self._done += [result.lead for result in results if result.lead not in told]
         writing = {result.lead: result.cells for result in results if result.cells}
         await self._connection.execute(
             QUERIES["keep_results"].sql,
             self._job,
             self._number,
-            *(zip(*others, strict=True) if others else ([], [], [], [])),
+            [result.lead for result in telling],
+            [result.state for result in telling],
+            [result.reason or "" for result in telling],
+            [result.detail for result in telling],
             table.id,
             numbers(writing),
             encode_cells_of_many(writing).decode(),
         )
-        self._done += plain
         await self._count_errors(
-            (result.state, result.reason, result.lead, result.detail) for result in results if result.state != "done"
+            (result.state, result.reason, result.lead, result.detail) for result in telling if result.state != "done"
         )
 
     async def _count_errors(
@@ -371,9 +368,10 @@ def _bits(leads: Sequence[LeadId]) -> tuple[Sequence[int], Sequence[asyncpg.BitS
     """The blocks of `lead_done` in which leads have a bit, and of each these bits."""
     blocks: dict[int, bytearray] = {}
     for lead in leads:
-        bits = blocks.get(lead >> 10)
-        if bits is None:
-            bits = blocks[lead >> 10] = bytearray(LEADS_PER_BLOCK // 8)
-        bits[lead >> 3 & 127] |= 128 >> (lead & 7)
-    assert sum(int.from_bytes(bits).bit_count() for bits in blocks.values()) == len(leads), "a lead was done twice"
-    return [*blocks], [asyncpg.BitString.frombytes(bytes(bits)) for bits in blocks.values()]
+        digits = blocks.get(lead >> 10)
+        if digits is None:
+            digits = blocks[lead >> 10] = bytearray(b"0" * LEADS_PER_BLOCK)
+        digits[lead & 1023] = _ONE
+    assert sum(digits.count(_ONE) for digits in blocks.values()) == len(leads), "a lead was done twice"
+    bits = [int(digits, 2).to_bytes(LEADS_PER_BLOCK // 8, "big") for digits in blocks.values()]
+    return [*blocks], [asyncpg.BitString.frombytes(each) for each in bits]
