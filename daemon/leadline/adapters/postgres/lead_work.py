@@ -196,7 +196,7 @@ class PostgresWork:
         if there and on_duplicate != "skip":
             leads = numbers(lead for _, lead, _ in there)
             cells = "{" + ",".join(f'"{lead}":{data}' for _, lead, data in there) + "}"
-            await self._connection.execute(QUERIES["write_cells"].sql, table.id, leads, cells, on_duplicate == "fill")
+            await self._connection.execute(QUERIES["lay_cells"].sql, table.id, leads, cells, on_duplicate == "fill")
         return frozenset(row for row, _, _ in there)
 
     async def refuse(self, rows: Sequence[RefusedRow]) -> None:

@@ -229,8 +229,8 @@ UPDATE lead_table SET next_lead = $2 WHERE id = $1
 -- name: known_keys_of_leads
 SELECT key_hash, lead FROM lead_key WHERE table_id = $1 AND key_hash = ANY ($2::bytea[])
 
--- name: write_cells
-SELECT write_cells($1, string_to_array($2, ',')::bigint[], $3::text::jsonb, $4)
+-- name: lay_cells
+SELECT lay_cells($1, string_to_array($2, ',')::bigint[], $3::text::jsonb, $4)
 
 -- name: keep_results
 -- Of leads of which there is more to say than that they are done, what there is to say, $3 to $6; and cells of leads of
@@ -240,7 +240,7 @@ WITH kept AS (
     SELECT $1::bigint, lead, state, nullif(reason, ''), nullif(detail, ''), $2::integer
     FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[]) AS given (lead, state, reason, detail)
 )
-SELECT write_cells($7, string_to_array($8, ',')::bigint[], $9::text::jsonb, false) WHERE $8 <> ''
+SELECT lay_cells($7, string_to_array($8, ',')::bigint[], $9::text::jsonb, false) WHERE $8 <> ''
 
 -- name: count_errors
 -- Leads, or where $2 rows of a file, that ended otherwise than done, by why: of each reason so many ($5) are told with its
