@@ -48,9 +48,10 @@ STORED_WITHIN_US: Final = SECOND // 2
 STORED_AT_LAST_US: Final = 5 * SECOND
 """The same where the machine is busy and what is stored is looked at besides."""
 
-FLIGHT_US: Final = SECOND // 2
-"""So long after it has left a request may arrive, as the daemon is told: on one machine nothing travels longer, and
-every kill costs the calls in flight so much."""
+FLIGHT_US: Final = 2 * SECOND
+"""So long after it has left a request may arrive, as the daemon is told: on one machine nothing travels longer, but
+what has arrived is noted when it is read, and a busy machine may take its time for that. Every kill costs the calls in
+flight so much."""
 
 LIMITED: Final = [
     f'limits = [{{ shape = "window", amount = {WINDOW_CALLS}, per_seconds = {WINDOW_SECONDS}, unit = "request" }}]',
