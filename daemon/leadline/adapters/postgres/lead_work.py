@@ -118,7 +118,7 @@ class PostgresWork:
         statement = f"""
             WITH written AS (
                 UPDATE lead SET data = data || jsonb_build_object({name}, {value.json})
-                WHERE table_id = {table_id} AND id = ANY ({ids}) AND {value.sound}
+                WHERE table_id = {table_id} AND id = ANY ({ids}) AND ({value.sound})
                 AND (NOT data ? {name} OR data -> {name} IS DISTINCT FROM {value.json})
                 RETURNING id
             )

@@ -35,7 +35,7 @@
       const entries = [...firing.get(day.dataset.date).values()].flatMap(({ item, times }) =>
         times.length > Number(calendar.dataset.apart) ? [entry(item, times)] : times.map((time) => entry(item, [time])),
       );
-      entries.sort((one, other) => (one.dataset.times < other.dataset.times ? -1 : 1));
+      entries.sort((one, other) => one.dataset.times.localeCompare(other.dataset.times));
       day.querySelector("ul").replaceChildren(...entries);
       showLocalTimes(day);
       day.hidden = day.dataset.date < today || day.dataset.date > last;
