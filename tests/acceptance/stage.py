@@ -180,18 +180,40 @@ class Stage(LeadlineDaemon):
         """Ask the embedded database itself, or meddle with it, whatever its triggers say."""
 
         async def fetch() -> list[tuple[Any, ...]]:
-            connection = await asyncpg.connect(
-                user="leadline",
-                database="leadline",
-                host=str(self.state_dir / "pg" / "run"),
-                server_settings={"session_replication_role": "replica"},
-            )
+            connection = await self._connected()
             try:
                 return [tuple(row) for row in await connection.fetch(statement, *arguments)]
             finally:
                 await connection.close()
 
         return asyncio.run(fetch())
+
+    @contextmanager
+    def unwritable(self, table: str) -> Iterator[None]:
+        """Hold up whoever writes to a table of the embedded database until the block ends."""
+        with asyncio.Runner() as runner:
+            connection = runner.run(self._connected())
+            try:
+                runner.run(connection.execute(f"BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE"))
+                yield
+            finally:
+                runner.run(connection.close())
+
+    def until_held_up(self, table: str) -> None:
+        """Wait until somebody waits to write to a table that is unwritable."""
+        waiting = "SELECT 1 FROM pg_locks WHERE relation = $1::text::regclass AND NOT granted"
+        deadline = time.monotonic() + ENDS_WITHIN_SECONDS
+        while not self.query(waiting, table):
+            assert time.monotonic() < deadline, f"nobody writes to {table}"
+            time.sleep(POLL_SECONDS)
+
+    async def _connected(self) -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(
+            user="leadline",
+            database="leadline",
+            host=str(self.state_dir / "pg" / "run"),
+            server_settings={"session_replication_role": "replica"},
+        )
 
     def history(self, job: JobId) -> list[wire.HistoryEntry]:
         """What happened to a job."""

@@ -4,6 +4,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -165,6 +166,18 @@ def test_a_queued_job_that_is_cancelled_is_gone_at_once(daemon: Stage) -> None:
     job = daemon.submit(wire.Noop(teamspace="cancelled", delay=3600)).job
     assert daemon.ask(wire.Cancel(job=job)).state == "cancelled"
     assert daemon.view(job).state == "cancelled"
+
+
+def test_a_cancel_that_comes_too_late_is_told_how_the_job_has_ended(daemon: Stage) -> None:
+    with ThreadPoolExecutor() as threads:
+        with daemon.unwritable("audit"):  # a cancel is written down before anything is done about it
+            job = daemon.submit(wire.Noop(teamspace="late", delay=2)).job
+            reply = threads.submit(daemon.ask, wire.Cancel(job=job))
+            daemon.until_held_up("audit")
+            daemon.ended(job)
+        with pytest.raises(Refused, match=f"job {job} has ended: completed") as refused:
+            reply.result()
+    assert (refused.value.code, refused.value.at) == (ErrorCode.BAD_STATE, "job")
 
 
 def test_after_a_cancel_no_call_begins_and_what_is_done_stays_done(daemon: Stage, world: World, steady: Served) -> None:

@@ -260,6 +260,7 @@ def test_what_is_shown_of_a_provider_says_who_waits_for_what_and_whose_turn_it_i
         for teamspace, leads in (("a", 5), ("b", 4)):
             daemon.table(teamspace, "people", people(leads))
             daemon.submit(wire.Enrich(teamspace=teamspace, table="people", module="shown", into={"company": "text"}))
+        daemon.until(JobId(2), lambda view: view.counts.done == 3 and bool(view.waits))
         daemon.until(JobId(4), lambda view: bool(view.waits))
         (view,) = daemon.ask(wire.Providers(name="shown")).providers
         (shown,) = view.limits

@@ -191,13 +191,15 @@ class JobOperations:
 
     async def cancel(self, operation: wire.Cancel, peer: Peer, line: int) -> wire.Reply:
         """Have a job end. Raises Refused where it has."""
-        stored = await self._stored(operation.job)
-        if stored.state in ENDED:
-            message = f"job {stored.id} has ended: {stored.state}"
-            raise Refused(ErrorCode.BAD_STATE, message, at="job")
+        await self._not_ended(operation.job)
         detail = "force" if operation.force else ""
-        await self._around.record(act(operation, peer, f"job {stored.id}", detail))
-        await self._supervisor.dispatcher.tell(CancelAsked(operation.job, operation.force))
+        await self._around.record(act(operation, peer, f"job {operation.job}", detail))
+        try:
+            await self._supervisor.dispatcher.tell(CancelAsked(operation.job, operation.force))
+        except Refused as refused:
+            if refused.code is ErrorCode.NOT_FOUND:  # it was there a moment ago
+                await self._not_ended(operation.job)
+            raise
         view = await self.view(operation.job)
         return wire.Changed(line=line, job=operation.job, state=view.state, ref=operation.ref)
 
@@ -298,6 +300,12 @@ class JobOperations:
         if stored is None:
             raise Refused(ErrorCode.NOT_FOUND, f"there is no job {job_id}", at="job")
         return stored
+
+    async def _not_ended(self, job_id: JobId) -> None:
+        """Raises Refused where a job has ended, or there is none."""
+        stored = await self._stored(job_id)
+        if stored.state in ENDED:
+            raise Refused(ErrorCode.BAD_STATE, f"job {job_id} has ended: {stored.state}", at="job")
 
     async def _with_lists(self, shown: Sequence[wire.JobView]) -> list[wire.JobView]:
         lists = await self._around.lists([view.job for view in shown])
