@@ -13,7 +13,6 @@ import anyio
 import msgspec
 
 from leadline import config as configuration
-from leadline.actors.supervisor import Account
 from leadline.adapters.python_workers.discovery import discover
 from leadline.adapters.python_workers.pool import Allowed, Offer
 from leadline.config import Config
@@ -155,7 +154,7 @@ def database_limit(config: Config) -> BucketLimit | None:
     return BucketLimit(records, SECONDS_PER_HOUR, max(1, records // 60), Unit.RECORD) if records else None
 
 
-def _database_account(config: Config) -> Account:
+def _database_account(config: Config) -> AccountLearned:
     """Our own database as a provider.
 
     It is there without a limit as well: jobs that wait for one that a reload takes away go on by that.
@@ -163,7 +162,7 @@ def _database_account(config: Config) -> Account:
     limit = database_limit(config)
     limits = () if limit is None else (limit,)
     share = config.database.interactive_share
-    return Account(AccountLearned(DATABASE, limits, interactive_share=share, recorded=False))
+    return AccountLearned(DATABASE, limits, interactive_share=share, recorded=False)
 
 
 class Configured(msgspec.Struct, frozen=True):
@@ -203,20 +202,30 @@ def configured_accounts(config: Config, endpoints: Mapping[str, Endpoint]) -> Ma
     return accounts
 
 
-def accounts_of(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> list[Account]:
+def accounts_of(config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]) -> list[AccountLearned]:
     """All of them, as the queue is told."""
-    return [_database_account(config)] + [
-        Account(
-            AccountLearned(
-                account,
-                tuple(plans.limits_of(account, each.limits)),
-                flight_seconds=each.endpoint.access.flight_seconds,
-                failed_count=each.endpoint.module.failed_count,
-            ),
-            each.pace_per_second,
-        )
-        for account, each in configured_accounts(config, endpoints).items()
-    ]
+    configured = configured_accounts(config, endpoints)
+    return [_database_account(config), *(_learned(account, each, plans) for account, each in configured.items())]
+
+
+def account_of(
+    account: AccountName, config: Config, plans: Plans, endpoints: Mapping[str, Endpoint]
+) -> AccountLearned | None:
+    """One of them; None: there is none of that name."""
+    if account == DATABASE:
+        return _database_account(config)
+    configured = configured_accounts(config, endpoints).get(account)
+    return None if configured is None else _learned(account, configured, plans)
+
+
+def _learned(account: AccountName, configured: Configured, plans: Plans) -> AccountLearned:
+    return AccountLearned(
+        account,
+        tuple(plans.limits_of(account, configured.limits)),
+        flight_seconds=configured.endpoint.access.flight_seconds,
+        failed_count=configured.endpoint.module.failed_count,
+        pace_per_second=configured.pace_per_second,
+    )
 
 
 def next_reset(limit: DailyLimit, instant: Instant) -> Instant:

@@ -19,6 +19,7 @@ from leadline.accounts import (
     DATABASE,
     Configured,
     Offered,
+    account_of,
     accounts_of,
     configured_accounts,
     database_limit,
@@ -33,9 +34,9 @@ from leadline.adapters.postgres.control import PostgresControl
 from leadline.adapters.python_workers.pool import PythonModules
 from leadline.adapters.systemd import ServiceManager
 from leadline.config import Config
+from leadline.core.events import AccountLearned
 from leadline.core.quota.quotas import Access as DatabaseAccess
 from leadline.core.quota.quotas import Quotas
-from leadline.core.rate_limit import Limit
 from leadline.features.batch.ports import BatchPlan
 from leadline.features.tables.asking import Endpoint
 from leadline.features.tables.module_views import module_views
@@ -91,13 +92,9 @@ class LiveConfig:
         limit = database_limit(self.config)
         return None if limit is None else Allowance(DATABASE, limit.burst)
 
-    def limits_in_force(self, account: AccountName) -> Sequence[Limit]:
-        """The limits of a provider account, or of our own database; none where it is not there."""
-        if account == DATABASE:
-            limit = database_limit(self.config)
-            return () if limit is None else (limit,)
-        configured = configured_accounts(self.config, self._endpoints).get(account)
-        return () if configured is None else self._plans.limits_of(account, configured.limits)
+    def account(self, account: AccountName) -> AccountLearned | None:
+        """What is in force for a provider account, or for our own database; None where it is not there."""
+        return account_of(account, self.config, self._plans, self._endpoints)
 
     def plans(self, plan: str | None, teamspace: str | None, provider: str | None) -> Sequence[wire.PlanView]:
         """Limits in force. Raises Refused."""

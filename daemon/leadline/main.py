@@ -330,7 +330,7 @@ async def daemon(
             store,
             kinds,
             running,
-            Previews(tried_kinds, trial, looked_at, live.endpoints, live.limits_in_force),
+            Previews(tried_kinds, trial, looked_at, live.endpoints, live.account),
             api_tokens,
             sessions,
             allows=live.allows,

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from leadline.actors.announcer import Announcer
-from leadline.actors.supervisor import Account, Setting, Supervisor, charge_seconds, resets_by_wall
+from leadline.actors.supervisor import Setting, Supervisor, charge_seconds, resets_by_wall
 from leadline.core.events import AccountLearned, NewJob
 from leadline.core.model import SECOND, Counts, Family, JobState, Limits, Now, Rules
 from leadline.core.places import suspicion_of
@@ -226,25 +226,11 @@ def test_a_recovery_reads_as_far_back_as_the_longest_window_reaches() -> None:
     minute = AccountLearned(AccountName("a"), (WindowLimit(15, 60),))
     week = AccountLearned(AccountName("b"), (WindowLimit(1_000, 7 * 86_400),))
     day = AccountLearned(AccountName("c"), (DailyLimit(1_000),))
+    paced = AccountLearned(AccountName("d"), (), pace_per_second=1 / 7_200)
     assert 60 < charge_seconds([minute]) < 3_600
     assert charge_seconds([minute, week]) > 7 * 86_400
     assert charge_seconds([day]) > 25 * 3_600
-
-
-def test_pacing_is_for_the_accounts_that_are_configured_to_have_it() -> None:
-    learned = [AccountLearned(AccountName(name), ()) for name in ("paced", "free")]
-    setting = Setting(RULES, {}, (Account(learned[0], 2.0), Account(learned[1])))
-    supervisor = Supervisor(
-        owner="test",
-        place="here",
-        store=FakeStore(),
-        clock=_clock,
-        kinds=(),
-        client=NoProviders(),
-        setting=setting,
-        announcer=Announcer(),
-    )
-    assert set(supervisor.make_pacers()) == {"paced"}
+    assert charge_seconds([paced]) > 7_200
 
 
 def test_a_day_ends_by_the_wall_also_where_its_clock_was_set_back() -> None:

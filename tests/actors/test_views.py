@@ -72,6 +72,16 @@ def test_every_reason_is_a_sentence(reason: JobReason) -> None:
             {"provider": "snov@acme", "amount": 5, "position": 1},
             "Waiting for snov@acme: 5 calls at a time are allowed to this teamspace's own key.",
         ),
+        (
+            JobReason.LIMIT,
+            {"provider": "snov", "pace_per_second": 0.5, "position": 2},
+            "Waiting for snov: it is asked every 2 s; this teamspace is second in line.",
+        ),
+        (
+            JobReason.LIMIT,
+            {"provider": "snov", "pace_per_second": 20.0},
+            "Waiting for snov: it is asked 20 times a second, evenly.",
+        ),
     ],
 )
 def test_a_wait_says_its_numbers(reason: JobReason, numbers: Numbers, words: str) -> None:

@@ -330,6 +330,7 @@ def provider() -> ProviderView:
             LimitView(shape="daily", unit="request", amount=1000, charged=12),
             LimitView(shape="bucket", unit="record", amount=1_000_000, per_seconds=3600, charged=250),
         ],
+        pace_per_second=0.5,
         in_flight=1,
         waiting=3,
         waiting_teamspaces=2,
@@ -397,6 +398,7 @@ STATUS = [
     "                                                         1 of 4 calls at a time",
     "                                                         12 of 1,000 requests a day",
     "                                                         1,000,000 records per hour, 250 taken",
+    "                                                         a call every 2 s",
 ]
 
 

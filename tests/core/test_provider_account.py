@@ -35,8 +35,14 @@ def instant(seconds: float) -> Instant:
     return Instant(START + round(seconds * SECOND))
 
 
-def account(*limits: Limit, interactive_share: float = 0.0) -> ProviderAccount:
-    return ProviderAccount(AccountName("x"), limits, interactive_share=interactive_share)
+def account(*limits: Limit, interactive_share: float = 0.0, pace_per_second: float | None = None) -> ProviderAccount:
+    return ProviderAccount(
+        AccountName("x"), limits, interactive_share=interactive_share, pace_per_second=pace_per_second
+    )
+
+
+def paced(per_second: float) -> ProviderAccount:
+    return account(pace_per_second=per_second)
 
 
 def asking(account: ProviderAccount, *calls: int, teamspace: TeamspaceId = A, cost: Cost = REQUEST) -> None:
@@ -288,6 +294,67 @@ def test_who_passes_never_delays_the_head(
     together = World(account(*limits), asked + late).run()
     assert alone.granted == [(at, call) for at, call in together.granted if call < len(asked)]
     assert len(together.granted) == len(asked) + len(late), "and everybody goes in the end"
+
+
+# --- spread evenly
+
+
+@settings(max_examples=60)
+@given(
+    asks=st.lists(st.integers(0, 40 * SECOND), min_size=1, max_size=40),
+    crashes=st.lists(st.integers(0, 60 * SECOND), max_size=3),
+    per_second=st.sampled_from([0.3, 1.0, 7.0, 100.0]),
+)
+def test_paced_calls_are_a_step_apart_however_they_are_asked_and_however_often_the_daemon_dies(
+    asks: list[int], crashes: list[int], per_second: float
+) -> None:
+    world = World(paced(per_second), [Asked(at, at % 3, REQUEST) for at in asks])
+    for crash in crashes:
+        world.at(crash, lambda: world.crash(lambda: paced(per_second)))
+    world.run()
+    assert worst_window(world.log, 1 / per_second - 1e-6) == 1
+    assert len(world.log) == len(asks)
+    longest = max(asks) / SECOND + (len(asks) + len(crashes)) / per_second
+    assert max(seen.at for seen in world.log) <= START + (longest + 1) * SECOND
+
+
+def test_steps_below_a_hundredth_of_a_second_are_taken_together_and_even_over_any_longer_time() -> None:
+    world = World(paced(1_000), [Asked(0, call % 3, REQUEST) for call in range(2_000)]).run()
+    assert worst_window(world.log, 0.01) <= 2 * 10
+    assert worst_window(world.log, 1) <= 1_000 + 10
+    assert max(seen.at for seen in world.log) <= START + 2 * SECOND
+    assert world.wakeups < 1_000, "one for each call would be a decision and a commit for each"
+
+
+def test_polls_and_leads_of_all_teamspaces_take_turns_at_a_pace() -> None:
+    snov = account(*SNOV, pace_per_second=1)
+    asking(snov, *range(16), cost=LEAD)
+    asking(snov, *range(100, 103), teamspace=B)
+    granted = [call for second in range(20) for call in snov.grants(instant(second))]
+    assert granted == [0, 100, 101, 102, *range(1, 15)], "a poll costs a quarter of a lead; the last lead has no minute"
+    asking(snov, 200, teamspace=B)
+    assert snov.grants(instant(20)) == [200], "it takes nothing that the lead waits for"
+
+
+def test_who_waits_for_the_pace_is_told_of_it() -> None:
+    api = paced(0.5)
+    asking(api, 1, 2)
+    assert api.grants(instant(0)) == [1]
+    assert api.binding(A, instant(0.5)) == Wait(JobReason.LIMIT, instant(2), {"pace_per_second": 0.5})
+    assert api.next_deadline(instant(0.5)) == instant(2)
+    assert api.state(instant(1)).pace_per_second == 0.5
+    assert api.grants(instant(1.999999)) == []
+    assert api.grants(instant(2)) == [2]
+
+
+def test_another_pace_binds_from_the_next_call_on() -> None:
+    api = paced(0.5)
+    asking(api, *range(1, 5))
+    assert api.grants(instant(0)) == [1]
+    api.judge(flight_seconds=5, failed_count=True, interactive_share=0, pace_per_second=4)
+    assert [api.grants(instant(second)) for second in (1.75, 2, 2.25)] == [[], [2], [3]]
+    api.judge(flight_seconds=5, failed_count=True, interactive_share=0, pace_per_second=None)
+    assert api.grants(instant(2.25)) == [4]
 
 
 # --- limits that change, costs that never fit

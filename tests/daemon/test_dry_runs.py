@@ -156,6 +156,16 @@ async def test_an_enrichment_says_whom_it_would_ask_how_often_and_for_how_long_a
         assert (unknown.leads, unknown.asked) == (10, None)
 
 
+async def test_calls_that_are_spread_evenly_take_a_step_each_at_least(place: Place) -> None:
+    place.configure(*PROVIDER, "pace_per_second = 0.01")
+    async with place.daemon() as (_, client):
+        path = put(place, "email", *(f"p{n}@a.example" for n in range(9)))
+        await client.wait((await client.submit(Upload(teamspace="acme", table="people", path=path))).job)
+        ask = Enrich(teamspace="acme", table="people", module="company", into={"company": "text"})
+        (step,) = (await client.preview(ask)).steps
+        assert step.seconds_at_least == 800, "nobody waits for the first"
+
+
 async def test_leads_that_are_ordered_together_are_foretold_as_so_many_orders(place: Place) -> None:
     bulk = ["[providers.bulk]", f'module = "{MODULE.with_name("bulk.toml")}"', 'base_url = "http://127.0.0.1:9"']
     place.configure(*bulk, 'limits = [{ shape = "window", amount = 1, per_seconds = 60, unit = "job" }]')

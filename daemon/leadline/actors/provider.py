@@ -1,20 +1,14 @@
 """A provider account's calls on their way: who waits for a permit, and what is out.
 
-An attempt asks here. Even pacing, where the account is configured to have it, is acquired before the question is put
-to the scheduler, so that nobody holds a charge while he is being paced. The scheduler does not know of him, so he is
-let go from here where there is nothing to wait for any more: his attempt is to stop, or the key was refused. Then he
-puts the question at once, and hears what he would have heard in the end. The permit comes back through the dispatcher
-when the call is charged and stored as sent; between that and the first byte there is one look, without an await, at
-whether a stop, a cancel or a pause has come in the meantime, and whether the permit has grown too old: a daemon that
-stood still may have been replaced.
+An attempt asks here, and the question goes to the scheduler. The permit comes back through the dispatcher when the call
+is charged and stored as sent; between that and the first byte there is one look, without an await, at whether a stop, a
+cancel or a pause has come in the meantime, and whether the permit has grown too old: a daemon that stood still may have
+been replaced.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
-
-import anyio
-from aiolimiter import AsyncLimiter
 
 from leadline.actors.dispatcher import Dispatcher
 from leadline.core.events import CallAsked, CallEnd, CallEnded, CallSent, ResponseBegan
@@ -36,7 +30,6 @@ class ProviderActor:
         dispatcher: Dispatcher,
         client: ProviderClient,
         clock: Clock,
-        pacer: AsyncLimiter | None,
         released: Callable[[AccountName], None],
     ) -> None:
         """`released` is called whenever the actor may have become idle."""
@@ -44,26 +37,19 @@ class ProviderActor:
         self._dispatcher = dispatcher
         self._client = client
         self._clock = clock
-        self._pacer = pacer
         self._released = released
-        self._paced: dict[anyio.CancelScope, Callable[[], bool]] = {}
-        """Those who are being paced, with whether they are told to stop."""
         self._asked: dict[CallId, asyncio.Future[None]] = {}
         self._out: set[CallId] = set()
 
     @property
     def idle(self) -> bool:
-        """Whether nobody is paced or asks, and nothing is out."""
-        return not self._paced and not self._asked and not self._out
+        """Whether nobody asks, and nothing is out."""
+        return not self._asked and not self._out
 
     async def permit(self, ask: CallAsked, stopping: Callable[[], bool]) -> "Permit":
         """Wait for leave to make one request. Raises Stopped, NoPermit, AccountClosed, Parked, Paused."""
         call = ask.call
         try:
-            if self._pacer is not None:
-                await self._pace(self._pacer, stopping)
-            if stopping():
-                raise Stopped("told to stop")
             future = self._asked[call] = asyncio.get_running_loop().create_future()
             self._dispatcher.post(ask)
             await future
@@ -74,26 +60,6 @@ class ProviderActor:
         del self._asked[call]
         self._out.add(call)
         return Permit(call, self, stopping)
-
-    async def _pace(self, pacer: AsyncLimiter, stopping: Callable[[], bool]) -> None:
-        """Wait for one's turn, or until one is let go."""
-        with anyio.CancelScope() as scope:
-            self._paced[scope] = stopping
-            try:
-                await pacer.acquire()
-            finally:
-                del self._paced[scope]
-
-    def stopped(self) -> None:
-        """An attempt was told to stop."""
-        for scope, stopping in self._paced.items():
-            if stopping():
-                scope.cancel()
-
-    def _key_refused(self) -> None:
-        """No call of the account makes sense any more: whoever asks the scheduler hears so."""
-        for scope in self._paced:
-            scope.cancel()
 
     def grant(self, call: CallId) -> None:
         """The call is charged and stored: whoever asked may go."""
@@ -106,8 +72,6 @@ class ProviderActor:
 
     def refuse(self, call: CallId, reason: JobReason | None) -> None:
         """There will be no permit."""
-        if reason is JobReason.INVALID_KEY:
-            self._key_refused()
         future = self._asked.get(call)
         if future is None or future.done():
             return
@@ -154,8 +118,6 @@ class ProviderActor:
         """A call is over."""
         self._out.discard(call)
         self._dispatcher.post(CallEnded(call, self._clock.now().instant, end))
-        if end.parked is JobReason.INVALID_KEY:
-            self._key_refused()
         self._released(self.account)
 
 

@@ -13,13 +13,13 @@ are waited out before anything is built upon what it has done.
 Sockets outlive reigns; between two of them everybody is told `unavailable`.
 """
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import anyio
 import structlog
-from aiolimiter import AsyncLimiter
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
@@ -65,21 +65,13 @@ NOOP: Final = Kind(0, "noop", Family.NOOP, instant=True)
 CHAIN: Final = Kind(1, "chain", Family.TABLES, chain=True)
 
 
-class Account(Struct, frozen=True):
-    """A provider account as configured."""
-
-    learned: AccountLearned
-    pace_per_second: float | None = None
-    """Calls are spread evenly at this rate before they ask for a permit."""
-
-
 class Setting(Struct, frozen=True):
     """What the configuration says about the queue; a reload replaces it."""
 
     rules: Rules
     limits: Mapping[str, Limits]
     """Of the teamspaces that have other than the default ones."""
-    accounts: Sequence[Account]
+    accounts: Sequence[AccountLearned]
 
 
 class Supervisor:
@@ -182,7 +174,7 @@ class Supervisor:
         self.setting = setting
         if self.reign is not None:
             dispatcher = self.reign.dispatcher
-            for event in (RulesSet(setting.rules), *self._limits(), *(each.learned for each in setting.accounts)):
+            for event in (RulesSet(setting.rules), *self._limits(), *setting.accounts):
                 await dispatcher.tell(event)
 
     async def drain(self, seconds: float) -> None:
@@ -205,7 +197,7 @@ class Supervisor:
     @asynccontextmanager
     async def _begun(self) -> AsyncIterator[tuple["Reign", Scheduler]]:
         kinds = {kind.name: int(kind.family) for kind in self.kinds}
-        seconds = charge_seconds(account.learned for account in self.setting.accounts)
+        seconds = charge_seconds(self.setting.accounts)
         try:
             recovered = await self._store.take_over(
                 owner=self._owner, place=self._place, kinds=kinds, charge_seconds=seconds, force=self._force
@@ -228,7 +220,7 @@ class Supervisor:
         scheduler.handle(self._limits(), clock.now())
         recovery.pauses((pause.scope, pause.name) for pause in recovered.pauses)
         recovery.accounts(
-            [account.learned for account in self.setting.accounts],
+            self.setting.accounts,
             {row.account: row.state for row in recovered.accounts},
             [PastCallRow(call.id, call.account, call.cost, call.sent, call.began) for call in recovered.calls],
         )
@@ -249,14 +241,6 @@ class Supervisor:
             log.info("ready", epoch=recovered.epoch, jobs=len(scheduler.jobs), running=len(scheduler.running))
             yield reign, scheduler
             tasks.cancel_scope.cancel()
-
-    def make_pacers(self) -> dict[AccountName, AsyncLimiter]:
-        """Even pacing for the accounts that are configured to have it."""
-        return {
-            account.learned.account: AsyncLimiter(1, 1 / account.pace_per_second)
-            for account in self.setting.accounts
-            if account.pace_per_second
-        }
 
     @property
     def store(self) -> Store:
@@ -279,6 +263,8 @@ def charge_seconds(accounts: Iterable[AccountLearned]) -> int:
     """For how long at most a charge of these accounts may count: what a recovery has to read back."""
     longest = MARGIN_SECONDS
     for account in accounts:
+        if account.pace_per_second:
+            longest = max(longest, math.ceil(1 / account.pace_per_second) + MARGIN_SECONDS)
         for limit in account.limits:
             match limit:
                 case WindowLimit(per_seconds=seconds):
@@ -302,12 +288,9 @@ class Reign:
         self._tasks = tasks
         self._announcer = supervisor.announcer
         self.dispatcher: Final = Dispatcher(scheduler, supervisor.store, clock, self, last_call=recovered.last_call)
-        pacers = supervisor.make_pacers()
         self.teamspaces: Final[Registry[TeamspaceId, TeamspaceActor]] = Registry(self._make_teamspace)
         self.providers: Final[Registry[AccountName, ProviderActor]] = Registry(
-            lambda name: ProviderActor(
-                name, self.dispatcher, supervisor.client, clock, pacers.get(name), self.providers.release
-            )
+            lambda name: ProviderActor(name, self.dispatcher, supervisor.client, clock, self.providers.release)
         )
         self._reader = JobReader(supervisor.store, tasks)
         self._watchdog = Watchdog(self._beat)
@@ -372,8 +355,6 @@ class Reign:
         actor = self.teamspaces.find(order.teamspace)
         if actor is not None:
             actor.stop(order)
-        for provider in self.providers:
-            provider.stopped()
 
     def send(self, order: SendCall) -> None:
         """Hand a permit over."""

@@ -140,6 +140,8 @@ def sentence(core: Wait) -> str:
             return f"Waiting for {name}: it works on {numbers['amount']} orders at a time."
         case JobReason.LIMIT if "amount" in numbers:
             return f"Waiting for {name}: {numbers['amount']} calls at a time are {_whose(name)}{_in_line(numbers)}."
+        case JobReason.LIMIT if "pace_per_second" in numbers:
+            return f"Waiting for {name}: {_evenly(float(numbers['pace_per_second']))}{_in_line(numbers)}."
         case JobReason.LIMIT:
             return f"Waiting for {name}: it is the turn of others{_in_line(numbers)}."
         case JobReason.RETRY_AFTER:
@@ -225,6 +227,12 @@ def _in_line(numbers: Mapping[str, int | float | str]) -> str:
     if not isinstance(position, int) or "@" in str(numbers.get("provider")):
         return ""
     return f"; this teamspace is {_ordinal(position)} in line"
+
+
+def _evenly(per_second: float) -> str:
+    if per_second >= 1:
+        return f"it is asked {_short(per_second)} times a second, evenly"
+    return f"it is asked every {_short(round(1 / per_second, 3))} s"
 
 
 def _ordinal(number: int) -> str:
@@ -355,6 +363,7 @@ def provider_view(
         state=word,  # type: ignore[arg-type]  # the words above are the literal's
         reason=standing.parked or _of_throttle(standing),
         limits=[_limit_view(each) for each in state.limits],
+        pace_per_second=state.pace_per_second,
         in_flight=state.in_flight,
         waiting=state.waiting,
         waiting_teamspaces=len(waiting),

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from leadline.cli import terminal
 from leadline.cli.daemon import Misused, Placed, control
 from leadline.cli.jobs import Json
-from leadline.cli.words import ago, clock, counted, number, per, shown, size, span
+from leadline.cli.words import ago, clock, counted, number, pace, per, shown, size, span
 from leadline_protocol.messages import (
     FamilyStatus,
     LimitView,
@@ -148,7 +148,10 @@ def provider_list(views: list[ProviderView], now: datetime) -> None:
     rows = []
     for view in views:
         names = (shown(view.provider), terminal.state(view.state), number(view.in_flight), _waiting(view))
-        limits = [limit_words(limit, now) for limit in view.limits] or ["no limits"]
+        limits = [limit_words(limit, now) for limit in view.limits]
+        if view.pace_per_second:
+            limits.append(pace(view.pace_per_second))
+        limits = limits or ["no limits"]
         if trouble := provider_trouble(view, now):
             limits.insert(0, trouble)
         rows.append((*names, limits[0]))

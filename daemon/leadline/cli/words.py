@@ -161,6 +161,8 @@ def wait_sentence(wait: Wait, now: datetime) -> str:
     if not seconds:
         return f"{sentence}; that is over now."
     match wait.reason:
+        case JobReason.LIMIT if "pace_per_second" in wait.numbers:
+            ending = "the next call goes"
         case JobReason.LIMIT:
             ending = "the next frees"
         case JobReason.DELAYED:
@@ -180,6 +182,11 @@ def wait_note(wait: Wait, now: datetime) -> str:
 def per(seconds: float) -> str:
     """A period that amounts are counted in: `60 s`, `hour`."""
     return {3600: "hour", 86_400: "day"}.get(round(seconds)) or (f"{seconds:g} s" if seconds <= 600 else span(seconds))
+
+
+def pace(per_second: float) -> str:
+    """How evenly calls are spread: `a call every 2 s`, `20 calls a second, evenly`."""
+    return f"{per_second:g} calls a second, evenly" if per_second >= 1 else f"a call every {per(1 / per_second)}"
 
 
 def note(view: JobView, now: datetime) -> str:

@@ -242,6 +242,8 @@ class AccountLearned(Struct, frozen=True):
     flight_seconds: float = FLIGHT_SECONDS
     failed_count: bool = True
     interactive_share: float = 0.0
+    pace_per_second: float | None = None
+    """Calls go evenly, so many a second at most."""
     recorded: bool = True
     """Whether each of its calls is stored; not so for our own database, whose bucket's level is stored instead."""
 

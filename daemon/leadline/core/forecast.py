@@ -157,9 +157,15 @@ def _range(scheduler: Scheduler, blockers: list[Wait], now: Now) -> tuple[Instan
 
 
 def _line_microseconds(scheduler: Scheduler, wait: Wait, now: Now) -> int:
-    """How long it takes until everybody who waits for a window has been served, if all cost as much as this one."""
+    """How long it takes until everybody who waits has been served: one after the other where calls are spread evenly,
+    of a window as many at a time as fit if all cost as much as this one.
+    """
     account = scheduler.accounts.get(AccountName(str(wait.numbers.get("provider"))))
-    if wait.reason is not JobReason.LIMIT or account is None or "per_seconds" not in wait.numbers:
+    if wait.reason is not JobReason.LIMIT or account is None:
+        return 0
+    if "pace_per_second" in wait.numbers:
+        return round(account.state(now.instant).waiting / float(wait.numbers["pace_per_second"]) * SECOND)
+    if "per_seconds" not in wait.numbers:
         return 0
     calls_per_window = max(1, int(wait.numbers["amount"]) // max(1, int(wait.numbers["cost"])))
     windows = -(-account.state(now.instant).waiting // calls_per_window)

@@ -55,6 +55,7 @@ class Permits:
                 flight_seconds=event.flight_seconds,
                 failed_count=event.failed_count,
                 interactive_share=event.interactive_share,
+                pace_per_second=event.pace_per_second,
             )
             account.pause(paused=paused)
             return []
@@ -62,6 +63,7 @@ class Permits:
             flight_seconds=event.flight_seconds,
             failed_count=event.failed_count,
             interactive_share=event.interactive_share,
+            pace_per_second=event.pace_per_second,
         )
         misfits = [self.calls.pop(call) for call in account.replace_limits(event.limits, decision.now.instant)]
         for call in misfits:

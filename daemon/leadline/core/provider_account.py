@@ -1,8 +1,9 @@
 """A provider account: the calls that wait for leave, whose turn it is, and whether anybody may go at all.
 
 Three questions stand before a call, and each has one owner. *May anyone go?* A person may have paused the account, a
-used up quota parked it, a throttled call stopped everyone. *Who is next?* `Turns`, one key per teamspace. *Is there
-room?* `RateLimiter`. This module asks them in that order and charges what goes.
+used up quota parked it, a throttled call stopped everyone, the one before have gone a moment ago (`Pacing`). *Who is
+next?* `Turns`, one key per teamspace. *Is there room?* `RateLimiter`. This module asks them in that order and charges
+what goes.
 
 **The head keeps its turn.** The fair order has one head. While it does not fit, another call passes only if in every
 limit that it charges there is room for both: then it takes nothing that the head waits for, however the answers come.
@@ -33,6 +34,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from leadline.core.model import SECOND, Wait
+from leadline.core.pacing import Pacing
 from leadline.core.rate_limit import (
     FLIGHT_SECONDS,
     Blocker,
@@ -105,6 +107,7 @@ class AccountState(Struct, frozen=True, gc=False):
     """The head: the call whose turn it is, whatever may pass it."""
     throttles: int = 0
     """Calls that were thrown back as too fast, since this daemon's queue was built."""
+    pace_per_second: float | None = None
 
 
 def _longest_first(wait: Wait) -> float:
@@ -154,9 +157,14 @@ class ProviderAccount:
         flight_seconds: float = FLIGHT_SECONDS,
         failed_count: bool = True,
         interactive_share: float = 0.0,
+        pace_per_second: float | None = None,
     ) -> None:
-        """`next_reset` is needed with a `DailyLimit`; `failed_count=False`: the provider counts only what succeeded."""
+        """`next_reset` is needed with a `DailyLimit`; `failed_count=False`: the provider counts only what succeeded.
+
+        With `pace_per_second` calls go evenly, so many a second at most.
+        """
         self.name = name
+        self._pacing = Pacing(pace_per_second)
         self._limiter = RateLimiter(
             limits, next_reset=next_reset, flight_seconds=flight_seconds, failed_count=failed_count
         )
@@ -200,7 +208,8 @@ class ProviderAccount:
             return granted
         self._limiter.advance(instant)
         probing = self._standing.throttled_until is not None
-        while self._asks and (call := self._next()) is not None:
+        while self._asks and self._pacing.may_go(instant) and (call := self._next()) is not None:
+            self._pacing.take(instant)
             ask = self._asks.pop(call)
             self._taken[call] = self._turns.take(call, ask.key, self._limiter.share(ask.cost))
             self._limiter.charge(call, ask.cost, instant)
@@ -300,8 +309,11 @@ class ProviderAccount:
         if not paused and self._standing.parked is not None:
             self._standing = replace(self._standing, parked=None, parked_until=None)
 
-    def judge(self, *, flight_seconds: float, failed_count: bool, interactive_share: float) -> None:
+    def judge(
+        self, *, flight_seconds: float, failed_count: bool, interactive_share: float, pace_per_second: float | None
+    ) -> None:
         """Reckon otherwise with what is granted, sent, or ends, from now on."""
+        self._pacing.per_second = pace_per_second
         self._limiter.judge(flight_seconds=flight_seconds, failed_count=failed_count)
         self._turns.keep_share(interactive_share)
 
@@ -323,6 +335,10 @@ class ProviderAccount:
         if snapshot is not None:
             self._standing = snapshot.standing if snapshot.standing != FLOWING else FLOWING
         levels, at = (snapshot.levels, snapshot.at) if snapshot is not None else ({}, instant)
+        calls = list(calls)
+        sent = [call.sent if call.response_began is None else min(call.sent, call.response_began) for call in calls]
+        if sent:
+            self._pacing.take(max(sent))
         self._limiter.restore(calls, levels, at, instant)
 
     # --- questions
@@ -343,14 +359,14 @@ class ProviderAccount:
                 soonest = at
             if head is None:
                 head = cost
-        return soonest
+        return None if soonest is None else max(soonest, self._pacing.due)
 
     def binding(self, teamspace: TeamspaceId, instant: Instant) -> Wait | None:
         """What keeps a teamspace's next call longest; None: nothing of it waits."""
         return next(iter(self.waits(teamspace, instant)), None)
 
     def waits(self, teamspace: TeamspaceId, instant: Instant) -> list[Wait]:
-        """All that keeps a teamspace's next call, longest first: stops, then limits, then the turn of others.
+        """All that keeps a teamspace's next call, longest first: stops, limits, the pace, or the turn of others.
 
         A limit's `until` is the latest estimate for this call alone; those before it in line come on top.
         """
@@ -363,6 +379,8 @@ class ProviderAccount:
         if not waits:  # it would fit, but it is not its turn
             head = self._asks[self._turns.heads()[0]].cost
             waits = [_wait(blocker) for blocker in self._limiter.blockers(head, instant)]
+        if (pace := self._pacing.per_second) is not None and not self._pacing.may_go(instant):
+            waits.append(Wait(JobReason.LIMIT, self._pacing.due, {"pace_per_second": pace}))
         if not waits:
             waits = [Wait(JobReason.LIMIT, instant)]
         waits.sort(key=_longest_first)
@@ -441,6 +459,7 @@ class ProviderAccount:
             self._canary,
             self._turns.heads()[0] if self._asks else None,
             self._throttles,
+            self._pacing.per_second,
         )
 
     # --- inside

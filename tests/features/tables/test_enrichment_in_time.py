@@ -177,6 +177,20 @@ def test_a_paced_account_is_asked_in_even_steps_however_quick_it_is() -> None:
     run(main())
 
 
+def test_teamspaces_take_turns_at_a_paced_account_and_whoever_waits_for_his_is_not_stalled() -> None:
+    async def main() -> None:
+        async with daemon({"sync": (sync(), behaviours.Enrichment())}, leads=100, pace_per_second=0.1) as running:
+            first = await running.submit("sync", "a")
+            await running.rest(25)  # all its calls are in line by now
+            second = await running.submit("sync", "b")
+            ended = [await running.until(job, "completed", "partial", "failed") for job in (first, second)]
+            assert [(job.state, job.counts.done, job.attempt) for job in ended] == [("completed", 100, 1)] * 2
+            assert steps(running.log["sync"]) == [pytest.approx(10.0, abs=0.01)] * 199
+            assert abs(took(ended[0]) - took(ended[1])) < 60, "one of each in turn"
+
+    run(main())
+
+
 def test_a_refused_key_lets_everybody_go_who_waits_for_a_permit() -> None:
     async def main() -> None:
         one_an_hour = replace(sync(), limits=[WindowLimit(1, 3_600.0)])

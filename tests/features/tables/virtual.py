@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from leadline.actors.announcer import Announcer
-from leadline.actors.supervisor import Account, Setting, Supervisor
+from leadline.actors.supervisor import Setting, Supervisor
 from leadline.core.events import AccountLearned, NewJob
 from leadline.core.model import SECOND, Counts, Family, Limits, Now, Rules
 from leadline.features.tables.asking import Endpoint
@@ -381,14 +381,12 @@ async def daemon(
     memory = Leads(FakeStore(Disk(wall=lambda: Clock().now().wall)), leads)
     kind = Enrich(memory, Database(lambda: None), lambda: endpoints, Tokens())  # type: ignore[arg-type]  # as much as is asked for
     accounts = [
-        Account(
-            AccountLearned(
-                endpoint.account,
-                tuple(endpoint.module.limits),
-                flight_seconds=endpoint.module.flight_seconds,
-                failed_count=endpoint.module.failed_count,
-            ),
-            pace_per_second,
+        AccountLearned(
+            endpoint.account,
+            tuple(endpoint.module.limits),
+            flight_seconds=endpoint.module.flight_seconds,
+            failed_count=endpoint.module.failed_count,
+            pace_per_second=pace_per_second,
         )
         for endpoint in endpoints.values()
     ]

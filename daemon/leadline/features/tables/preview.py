@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from leadline.core.estimate import seconds_at_least
-from leadline.core.events import NOTHING
+from leadline.core.events import NOTHING, AccountLearned
 from leadline.core.rate_limit import ConcurrentLimit, Cost, DailyLimit, Limit, Unit, WindowLimit
 from leadline.features.tables.bulk import orders_cost
 from leadline.features.tables.columns import Column, ColumnType, JsonValue, declared_columns
@@ -69,22 +69,22 @@ class Trial(LeadStore, Protocol):
         ...
 
 
-Limits = Callable[[AccountName], Sequence[Limit]]
-"""The limits of a provider account that are in force; none for one that is not there."""
+Accounts = Callable[[AccountName], AccountLearned | None]
+"""What is in force for a provider account; None for one that is not there."""
 
 
 class Previews:
     """Says what submissions would take (`ports.work.Previews`)."""
 
     def __init__(
-        self, kinds: Sequence[JobKind], leads: Trial, incoming: Incoming, endpoints: Endpoints, limits: Limits
+        self, kinds: Sequence[JobKind], leads: Trial, incoming: Incoming, endpoints: Endpoints, accounts: Accounts
     ) -> None:
         """`kinds` are the kinds of job over `leads` and `incoming`, both of which keep nothing."""
         self._kinds = {kind.name: kind for kind in kinds}
         self._leads = leads
         self._incoming = incoming
         self._endpoints = endpoints
-        self._limits = limits
+        self._accounts = accounts
 
     async def preview(self, submission: wire.Submission, chain: ChainNotes | None, shown: int) -> wire.StepPreview:
         """What a submission, or a step of a chain, would take now. Raises Refused as its submission would."""
@@ -191,13 +191,17 @@ class Previews:
 
     def _within(self, view: wire.StepPreview, units: Mapping[Unit, int], account: AccountName) -> wire.StepPreview:
         """With what so many units take of an account's limits."""
-        needs = [need for limit in self._limits(account) if (need := _need(limit, units)) is not None]
-        seconds = max((seconds_at_least(limit, units) for limit in self._limits(account)), default=0.0)
+        learned = self._accounts(account)
+        limits = learned.limits if learned is not None else ()
+        needs = [need for limit in limits if (need := _need(limit, units)) is not None]
+        seconds = [seconds_at_least(limit, units) for limit in limits]
+        if learned is not None and learned.pace_per_second:
+            seconds.append(max(0, units.get(Unit.REQUEST, 0) - 1) / learned.pace_per_second)
         return replace(
             view,
             units={unit.value: amount for unit, amount in units.items() if amount},
             limits=needs,
-            seconds_at_least=seconds,
+            seconds_at_least=max(seconds, default=0.0),
         )
 
 

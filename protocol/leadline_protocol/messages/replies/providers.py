@@ -39,6 +39,8 @@ class ProviderView(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=Tr
     reason: JobReason | None = None
     """`retry_after`: it named the time; `circuit`: it named none, so each refusal doubles the wait."""
     limits: list[LimitView] = field(default_factory=list)
+    pace_per_second: float | None = None
+    """Calls are spread evenly, so many a second at most."""
     in_flight: int = 0
     waiting: int = 0
     """Calls that wait for a permit."""
