@@ -44,7 +44,7 @@ from leadline.ports.schedules import StoredSchedule
 from leadline.ports.store import Unavailable
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
-from leadline_protocol.ids import Instant, JobId, LeadId
+from leadline_protocol.ids import Instant, JobId, LeadId, TableId
 
 _AFTER: Final = msgspec.json.Decoder(tuple[str, str])
 """What a page of usage ended with."""
@@ -132,6 +132,26 @@ class Daemon:
     async def headers(self, job: JobId) -> Sequence[str]:
         """The headers of the file of an upload."""
         return await self._leads.headers(job)
+
+    async def not_done(self, job: JobId, table: TableId, after: int) -> Sequence[wire.LeadNotDone]:
+        """A page of the leads that a job on a table is through with and has not done."""
+        return [
+            wire.LeadNotDone(
+                lead=each.lead,
+                state=each.state,
+                reason=each.reason,
+                detail=each.detail,
+                cells=None if each.cells is None else dict(each.cells),
+            )
+            for each in await self._leads.not_done(job, table, after)
+        ]
+
+    async def columns(self, table: TableId) -> Sequence[str]:
+        """The names of a table's columns, those of its key first; none where it is gone."""
+        if await self._leads.was_deleted(table):
+            return ()
+        found = await self._leads.table_by_id(table)
+        return list(dict.fromkeys([*found.key_columns, *(column.name for column in found.columns)]))
 
     async def lists(self, jobs: Sequence[JobId]) -> Mapping[JobId, wire.ListView]:
         """How the lists of jobs came about; those that have none yet are absent."""

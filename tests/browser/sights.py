@@ -44,6 +44,7 @@ SIGHTS: Final = (
     Sight("job-run", "/jobs/{job}", "/jobs/{run}", ("Attempts", "What it prints", "canary-of-acme")),
     Sight("job-of-an-operator", "/jobs/{job}", "/jobs/{running}", ("#{running}",), who="operator"),
     Sight("job-log", "/jobs/{job}/log", "/jobs/{run}/log", ("What nightly prints", "canary-of-acme")),
+    Sight("leads-not-done", "/jobs/{job}/leads", "/jobs/{formula}/leads", ("Leads that were not done", "Download all")),
     Sight("refused-rows", "/jobs/{job}/refused", "/jobs/{upload}/refused", ("Refused rows", "Download all as CSV")),
     # tables
     Sight("tables", "/tables", "/tables", ("prospects", "email, score, note", "Upload a file of leads")),
@@ -94,6 +95,7 @@ SIGHTS: Final = (
 NO_PAGES: Final = frozenset(
     {
         *("/", "/batch/{name}/versions/{version}", "/jobs/{job}/file", "/jobs/{job}/refused.csv"),
+        "/jobs/{job}/leads.csv",
         "/jobs/{job}/log/news",
     }
 )

@@ -26,6 +26,7 @@ from leadline_protocol.messages import (
     Jobs,
     JobWarning,
     LeadErrors,
+    LeadNotDone,
     LeadSample,
     LimitView,
     ModuleView,
@@ -177,6 +178,7 @@ def test_a_job_is_told_in_sentences(leadline: Leadline, daemon: FakeDaemon) -> N
         "  It goes ahead of jobs submitted up to 1 min 30 s earlier.",
         "  1,030 leads failed: bad response; e.g. lead 41: no\\x1b JSON, lead 43.",
         "  Job 40: 1 row failed: duplicate; e.g. row 7: ada@a.example is there already.",
+        "  `leadline job 41 --not-done` lists them.",
         "",
         "Submitted as",
         "  {",
@@ -260,6 +262,49 @@ def test_the_rows_that_were_not_taken_go_into_a_file_whole_or_not_at_all(
     for wrong in (("--output", output), ("--refused", "--json", "--output", output)):
         assert leadline("job", 41, *wrong).status == 2
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+def leads_not_done(asked: Job) -> JobReply:
+    """Two leads, one a page."""
+    leads = [
+        LeadNotDone(
+            lead=LeadId(3), state="failed", reason=LeadReason.TIMED_OUT, detail="60 s", cells={"email": "=a", "n": 1}
+        ),
+        LeadNotDone(lead=LeadId(9), state="skipped", reason=LeadReason.DELETED),
+    ]
+    assert asked.leads_after is not None
+    page = [lead for lead in leads if lead.lead > asked.leads_after][:1]
+    return JobReply(line=0, view=view(asked.job), leads=page, columns=["email", "n"])
+
+
+def test_the_leads_that_were_not_done_are_csv_page_after_page(
+    leadline: Leadline, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    daemon.on(Job, leads_not_done)
+    assert leadline("job", 41, "--not-done").out.splitlines() == [
+        "not_done_lead,not_done_state,not_done_reason,not_done_detail,email,n",
+        "3,failed,timed_out,60 s,'=a,1",
+        "9,skipped,deleted,it was deleted since,,",
+    ]
+    lines = leadline("job", 41, "--not-done", "--json").out.splitlines()
+    assert [json.loads(line)["lead"] for line in lines] == [3, 9]
+    output = tmp_path / "leads.csv"
+    ran = leadline("job", 41, "--not-done", "--output", output)
+    assert ran.err.startswith(f"2 leads in {output}; `leadline rerun 41`")
+    assert leadline("job", 41, "--not-done", "--refused").status == 2
+
+
+def test_a_chain_names_the_steps_that_have_leads(leadline: Leadline, daemon: FakeDaemon) -> None:
+    steps = [view(42), view(43)]
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job, kind="chain"), steps=steps))
+    ran = leadline("job", 41, "--not-done")
+    assert (ran.status, "one of its steps: 42, 43" in ran.err) == (1, True)
+
+
+def test_a_job_says_how_its_leads_are_listed(leadline: Leadline, daemon: FakeDaemon) -> None:
+    errors = [LeadErrors(job=JobId(41), state="failed", reason=LeadReason.TIMED_OUT, leads=2, samples=[])]
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job), errors=errors))
+    assert "`leadline job 41 --not-done` lists them." in leadline("job", 41).out
 
 
 def test_on_a_terminal_nothing_in_a_row_that_was_not_taken_acts_on_it(

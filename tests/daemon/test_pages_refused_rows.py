@@ -5,7 +5,7 @@ import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from leadline.adapters.postgres.leads import REFUSED_ROWS_MAX
+from leadline.adapters.postgres.leads import PAGE_ROWS_MAX
 from leadline_protocol.client import Client
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import Noop, Upload
@@ -66,7 +66,7 @@ async def test_all_of_them_can_be_fetched_repaired_and_uploaded_again(place: Pla
 
 
 async def test_many_refused_rows_come_in_pages_and_in_one_file(place: Place) -> None:
-    count = REFUSED_ROWS_MAX + 7
+    count = PAGE_ROWS_MAX + 7
     async with house(place) as (client, ann):
         job = await uploaded(place, client, "\n".join(["email,n", *(f"nobody,{n}" for n in range(count))]))
         answer = await ann.get(f"/jobs/{job}/refused.csv")

@@ -7,7 +7,7 @@ import asyncpg
 import msgspec
 import xlsxwriter
 
-from leadline.adapters.postgres.leads import REFUSED_ROWS_MAX
+from leadline.adapters.postgres.leads import PAGE_ROWS_MAX
 from leadline.features.tables import repair
 from leadline.features.tables.reading import RAW_CHARACTERS_MAX
 from leadline_protocol.client import Client
@@ -32,12 +32,12 @@ async def uploaded(place: Place, client: Client, text: str) -> JobId:
 
 
 async def test_every_row_that_was_not_taken_comes_back_once_in_the_order_of_the_file(place: Place) -> None:
-    rows = 2 * REFUSED_ROWS_MAX + 5
+    rows = 2 * PAGE_ROWS_MAX + 5
     lines = ["name,email", *(f"Ada {n},no address" for n in range(rows)), "Bob,bob@a.example"]
     async with place.daemon() as (_, client):
         job = await uploaded(place, client, "\n".join(lines))
         found = [page async for page in pages(client, job)]
-        assert [len(page) for page in found] == [REFUSED_ROWS_MAX, REFUSED_ROWS_MAX, 5]
+        assert [len(page) for page in found] == [PAGE_ROWS_MAX, PAGE_ROWS_MAX, 5]
         together = [row for page in found for row in page]
         assert [row.row for row in together] == list(range(1, rows + 1))
         last = together[-1]

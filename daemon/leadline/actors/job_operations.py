@@ -126,6 +126,11 @@ class JobOperations:
             refused = await self._around.refused(stored.id, operation.refused_after)
             if operation.refused_after == 0:
                 headers = await self._around.headers(stored.id)
+        leads: Sequence[wire.LeadNotDone] = ()
+        columns: Sequence[str] = ()
+        if operation.leads_after is not None and stored.table is not None:
+            leads = await self._around.not_done(stored.id, stored.table, operation.leads_after)
+            columns = await self._around.columns(stored.table)
         steps: list[wire.JobView] = []
         if stored.kind == CHAIN.name:
             steps = await self.shown(await self._store.steps(stored.id))
@@ -136,6 +141,8 @@ class JobOperations:
             submission=submission,
             refused=list(refused),
             headers=list(headers),
+            leads=list(leads),
+            columns=list(columns),
             steps=steps,
             spent=list(await self._around.spent(stored.id)),
             errors=list(await self._around.errors(stored.id)),

@@ -10,7 +10,7 @@ from leadline.ports.control import Act
 from leadline.ports.schedules import ScheduleRules, ScheduleStore, StoredSchedule
 from leadline.ports.tables import Tables
 from leadline_protocol import messages as wire
-from leadline_protocol.ids import Instant, JobId
+from leadline_protocol.ids import Instant, JobId, TableId
 
 Record = Callable[[str, str], Awaitable[None]]
 """Writes down what is about to be done: to what, and what exactly."""
@@ -48,6 +48,14 @@ class Surroundings(Protocol):
 
     async def headers(self, job: JobId) -> Sequence[str]:
         """The headers of the file of an upload."""
+        ...
+
+    async def not_done(self, job: JobId, table: TableId, after: int) -> Sequence[wire.LeadNotDone]:
+        """A page of the leads that a job on a table is through with and has not done, from behind lead `after` on."""
+        ...
+
+    async def columns(self, table: TableId) -> Sequence[str]:
+        """The names of a table's columns, those of its key first; none where it is gone."""
         ...
 
     async def lists(self, jobs: Sequence[JobId]) -> Mapping[JobId, wire.ListView]:

@@ -130,29 +130,33 @@ def job(
     refused: Annotated[
         Flag, Parameter(help="Instead, as CSV to be repaired, the rows of an upload that were not taken, and why.")
     ] = False,
+    not_done: Annotated[
+        Flag, Parameter(help="Instead, as CSV, the leads that it is through with and has not done, and why.")
+    ] = False,
     output: Annotated[
         FileOrDash | None,
-        Parameter(name=("--output", "-o"), help="Put the refused rows into this file; - for standard output."),
+        Parameter(name=("--output", "-o"), help="Put those rows or leads into this file; - for standard output."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Show one job: how far it is, what it waits for, what was submitted."""
-    if history and refused:
-        raise Misused("Give --history or --refused, not both")
-    if output is not None and (json or not refused):
-        raise Misused("--output goes with --refused, and is CSV")
+    wanted = [name for name, given in (("history", history), ("refused", refused), ("not-done", not_done)) if given]
+    if len(wanted) > 1:
+        raise Misused("Give one of --history, --refused and --not-done")
+    if output is not None and (json or history or not wanted):
+        raise Misused("--output goes with --refused or --not-done, and is CSV")
     job_id = JobId(id_)
     with any_socket(place) as daemon:
-        if (history or refused) and not daemon.controls:
-            option = "--history" if history else "--refused"
-            raise Misused(f"{option} takes the control socket, which you may not open")
-        if refused:
-            from leadline.cli import refused_rows
+        if wanted and not daemon.controls:
+            raise Misused(f"--{wanted[0]} takes the control socket, which you may not open")
+        if refused or not_done:
+            from leadline.cli import job_rows
 
+            rows = job_rows.refused(daemon, job_id) if refused else job_rows.not_done(daemon, job_id)
             if output is None or str(output) == "-":
-                refused_rows.show(daemon, job_id, json=json)
+                job_rows.show(rows, json=json)
             else:
-                refused_rows.save(daemon, job_id, output)
+                job_rows.save(rows, output)
             return
         reply = daemon.client.call(Job(job=job_id) if daemon.controls else Get(job=job_id))
         story = daemon.client.call(History(job=job_id)).history if history else []
@@ -168,6 +172,9 @@ def job(
     for errors in reply.errors:
         step = f"Job {errors.job}: " if errors.job != reply.view.job else ""
         terminal.say(f"  {step}{errors_sentence(errors)}")
+    if reply.errors and reply.view.kind != "chain":
+        option = "--refused" if reply.view.kind == "upload" else "--not-done"
+        terminal.say(f"  `leadline job {job_id} {option}` lists them.")
     if reply.steps:
         terminal.say()
         _show_steps(reply.steps, now)

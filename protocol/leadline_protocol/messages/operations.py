@@ -155,6 +155,9 @@ class Job(ControlOperation[JobReply], tag="job", frozen=True, kw_only=True):
     refused_after: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
     """With the rows of an upload that were not taken, from behind this row number on: at most 1,000, fewer where they
     are long."""
+    leads_after: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+    """With the leads that it is through with and has not done, from behind this one on: at most 1,000, fewer where they
+    are long."""
 
 
 class Why(ControlOperation[WhyReply], tag="why", frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ Unix socket, is the kernel's word, else the daemon's own.
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,7 +24,7 @@ from leadline.actors.feed import Feed
 from leadline.actors.operations import Operations
 from leadline.actors.peers import Peer
 from leadline.actors.sessions import Sessions
-from leadline.adapters.http import files, refused_rows
+from leadline.adapters.http import csv_pages, files
 from leadline.adapters.http.confinement import Confinement, Namespace, plain
 from leadline.adapters.http.limits import (
     FILES_PER_TOKEN_MAX,
@@ -36,6 +36,7 @@ from leadline.adapters.http.limits import (
 from leadline.adapters.http.metrics import Metrics
 from leadline.adapters.http.reading import line_of
 from leadline.adapters.http.stream import Streams
+from leadline.features.tables import not_done, repair
 from leadline_protocol import messages as wire
 from leadline_protocol.codec import LineFault, RequestDecoder
 from leadline_protocol.errors import ErrorCode, Refused
@@ -236,14 +237,36 @@ class Reach:
         async def behind(row: int) -> wire.JobReply:
             return await self.perform(caller, http, wire.Job(job=job, refused_after=row, as_=caller.person))
 
-        async def following(row: int) -> Sequence[wire.RefusedRow]:
-            return (await behind(row)).refused
+        async def pages(rows: Sequence[wire.RefusedRow]) -> AsyncIterator[Iterable[Sequence[str]]]:
+            while rows:
+                yield [repair.line(row.row, row.line, row.reason, row.detail, row.raw) for row in rows]
+                rows = (await behind(rows[-1].row)).refused
 
         first = await behind(0)
         if first.view.kind != "upload":
             raise Refused(ErrorCode.NOT_FOUND, "only an upload refuses rows", at="job")
+        shown = f"{first.view.table}-{job}-refused.csv"
         with self._file_room.one(caller.key):
-            return await refused_rows.send(http, first, following, f"{first.view.table}-{job}-refused.csv")
+            return await csv_pages.send(http, shown, repair.heading(first.headers), pages(first.refused))
+
+    async def give_leads_not_done(self, caller: Caller, http: web.BaseRequest, job: JobId) -> web.StreamResponse:
+        """Answer with the leads that a job has not done, as CSV. Raises Refused."""
+
+        async def behind(lead: int) -> wire.JobReply:
+            return await self.perform(caller, http, wire.Job(job=job, leads_after=lead, as_=caller.person))
+
+        async def pages(leads: Sequence[wire.LeadNotDone]) -> AsyncIterator[Iterable[Sequence[str]]]:
+            while leads:
+                yield [
+                    not_done.line(each.lead, each.state, each.reason, each.detail, each.cells, first.columns)
+                    for each in leads
+                ]
+                leads = (await behind(leads[-1].lead)).leads
+
+        first = await behind(0)
+        shown = f"{first.view.table or first.view.kind}-{job}-not-done.csv"
+        with self._file_room.one(caller.key):
+            return await csv_pages.send(http, shown, not_done.heading(first.columns), pages(first.leads))
 
     async def give_batch_archive(
         self, caller: Caller, http: web.BaseRequest, asked: wire.BatchJobs

@@ -76,7 +76,7 @@ def _looks() -> Iterator[Route]:
 
     yield look("/v1/ping", wire.Ping, "Is the daemon there and ready?")
     yield look("/v1/jobs", wire.Jobs, "Jobs, newest first.", *_JOBS)
-    yield look("/v1/jobs/{job}", wire.Job, "One job, with what was submitted.", "refused_after")
+    yield look("/v1/jobs/{job}", wire.Job, "One job, with what was submitted.", "refused_after", "leads_after")
     yield look("/v1/jobs/{job}/why", wire.Why, "All that keeps a job from going on, with numbers.")
     yield look("/v1/jobs/{job}/history", wire.History, "How a job came to where it is.")
     yield look("/v1/status", wire.Status, "How the daemon is.")

@@ -30,6 +30,7 @@ from leadline.features.tables.ports import (
     JobList,
     LeadErrors,
     ListReceipt,
+    NotDone,
     PlacedOrder,
     Spending,
     Table,
@@ -40,11 +41,11 @@ from leadline.features.tables.reading import RefusedRow, values_of
 from leadline_protocol.errors import LeadReason
 from leadline_protocol.ids import AccountName, CallId, Instant, JobId, LeadId, TableId
 
-REFUSED_ROWS_MAX: Final = 1_000
-"""Refused rows in one page."""
+PAGE_ROWS_MAX: Final = 1_000
+"""Refused rows, or leads that were not done, in one page."""
 
-REFUSED_BYTES_MAX: Final = 1 << 20
-"""Their text in one page, but for the row that goes beyond: a page is one line on a socket."""
+PAGE_BYTES_MAX: Final = 1 << 20
+"""Their text in one page, but for the one that goes beyond: a page is one line on a socket."""
 
 SETS: Final = frozenset({"formula"})
 """Kinds of job that store results of exceptions only."""
@@ -285,9 +286,26 @@ class PostgresLeads:
     async def refused(self, job: JobId, after: int) -> Sequence[RefusedRow]:
         """A page of the rows of an upload that were not taken, in their order, from behind row number `after` on."""
         async with self._store.read() as connection:
-            rows = await connection.fetch(QUERIES["refused_rows"].sql, job, after, REFUSED_ROWS_MAX, REFUSED_BYTES_MAX)
+            rows = await connection.fetch(QUERIES["refused_rows"].sql, job, after, PAGE_ROWS_MAX, PAGE_BYTES_MAX)
         return [
             RefusedRow(row["row_number"], row["line"], LeadReason(row["reason"]), row["detail"], row["raw"])
+            for row in rows
+        ]
+
+    async def not_done(self, job: JobId, table: TableId, after: int) -> Sequence[NotDone]:
+        """A page of the leads that a job on a table is through with and has not done, from behind lead `after` on."""
+        async with self._store.read() as connection:
+            rows = await connection.fetch(
+                QUERIES["leads_not_done"].sql, job, table, after, PAGE_ROWS_MAX, PAGE_BYTES_MAX
+            )
+        return [
+            NotDone(
+                LeadId(row["lead"]),
+                row["state"],
+                None if row["reason"] is None else LeadReason(row["reason"]),
+                row["detail"],
+                CELLS.decode(row["data"]) if row["data"] else None,
+            )
             for row in rows
         ]
 

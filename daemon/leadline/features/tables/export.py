@@ -23,8 +23,8 @@ import msgspec
 
 from leadline.core.model import Counts, Family
 from leadline.features.tables import spreadsheet_worker
-from leadline.features.tables.columns import Column, ColumnType, JsonValue, cell_text
-from leadline.features.tables.formula_cells import defused
+from leadline.features.tables.columns import Column, ColumnType
+from leadline.features.tables.formula_cells import csv_cell
 from leadline.features.tables.ports import LeadStore
 from leadline.features.tables.selection import (
     Database,
@@ -169,7 +169,7 @@ def encoded_leads(leads: Sequence[str], columns: Sequence[Column], file_format: 
     rows = map(_CELLS.decode, leads)
     match file_format:
         case "csv":
-            return encoded_lines([[_csv_cell(row.get(name)) for name in names] for row in rows])
+            return encoded_lines([[csv_cell(row.get(name)) for name in names] for row in rows])
         case "jsonl":
             return _LINES.encode_lines([{name: row.get(name) for name in names} for row in rows])
         case "xlsx":
@@ -183,10 +183,6 @@ def encoded_lines(rows: Iterable[Sequence[str]]) -> bytes:
     out = io.StringIO(newline="")
     csv.writer(out).writerows(rows)
     return out.getvalue().encode("utf-8", "surrogatepass")
-
-
-def _csv_cell(value: JsonValue) -> str:
-    return defused(value) if isinstance(value, str) else cell_text(value)
 
 
 def _part(final: Path, job: JobId, attempt: int) -> Path:

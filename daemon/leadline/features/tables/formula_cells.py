@@ -7,6 +7,8 @@ before a text that has some already: `=1` is written `'=1`, and `'=1` is written
 import re
 from typing import Final
 
+from leadline.features.tables.columns import JsonValue, cell_text
+
 _FORMULA: Final = re.compile(r"[=+\-@\t\r]")
 _DEFUSED: Final = re.compile(r"'+[=+\-@\t\r]")
 
@@ -19,6 +21,11 @@ def is_formula(text: str) -> bool:
 def defused(text: str) -> str:
     """The text as a cell of CSV that is none."""
     return "'" + text if _FORMULA.match(text) or _DEFUSED.match(text) else text
+
+
+def csv_cell(value: JsonValue) -> str:
+    """A value as a cell of CSV that is no formula; a number is one, as it is."""
+    return defused(value) if isinstance(value, str) else cell_text(value)
 
 
 def restored(cell: str) -> str:

@@ -101,6 +101,17 @@ class LeadErrors(Struct, frozen=True):
     """The first few, by their numbers, with what there is to say of each."""
 
 
+class NotDone(Struct, frozen=True):
+    """A lead with which a job is through, and which it has not done."""
+
+    lead: LeadId
+    state: Literal["failed", "skipped", "unknown"]
+    reason: LeadReason | None
+    detail: str
+    cells: Cells | None
+    """What it holds now; None: it was deleted since."""
+
+
 class Order(Struct, frozen=True):
     """Work that a provider has taken on for a lead."""
 

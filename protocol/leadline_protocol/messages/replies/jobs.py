@@ -121,6 +121,17 @@ class RefusedRow(Struct, frozen=True, gc=False, kw_only=True):
     """
 
 
+class LeadNotDone(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A lead with which a job is through, and which it has not done."""
+
+    lead: LeadId
+    state: Literal["failed", "skipped", "unknown"]
+    reason: LeadReason | None = None
+    detail: str = ""
+    cells: dict[str, Any] | None = None
+    """What it holds now, by the names of its columns; absent where it was deleted since."""
+
+
 class LeadSample(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One of the leads that ended for the same reason."""
 
@@ -160,6 +171,10 @@ class JobReply(Reply, frozen=True, kw_only=True):
     """Asked for by `refused_after`; empty behind the last row."""
     headers: list[str] = field(default_factory=list)
     """Of the file whose rows those are; with the first page only."""
+    leads: list[LeadNotDone] = field(default_factory=list)
+    """Asked for by `leads_after`; empty behind the last."""
+    columns: list[str] = field(default_factory=list)
+    """Of the table whose leads those are, those of its key first."""
     steps: list[JobView] = field(default_factory=list)
     """Of a chain: its steps in order, each with its list; only in the answer to `job`."""
     spent: list[Spent] = field(default_factory=list)

@@ -71,6 +71,8 @@ class Card(Struct, frozen=True, kw_only=True):
     deeds: Sequence[Deed]
     """What may be done about it."""
     refused_rows: int
+    not_done: int
+    """Leads with which it is through and which it has not done."""
     has_file: bool
     steps: Sequence["Card"] = ()
 
@@ -106,9 +108,16 @@ def card(job: wire.JobView, story: Sequence[wire.HistoryEntry], now: datetime, s
         reason=_reason(job),
         deeds=_deeds(job),
         refused_rows=job.counts.failed if job.kind == "upload" and not is_live else 0,
+        not_done=_not_done(job),
         has_file=job.kind == "export" and not is_live and bool(job.message) and job.state in {"completed", "partial"},
         steps=steps,
     )
+
+
+def _not_done(job: wire.JobView) -> int:
+    if job.table is None or job.kind in {"upload", "chain"}:
+        return 0
+    return job.counts.failed + job.counts.skipped + job.counts.unknown
 
 
 def title(job: wire.JobView) -> str:

@@ -9,6 +9,7 @@ from leadline.adapters.http.pages import (
     home,
     job,
     jobs,
+    leads_not_done,
     limits,
     operator,
     operator_one,
@@ -42,6 +43,8 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("POST", "/jobs/{job}/resume", jobs.resume),
     Page("POST", "/jobs/{job}/rerun", jobs.rerun),
     # one job
+    Page("GET", "/jobs/{job}/leads", leads_not_done.not_done),
+    Page("GET", "/jobs/{job}/leads.csv", leads_not_done.not_done_file),
     Page("GET", "/jobs/{job}/refused", refused_rows.refused),
     Page("GET", "/jobs/{job}/refused.csv", refused_rows.refused_file),
     Page("GET", "/jobs/{job}", job.one),
