@@ -8,8 +8,8 @@ exception is `as`, a Python keyword, which is `as_` here). There are four famili
     reply        `ok`      one per request, in the order of the requests: what was asked for, or a Refusal
     notice       `event`   sent by the daemon between replies, because of `notify`, `follow` or `watch`
 
-Each family is a module of this package, the replies a module for each subject, and `words` what they share; whoever
-speaks the protocol imports the package.
+Each family is a module of this package, operations and replies a module for each subject; `requests` says which socket
+allows which operation, and `words` is what all of them share. Whoever speaks the protocol imports the package.
 
 What a peer sends is read strictly: an unknown field is a mistake worth telling. What the daemon sends is read
 leniently, so that a client goes on working with a daemon that has learnt to say more. Optional fields at their default
@@ -23,7 +23,18 @@ submissions only.
 """
 
 from leadline_protocol.messages.notices import *  # noqa: F403  what is said on a socket, by one name
-from leadline_protocol.messages.operations import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.base import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.batch import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.jobs import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.links import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.notices import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.outreach import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.queue import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.schedules import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.service import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.tables import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.tokens import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.operations.usage import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.outreach import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.replies.base import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.replies.batch import *  # noqa: F403  what is said on a socket, by one name
@@ -38,5 +49,6 @@ from leadline_protocol.messages.replies.submissions import *  # noqa: F403  what
 from leadline_protocol.messages.replies.tables import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.replies.tokens import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.replies.usage import *  # noqa: F403  what is said on a socket, by one name
+from leadline_protocol.messages.requests import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.submissions import *  # noqa: F403  what is said on a socket, by one name
 from leadline_protocol.messages.words import *  # noqa: F403  what is said on a socket, by one name
