@@ -209,7 +209,7 @@ class ProviderAccount:
         self._limiter.advance(instant)
         probing = self._standing.throttled_until is not None
         while self._asks and self._pacing.may_go(instant) and (call := self._next()) is not None:
-            self._pacing.take(instant)
+            self._pacing.granted(call)
             ask = self._asks.pop(call)
             self._taken[call] = self._turns.take(call, ask.key, self._limiter.share(ask.cost))
             self._limiter.charge(call, ask.cost, instant)
@@ -231,10 +231,12 @@ class ProviderAccount:
 
     def sent(self, call: CallId, instant: Instant) -> None:
         """Its request was written now. Its charges have no end but an answer until this is known."""
+        self._pacing.sent(call, instant)
         self._limiter.sent(call, instant)
 
     def response_began(self, call: CallId, instant: Instant) -> None:
         """Its answer's headers are here."""
+        self._pacing.sent(call, instant)
         self._limiter.response_began(call, instant)
 
     def ended(self, call: CallId, instant: Instant, *, actual: Cost | None = None, failed: bool = False) -> Cost | None:
@@ -243,6 +245,7 @@ class ProviderAccount:
         Returns what it has come to, where that is not what it was charged.
         """
         del self._taken[call]
+        self._pacing.sent(call, instant)
         settled = self._limiter.ended(call, instant, actual=actual, failed=failed)
         if call == self._canary:
             self._canary = None
@@ -257,6 +260,7 @@ class ProviderAccount:
         """
         self._throttles += 1
         del self._taken[call]
+        self._pacing.sent(call, instant)
         self._limiter.response_began(call, instant)
         settled = self._limiter.ended(call, instant, failed=True)
         standing = self._standing
@@ -285,6 +289,7 @@ class ProviderAccount:
         if self._asks.pop(call, None) is not None:
             self._turns.remove(call)
             return
+        self._pacing.withdrawn(call)
         self._turns.give_back(self._taken.pop(call))
         self._limiter.withdraw(call)
         if call == self._canary:
@@ -338,7 +343,7 @@ class ProviderAccount:
         calls = list(calls)
         sent = [call.sent if call.response_began is None else min(call.sent, call.response_began) for call in calls]
         if sent:
-            self._pacing.take(max(sent))
+            self._pacing.left(max(sent))
         self._limiter.restore(calls, levels, at, instant)
 
     # --- questions
@@ -359,7 +364,8 @@ class ProviderAccount:
                 soonest = at
             if head is None:
                 head = cost
-        return None if soonest is None else max(soonest, self._pacing.due)
+        due = self._pacing.due
+        return None if soonest is None or due is None else max(soonest, due)
 
     def binding(self, teamspace: TeamspaceId, instant: Instant) -> Wait | None:
         """What keeps a teamspace's next call longest; None: nothing of it waits."""
@@ -380,7 +386,7 @@ class ProviderAccount:
             head = self._asks[self._turns.heads()[0]].cost
             waits = [_wait(blocker) for blocker in self._limiter.blockers(head, instant)]
         if (pace := self._pacing.per_second) is not None and not self._pacing.may_go(instant):
-            waits.append(Wait(JobReason.LIMIT, self._pacing.due, {"pace_per_second": pace}))
+            waits.append(Wait(JobReason.LIMIT, self._pacing.due or instant, {"pace_per_second": pace}))
         if not waits:
             waits = [Wait(JobReason.LIMIT, instant)]
         waits.sort(key=_longest_first)
