@@ -148,10 +148,7 @@ class Daemon:
 
     async def columns(self, table: TableId) -> Sequence[str]:
         """The names of a table's columns, those of its key first; none where it is gone."""
-        if await self._leads.was_deleted(table):
-            return ()
-        found = await self._leads.table_by_id(table)
-        return list(dict.fromkeys([*found.key_columns, *(column.name for column in found.columns)]))
+        return await self._leads.column_names(table)
 
     async def lists(self, jobs: Sequence[JobId]) -> Mapping[JobId, wire.ListView]:
         """How the lists of jobs came about; those that have none yet are absent."""

@@ -9,7 +9,18 @@ from leadline.adapters.postgres.leads import PAGE_BYTES_MAX, PAGE_ROWS_MAX
 from leadline_protocol.client import Client
 from leadline_protocol.errors import LeadReason
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages import Chain, Formula, FormulaStep, Job, LeadNotDone, Noop, Upload
+from leadline_protocol.messages import (
+    Chain,
+    Export,
+    Formula,
+    FormulaStep,
+    Job,
+    LeadNotDone,
+    Noop,
+    Pause,
+    Resume,
+    Upload,
+)
 from tests.daemon.pages import Person, signed_in
 from tests.daemon.running import Place
 from tests.postgres import meddle
@@ -121,8 +132,10 @@ async def test_jobs_that_have_nothing_to_tell_say_so(place: Place) -> None:
         noop = (await client.submit(Noop(teamspace="acme"))).job
         step = FormulaStep(table="people", into={"half": "number"}, expression="n / 2")
         chain = (await client.submit(Chain(teamspace="acme", steps=[step]))).job
-        for other in (upload, noop, chain):
-            assert (await ann.get(f"/jobs/{other}/leads")).status == 404
+        export = (await client.submit(Export(teamspace="acme", table="people"))).job
+        for other in (upload, noop, chain, export):
+            for end in ("leads", "leads.csv"):
+                assert (await ann.get(f"/jobs/{other}/{end}")).status == 404
             assert (await client.call(Job(job=other, leads_after=0))).leads == []
         for after in ("-1", "x", "99999999999999999999"):
             assert (await ann.get(f"/jobs/{job}/leads?after={after}")).status == 400
@@ -137,6 +150,33 @@ async def test_a_table_that_is_gone_takes_nothing_down_with_it(place: Place) -> 
         assert (await ann.send(page.main.one("form"))).status == 200
         for end in ("leads", "leads.csv"):
             assert (await ann.get(f"/jobs/{job}/{end}")).status in {200, 404}
+
+
+async def test_an_export_that_skipped_deleted_leads_promises_no_list_of_them(place: Place) -> None:
+    async with house(place) as (client, ann):
+        await people(place, client, FOUR)
+        await client.call(Pause(scope="family", name="tables"))
+        export = (await client.submit(Export(teamspace="acme", table="people", select_leads="on_submit"))).job
+        async with meddle(place.url) as connection:
+            await connection.execute("DELETE FROM lead WHERE id = 1")
+        await client.call(Resume(scope="family", name="tables"))
+        assert (await client.wait(export)).counts.skipped == 1
+        links = [a.attributes["href"] for a in (await ann.get(f"/jobs/{export}")).main.every("a")]
+        assert f"/jobs/{export}/leads" not in links
+
+
+async def test_a_table_that_is_gone_shows_no_cell_before_its_leads_are_swept_and_is_missed_by_nobody(
+    place: Place,
+) -> None:
+    async with house(place) as (client, ann):
+        await people(place, client, FOUR)
+        job = await divided(client)
+        async with meddle(place.url) as connection:
+            await connection.execute("DELETE FROM lead_table")  # and it has been forgotten that there was one
+        reply = await client.call(Job(job=job, leads_after=0))
+        assert (len(reply.leads), [each.cells for each in reply.leads], reply.columns) == (2, [None, None], [])
+        assert (await ann.get(f"/jobs/{job}/leads")).status == 200
+        assert (await ann.get(f"/jobs/{job}/leads.csv")).status == 200
 
 
 async def test_nobody_sees_the_leads_of_another_teamspace(place: Place) -> None:

@@ -264,7 +264,8 @@ class Reach:
                 leads = (await behind(leads[-1].lead)).leads
 
         first = await behind(0)
-        shown = f"{first.view.table or first.view.kind}-{job}-not-done.csv"
+        not_done.require_leads(first.view.kind)
+        shown = f"{first.view.table}-{job}-not-done.csv"
         with self._file_room.one(caller.key):
             return await csv_pages.send(http, shown, not_done.heading(first.columns), pages(first.leads))
 

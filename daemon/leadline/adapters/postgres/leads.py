@@ -80,6 +80,15 @@ class PostgresLeads:
         async with self._store.read() as connection:
             return TableId(await connection.fetchval(QUERIES["new_table_id"].sql))
 
+    async def column_names(self, table: TableId) -> Sequence[str]:
+        """The names of a table's columns, those of its key first; none where it is gone, however long ago."""
+        async with self._store.read() as connection:
+            row = await connection.fetchrow(QUERIES["table_by_id"].sql, table)
+        if row is None:
+            return ()
+        found = table_of(row)
+        return list(dict.fromkeys([*found.key_columns, *(column.name for column in found.columns)]))
+
     async def was_deleted(self, table: TableId) -> bool:
         """Whether there was a table of that number, which is gone."""
         async with self._store.read() as connection:

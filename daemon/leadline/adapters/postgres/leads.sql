@@ -199,14 +199,16 @@ SELECT row_number, line, reason, detail, raw FROM (
 WHERE bytes_before < $4 ORDER BY row_number
 
 -- name: leads_not_done
--- Leads with which job $1 is through and which it has not done, from behind lead $3 on, and what they hold in table $2.
+-- Leads with which job $1 is through and which it has not done, from behind lead $3 on, and what they hold in table $2,
+-- which a table that was deleted shows to nobody while its leads wait for the sweeper.
 SELECT lead, state, reason, detail, data FROM (
     SELECT *, sum(octet_length(data)) OVER (ORDER BY lead) - octet_length(data) AS bytes_before FROM (
         SELECT lead, state, reason, coalesce(detail, '') AS detail, coalesce(found.data, '') AS data FROM (
             SELECT * FROM lead_result WHERE job = $1 AND lead > $3 AND state <> 'done' ORDER BY lead LIMIT $4
         ) AS page
         LEFT JOIN LATERAL (
-            SELECT data::text AS data FROM lead WHERE table_id = $2 AND id = page.lead OFFSET 0
+            SELECT data::text AS data FROM lead
+            WHERE table_id = $2 AND id = page.lead AND EXISTS (SELECT FROM lead_table WHERE lead_table.id = $2) OFFSET 0
         ) AS found ON true
     ) AS held
 ) AS measured

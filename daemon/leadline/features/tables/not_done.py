@@ -8,10 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from leadline.features.tables.formula_cells import csv_cell, defused
+from leadline_protocol.errors import ErrorCode, Refused
+
+KINDS: Final = frozenset({"enrich", "formula"})
+"""Of jobs that keep how each lead fared. An export skips those that were deleted since, and counts them only."""
 
 HEADERS: Final = ("not_done_lead", "not_done_state", "not_done_reason", "not_done_detail")
 
 DELETED: Final = "it was deleted since"
+
+
+def require_leads(kind: str) -> None:
+    """Raises Refused for a kind of job that does not keep how each lead fared."""
+    if kind not in KINDS:
+        raise Refused(ErrorCode.NOT_FOUND, f"of a job of the kind {kind} it is not kept how each lead fared", at="job")
 
 
 def heading(columns: Sequence[str]) -> Sequence[str]:

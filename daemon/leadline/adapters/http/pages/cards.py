@@ -10,6 +10,7 @@ from msgspec import Struct
 from leadline.adapters.http.confinement import without_prefixes
 from leadline.adapters.http.pages.foreign import harmless
 from leadline.adapters.http.pages.rendering import sentence
+from leadline.features.tables import not_done
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import JOB_REASONS, JobReason
 from leadline_protocol.ids import JobId
@@ -115,7 +116,7 @@ def card(job: wire.JobView, story: Sequence[wire.HistoryEntry], now: datetime, s
 
 
 def _not_done(job: wire.JobView) -> int:
-    if job.table is None or job.kind in {"upload", "chain"}:
+    if job.kind not in not_done.KINDS:
         return 0
     return job.counts.failed + job.counts.skipped + job.counts.unknown
 

@@ -7,8 +7,8 @@ from aiohttp import web
 from leadline.adapters.http.pages.refused_rows import reason_words
 from leadline.adapters.http.pages.visit import Visit, in_path
 from leadline.features.tables.columns import cell_text
+from leadline.features.tables.not_done import require_leads
 from leadline_protocol import messages as wire
-from leadline_protocol.errors import ErrorCode, Refused
 
 LEADS_SHOWN: Final = 50
 
@@ -25,8 +25,7 @@ async def not_done(visit: Visit) -> web.StreamResponse:
     """The same to look at, one by one."""
     after = visit.number("after")
     reply = await visit.ask(wire.Job(job=visit.job(), leads_after=after))
-    if reply.view.table is None or reply.view.kind in {"upload", "chain"}:
-        raise Refused(ErrorCode.NOT_FOUND, "this job does not go through leads", at="job")
+    require_leads(reply.view.kind)
     leads = reply.leads[:LEADS_SHOWN]
     columns = reply.columns[:COLUMNS_SHOWN]
     return visit.page(
@@ -38,7 +37,7 @@ async def not_done(visit: Visit) -> web.StreamResponse:
         ],
         is_first=after == 0,
         next=leads[-1].lead if len(reply.leads) > len(leads) or len(leads) == LEADS_SHOWN else None,
-        table_path=f"/t/{in_path(reply.view.table)}",
+        table_path=f"/t/{in_path(reply.view.table or '')}",
     )
 
 
