@@ -79,6 +79,11 @@ def test_every_reason_is_a_sentence(reason: JobReason) -> None:
         ),
         (
             JobReason.LIMIT,
+            {"provider": "snov", "pace_per_second": 1.0},
+            "Waiting for snov: it is asked every 1 s.",
+        ),
+        (
+            JobReason.LIMIT,
             {"provider": "snov", "pace_per_second": 20.0},
             "Waiting for snov: it is asked 20 times a second, evenly.",
         ),

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from leadline.cli.terminal import cut, width
-from leadline.cli.words import clock, expected, number, outcome, percent, progress, shown, size, span, time_left
+from leadline.cli.words import clock, expected, number, outcome, pace, percent, progress, shown, size, span, time_left
 from leadline_protocol.messages import Eta
 from tests.cli.fake_daemon import counts
 
@@ -29,6 +29,19 @@ from tests.cli.fake_daemon import counts
 )
 def test_a_span_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("per_second", "said"),
+    [
+        (20, "20 calls a second, evenly"),
+        (1, "a call every 1 s"),
+        (0.3, "a call every 3.33 s"),
+        (1 / 3600, "a call every hour"),
+    ],
+)
+def test_a_pace_is_said_by_its_step_unless_that_is_short(per_second: float, said: str) -> None:
+    assert pace(per_second) == said
 
 
 def test_a_time_is_said_as_far_as_it_differs_from_now() -> None:

@@ -206,7 +206,10 @@ async def test_a_limit_of_a_provider_binds_from_the_next_call_on(place: Place) -
         assert "30" in {meter.attributes["aria-valuemax"] for meter in meters}
 
 
-@pytest.mark.parametrize(("pace", "words"), [("0.5", "one every 2 s"), ("20", "20 a second")])
+@pytest.mark.parametrize(
+    ("pace", "words"),
+    [("0.01", "one every 1 min 40 s"), ("0.4", "one every 2.5 s"), ("1", "one every 1 s"), ("20", "20 a second")],
+)
 async def test_an_even_pace_is_told_beside_the_limits(place: Place, pace: str, words: str) -> None:
     place.configure("[providers.snov]", 'preset = "snov"', 'secret = "a:b"', f"pace_per_second = {pace}")
     async with place.daemon() as (_, client), signed_in(place, client, None) as ann:

@@ -230,7 +230,7 @@ def _in_line(numbers: Mapping[str, int | float | str]) -> str:
 
 
 def _evenly(per_second: float) -> str:
-    if per_second >= 1:
+    if per_second > 1:
         return f"it is asked {_short(per_second)} times a second, evenly"
     return f"it is asked every {_short(round(1 / per_second, 3))} s"
 

@@ -186,7 +186,9 @@ def per(seconds: float) -> str:
 
 def pace(per_second: float) -> str:
     """How evenly calls are spread: `a call every 2 s`, `20 calls a second, evenly`."""
-    return f"{per_second:g} calls a second, evenly" if per_second >= 1 else f"a call every {per(1 / per_second)}"
+    if per_second > 1:
+        return f"{per_second:g} calls a second, evenly"
+    return f"a call every {per(round(1 / per_second, 2))}"
 
 
 def note(view: JobView, now: datetime) -> str:
