@@ -89,6 +89,15 @@ def test_who_shares_a_provider_with_three_others_has_a_quarter_of_it(snov: Harne
     assert estimate(snov, job, Tempo(15, 1.0)) == (300, 1_380)
 
 
+def test_a_job_that_has_only_begun_takes_a_step_for_every_lead_that_is_left(queue: Harness) -> None:
+    queue.provider("snov", pace_per_second=0.1)
+    job = at_work(queue, "a")
+    assert estimate(queue, job, Tempo(1, 0.2)) == (830, 850), "85 are left, and one of them is being asked for"
+    for other in ("b", "c", "d"):
+        at_work(queue, other)
+    assert estimate(queue, job, Tempo(1, 0.2)) == (830, 3_400)
+
+
 def test_a_hint_of_the_provider_comes_on_top(snov: Harness) -> None:
     job = at_work(snov, "a", calls=15)
     call = next(iter(snov.actors[job].out))

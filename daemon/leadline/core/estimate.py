@@ -121,6 +121,10 @@ def _shares(scheduler: Scheduler, job: Job, attempt: Attempt) -> Iterator[Share]
         costs.setdefault(asked, []).append(scheduler.accounts[asked].cost_of(number))
     for name, known in costs.items():
         account = scheduler.accounts[name]
+        if account.pace_per_second is not None:
+            calls = max(1 / cost.lead if cost.lead else 1 for cost in known)
+            steps = BucketLimit(1, 1 / account.pace_per_second, 1 + len(attempt.flying), Unit.REQUEST)
+            yield Share(steps, calls, account.part(job.teamspace))
         for limit in account.limits:
             if not isinstance(limit, ConcurrentLimit):
                 per_lead = max(_per_lead(cost, limit.unit) for cost in known)

@@ -450,6 +450,11 @@ class ProviderAccount:
         """The limits in force."""
         return self._limiter.limits
 
+    @property
+    def pace_per_second(self) -> float | None:
+        """How many calls go a second at most, where they go evenly."""
+        return self._pacing.per_second
+
     def snapshot(self, instant: Instant) -> Snapshot:
         """What must outlive a restart beside the calls' rows."""
         return Snapshot(self._standing, self._limiter.levels(instant), instant)
@@ -465,7 +470,7 @@ class ProviderAccount:
             self._canary,
             self._turns.heads()[0] if self._asks else None,
             self._throttles,
-            self._pacing.per_second,
+            self.pace_per_second,
         )
 
     # --- inside
