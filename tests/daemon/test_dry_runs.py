@@ -156,8 +156,15 @@ async def test_an_enrichment_says_whom_it_would_ask_how_often_and_for_how_long_a
         assert (unknown.leads, unknown.asked) == (10, None)
 
 
-async def test_calls_that_are_spread_evenly_take_a_step_each_at_least(place: Place) -> None:
-    place.configure(*PROVIDER, "pace_per_second = 0.01")
+@pytest.mark.parametrize("cost", ["{ request = 1, lead = 1 }", "{ request = 3 }", "{ lead = 1 }"])
+async def test_calls_that_are_spread_evenly_take_a_step_each_at_least_whatever_they_cost(
+    place: Place, cost: str
+) -> None:
+    module = place.folder / "company.toml"
+    module.write_text(MODULE.read_text().replace("cost = { request = 1, lead = 1 }", f"cost = {cost}"))
+    place.configure(
+        "[providers.company]", f'module = "{module}"', 'base_url = "http://127.0.0.1:9"', "pace_per_second = 0.01"
+    )
     async with place.daemon() as (_, client):
         path = put(place, "email", *(f"p{n}@a.example" for n in range(9)))
         await client.wait((await client.submit(Upload(teamspace="acme", table="people", path=path))).job)

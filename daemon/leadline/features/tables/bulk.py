@@ -65,9 +65,14 @@ def order_cost(cost: Cost, leads: int) -> Cost:
     return replace(cost, record=cost.record * leads, lead=cost.lead * leads)
 
 
+def orders_of(module: ProviderModule, leads: int) -> int:
+    """How many orders there are for so many leads."""
+    return -(-leads // bulk_of(module).records_max)
+
+
 def orders_cost(module: ProviderModule, leads: int) -> Cost:
     """What the orders for so many leads take together, polls and pages of results aside."""
-    orders = -(-leads // bulk_of(module).records_max)
+    orders = orders_of(module, leads)
     cost = order_cost(module.cost, leads)
     return replace(cost, request=cost.request * orders, job=cost.job * orders, token=cost.token * orders)
 

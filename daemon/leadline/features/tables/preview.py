@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from leadline.core.estimate import seconds_at_least
 from leadline.core.events import NOTHING, AccountLearned
 from leadline.core.rate_limit import ConcurrentLimit, Cost, DailyLimit, Limit, Unit, WindowLimit
-from leadline.features.tables.bulk import orders_cost
+from leadline.features.tables.bulk import orders_cost, orders_of
 from leadline.features.tables.columns import Column, ColumnType, JsonValue, declared_columns
 from leadline.features.tables.credits import plain
 from leadline.features.tables.enrichment_plan import Endpoints, Plan, plan_of
@@ -184,19 +184,23 @@ class Previews:
             view = replace(view, credits=plain(whole))
         scaled = {unit: round(amount * share) for unit, amount in units.items()}
         endpoint = plan.sources[0].endpoint
-        if endpoint.module.bulk is not None and view.asked is not None:
+        calls = round(asked * share)
+        if endpoint.module.bulk is not None:
             scaled = dict.fromkeys(Unit, 0)
-            _add(scaled, orders_cost(endpoint.module, view.asked))
-        return self._within(view, scaled, endpoint.account)
+            _add(scaled, orders_cost(endpoint.module, calls))
+            calls = orders_of(endpoint.module, calls)
+        return self._within(view, scaled, endpoint.account, calls)
 
-    def _within(self, view: wire.StepPreview, units: Mapping[Unit, int], account: AccountName) -> wire.StepPreview:
-        """With what so many units take of an account's limits."""
+    def _within(
+        self, view: wire.StepPreview, units: Mapping[Unit, int], account: AccountName, calls: int = 0
+    ) -> wire.StepPreview:
+        """With what so many units take of an account's limits, and so many calls of its time."""
         learned = self._accounts(account)
         limits = learned.limits if learned is not None else ()
         needs = [need for limit in limits if (need := _need(limit, units)) is not None]
         seconds = [seconds_at_least(limit, units) for limit in limits]
         if learned is not None and learned.pace_per_second:
-            seconds.append(max(0, units.get(Unit.REQUEST, 0) - 1) / learned.pace_per_second)
+            seconds.append(max(0, calls - 1) / learned.pace_per_second)
         return replace(
             view,
             units={unit.value: amount for unit, amount in units.items() if amount},
