@@ -358,14 +358,23 @@ def test_who_waits_for_the_pace_is_told_of_it() -> None:
     assert api.grants(instant(2)) == [2]
 
 
-def test_another_pace_binds_from_the_next_call_on() -> None:
-    api = paced(0.5)
-    asking(api, *range(1, 5))
+@pytest.mark.parametrize(("before", "after", "due"), [(0.01, 4, 0.25), (4, 0.5, 2), (None, 0.5, 2)])
+def test_another_pace_binds_from_the_last_call_on(before: float | None, after: float, due: float) -> None:
+    api = account(pace_per_second=before)
+    asking(api, 1)
     assert leaving(api, 0) == [1]
-    api.judge(flight_seconds=5, failed_count=True, interactive_share=0, pace_per_second=4)
-    assert [leaving(api, second) for second in (1.75, 2, 2.25)] == [[], [2], [3]]
+    api.judge(flight_seconds=5, failed_count=True, interactive_share=0, pace_per_second=after)
+    asking(api, 2, 3)
+    assert api.next_deadline(instant(0.1)) == instant(due)
+    assert [leaving(api, at) for at in (due - 0.000001, due, 2 * due)] == [[], [2], [3]]
+
+
+def test_a_pace_that_is_taken_away_keeps_nobody_any_more() -> None:
+    api = paced(0.5)
+    asking(api, 1, 2, 3)
+    assert leaving(api, 0) == [1]
     api.judge(flight_seconds=5, failed_count=True, interactive_share=0, pace_per_second=None)
-    assert leaving(api, 2.25) == [4]
+    assert leaving(api, 0) == [2, 3]
 
 
 def test_nobody_goes_before_the_call_that_was_granted_has_left_or_never_will() -> None:

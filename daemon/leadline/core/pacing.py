@@ -26,10 +26,10 @@ class Pacing:
     """When the next call of an account may go, as far as that depends on those before."""
 
     def __init__(self, per_second: float | None = None) -> None:
-        """`per_second`: calls per second; None: as many as there are."""
+        """`per_second`: calls per second, from the last call on that has left; None: as many as there are."""
         self.per_second = per_second
-        self._due = 0
-        """When the next call would leave if all kept to their steps, after those that have."""
+        self._last: Instant | None = None
+        """When the last of those that have left did, or would have if all kept to their steps."""
         self._unsent: set[CallId] = set()
         """Calls that were granted and may still leave."""
 
@@ -41,7 +41,8 @@ class Pacing:
         step = self._step
         if len(self._unsent) > _together(step):
             return None
-        return Instant(self._due + len(self._unsent) * step)
+        last = -step if self._last is None else self._last
+        return Instant(last + (1 + len(self._unsent)) * step)
 
     def may_go(self, instant: Instant) -> bool:
         """Whether a call may go."""
@@ -50,8 +51,7 @@ class Pacing:
 
     def granted(self, call: CallId) -> None:
         """A call goes."""
-        if self.per_second is not None:
-            self._unsent.add(call)
+        self._unsent.add(call)
 
     def sent(self, call: CallId, instant: Instant) -> None:
         """It has left, at that instant or before; of one that has left before nothing is new."""
@@ -65,7 +65,7 @@ class Pacing:
 
     def left(self, instant: Instant) -> None:
         """A call has left, of this daemon or of one before."""
-        self._due = max(self._due, instant) + self._step
+        self._last = instant if self._last is None else Instant(max(self._last + self._step, instant))
 
     @property
     def _step(self) -> int:
