@@ -281,8 +281,12 @@ class Harness:
         self.limits[teamspace] = ev.LimitsSet(teamspace, Limits(families, max_queued, weight))
         self.tell(self.limits[teamspace])
 
-    def provider(self, name: str, *limits: Limit, failed_count: bool = True) -> None:
-        self.learned[AccountName(name)] = ev.AccountLearned(AccountName(name), limits, failed_count=failed_count)
+    def provider(
+        self, name: str, *limits: Limit, failed_count: bool = True, pace_per_second: float | None = None
+    ) -> None:
+        self.learned[AccountName(name)] = ev.AccountLearned(
+            AccountName(name), limits, failed_count=failed_count, pace_per_second=pace_per_second
+        )
         self.tell(self.learned[AccountName(name)])
 
     # -- what attempts do -------------------------------------------------------------------------------------------

@@ -309,24 +309,30 @@ def test_who_passes_never_delays_the_head(
 
 @settings(max_examples=60)
 @given(
-    asks=st.lists(st.tuples(st.integers(0, 40 * SECOND), st.integers(0, 3 * SECOND)), min_size=1, max_size=40),
+    asks=st.lists(st.integers(0, 40 * SECOND), min_size=1, max_size=40),
     crashes=st.lists(st.integers(0, 60 * SECOND), max_size=3),
     per_second=st.sampled_from([0.3, 1.0, 7.0, 100.0]),
 )
-def test_paced_calls_are_a_step_apart_whenever_they_leave_and_however_often_the_daemon_dies(
-    asks: list[tuple[int, int]], crashes: list[int], per_second: float
+def test_paced_calls_are_a_step_apart_however_they_are_asked_and_however_often_the_daemon_dies(
+    asks: list[int], crashes: list[int], per_second: float
 ) -> None:
-    """Each call leaves some time after it was granted."""
-    world = World(paced(per_second), [Asked(at, at % 3, REQUEST, Trip(to_send=late)) for at, late in asks])
+    world = World(paced(per_second), [Asked(at, at % 3, REQUEST) for at in asks])
     for crash in crashes:
         world.at(crash, lambda: world.crash(lambda: paced(per_second)))
     world.run()
-    assert worst_window(world.log, 1 / per_second - 1e-6) <= 1
-    assert len(world.granted) == len(asks)
-    assert len(world.log) >= len(asks) - len(crashes), "what a crash has kept from leaving is not asked for again"
-    longest = max(asks)[0] / SECOND + sum(late for _, late in asks) / SECOND
-    longest += (len(asks) + len(crashes)) / per_second + 3 * len(crashes)
-    assert max([START, *(seen.at for seen in world.log)]) <= START + (longest + 1) * SECOND
+    assert worst_window(world.log, 1 / per_second - 1e-6) == 1
+    assert len(world.log) == len(asks)
+    longest = max(asks) / SECOND + (len(asks) + len(crashes)) / per_second
+    assert max(seen.at for seen in world.log) <= START + (longest + 1) * SECOND
+
+
+@pytest.mark.parametrize("per_second", [1, 10, 50, 200, 1_000])
+def test_a_pace_is_kept_up_to_however_long_calls_take_to_leave(per_second: int) -> None:
+    late = Trip(to_send=SECOND // 5)  # a commit, a new connection
+    calls = 20 * per_second
+    world = World(paced(per_second), [Asked(0, call % 3, REQUEST, late) for call in range(calls)], audited=False).run()
+    first, last = world.granted[0][0], world.granted[-1][0]
+    assert (calls - 1) * SECOND / (last - first) >= 0.98 * per_second
 
 
 def test_steps_below_a_hundredth_of_a_second_are_taken_together_and_even_over_any_longer_time() -> None:
@@ -377,15 +383,18 @@ def test_a_pace_that_is_taken_away_keeps_nobody_any_more() -> None:
     assert leaving(api, 0) == [2, 3]
 
 
-def test_nobody_goes_before_the_call_that_was_granted_has_left_or_never_will() -> None:
+def test_nobody_goes_before_a_call_that_is_held_has_gone_or_never_will() -> None:
     api = paced(1)
     asking(api, 1, 2, 3)
     assert api.grants(instant(0)) == [1]
+    api.hold(CallId(1))
     assert api.grants(instant(5)) == []
     assert api.next_deadline(instant(5)) is None, "what comes next is told, not waited for"
+    assert api.binding(A, instant(5)) == Wait(JobReason.LIMIT, None, {"pace_per_second": 1})
     api.withdraw(CallId(1))
     assert api.grants(instant(5)) == [2], "it has cost nothing"
-    api.sent(CallId(2), instant(6))
+    api.hold(CallId(2))
+    assert api.let_go(CallId(2), instant(6))
     assert api.next_deadline(instant(6)) == instant(7)
     assert [api.grants(instant(second)) for second in (6.5, 7)] == [[], [3]]
 

@@ -3,13 +3,14 @@
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from leadline.core import events as ev
-from leadline.core.model import SECOND, JobState, StopCause
+from leadline.core.model import SECOND, Family, JobState, StopCause
 from leadline.core.rate_limit import ConcurrentLimit, Cost, WindowLimit
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import AccountName, CallId, Instant, LeadId
-from tests.core.harness import Harness
+from tests.core.harness import RULES, START, Harness
 from tests.world.windows import worst_window
 
 HOUR = 3600
@@ -18,6 +19,15 @@ HOUR = 3600
 @pytest.fixture
 def snov(queue: Harness) -> Harness:
     queue.provider("snov", WindowLimit(15, 60))
+    return queue
+
+
+@pytest.fixture
+def even() -> Harness:
+    """One job at a time has work in hand; one of the providers is asked once a second."""
+    queue = Harness(replace(RULES, capacity={Family.TABLES: 1}))
+    queue.provider("snov")
+    queue.provider("even", pace_per_second=1)
     return queue
 
 
@@ -97,6 +107,34 @@ def test_retry_after_stops_everyone_and_lets_one_canary_through(snov: Harness) -
     canary = snov.sent[-1][1]
     snov.answer(snov.database.calls[canary].row.job, canary)
     assert len(snov.sent) == 3
+
+
+def test_calls_that_waited_for_capacity_keep_to_the_pace_when_they_go(even: Harness) -> None:
+    paced = even.submit("a")
+    calls = [even.ask(paced, "even") for _ in range(5)]
+    even.answer(paced, calls[0])
+    busy = even.submit("b")  # has the only share from here on
+    call = even.ask(busy)
+    even.pass_seconds(40)
+    assert len(even.sent_to("even")) == 1
+    even.answer(busy, call)
+    even.finish(busy)
+    even.pass_seconds(10)
+    assert [(at - START) / SECOND for at, _ in even.sent_to("even")] == [0, 40, 41, 42, 43]
+
+
+def test_a_job_that_is_cancelled_before_its_call_goes_keeps_nobody_from_going_at_the_pace(even: Harness) -> None:
+    paced = even.submit("a")
+    calls = [even.ask(paced, "even") for _ in range(2)]
+    even.answer(paced, calls[0])
+    busy = even.submit("b")
+    call = even.ask(busy)
+    even.pass_seconds(5)
+    even.cancel(paced)
+    even.ask(busy, "even")
+    even.answer(busy, call)
+    even.pass_seconds(1)
+    assert [(at - START) / SECOND for at, _ in even.sent_to("even")] == [0, 5]
 
 
 def test_retry_after_holds_over_a_restart(snov: Harness) -> None:

@@ -1,9 +1,13 @@
-"""Even pacing: an account's calls leave one after the other, a step apart, however many wait and however much is free.
+"""Even pacing: an account's calls go one after the other, a step apart, however many wait and however much is free.
 
 A provider may want that beside its limits, or count in a way that nobody knows. A step that was not used is lost: a
-call that comes late does not let two go at once after it. What counts is when a call was sent, not when it was granted:
-between the two lie a commit, and perhaps a wait until its job may work again. So the next call is granted when the one
-before has left, or never will.
+call that comes late does not let two go at once after it.
+
+Steps are counted from when a call is handed over to be sent. From there to its first byte it takes a commit, and maybe
+a new connection: if the next waited for that, ten calls a second would become eight, a hundred would become thirty, and
+a connection that nobody answers would stop the account. Who has been granted and waits for his job's share of the
+capacity has not been handed over, and keeps the next one back; else all that a job gathers meanwhile would leave at
+once.
 
 Steps shorter than a hundredth of a second are shorter than a decision and its commit take, so calls go together then,
 as many as that time has steps; over a longer time they are as even as ever (the generic cell rate algorithm, with that
@@ -26,52 +30,58 @@ class Pacing:
     """When the next call of an account may go, as far as that depends on those before."""
 
     def __init__(self, per_second: float | None = None) -> None:
-        """`per_second`: calls per second, from the last call on that has left; None: as many as there are."""
+        """`per_second`: calls per second, from the last call on that went; None: as many as there are."""
         self.per_second = per_second
         self._last: Instant | None = None
-        """When the last of those that have left did, or would have if all kept to their steps."""
-        self._unsent: set[CallId] = set()
-        """Calls that were granted and may still leave."""
+        """When the last call went, or would have if all kept to their steps."""
+        self._latest: tuple[CallId, Instant | None] | None = None
+        """Which call that was, and when the one before it went."""
+        self._held: set[CallId] = set()
 
     @property
     def due(self) -> Instant | None:
-        """When the next call goes if all keep to their steps; None: not before one that was granted has left."""
-        if self.per_second is None:
+        """When the next call goes if all keep to their steps; None: not before one that is held has gone."""
+        if self.per_second is None or self._last is None:
             return Instant(0)
-        step = self._step
-        if len(self._unsent) > _together(step):
-            return None
-        last = -step if self._last is None else self._last
-        return Instant(last + (1 + len(self._unsent)) * step)
+        return None if self._held else Instant(self._last + self._step)
+
+    @property
+    def held(self) -> frozenset[CallId]:
+        """The calls that are held."""
+        return frozenset(self._held)
 
     def may_go(self, instant: Instant) -> bool:
         """Whether a call may go."""
         due = self.due
-        return due is not None and instant >= due - _together(self._step) * self._step
+        return due is not None and instant >= due - max(0, _TOGETHER_MICROSECONDS - self._step)
 
-    def granted(self, call: CallId) -> None:
-        """A call goes."""
-        self._unsent.add(call)
-
-    def sent(self, call: CallId, instant: Instant) -> None:
-        """It has left, at that instant or before; of one that has left before nothing is new."""
-        if call in self._unsent:
-            self._unsent.remove(call)
-            self.left(instant)
-
-    def withdrawn(self, call: CallId) -> None:
-        """It has not left and never will."""
-        self._unsent.discard(call)
-
-    def left(self, instant: Instant) -> None:
-        """A call has left, of this daemon or of one before."""
+    def take(self, call: CallId, instant: Instant) -> None:
+        """A call goes now."""
+        self._latest = (call, self._last)
         self._last = instant if self._last is None else Instant(max(self._last + self._step, instant))
+
+    def went(self, instant: Instant) -> None:
+        """A call went then for which a step was taken before, or that is of an earlier process."""
+        self._last = instant if self._last is None else max(self._last, instant)
+
+    def hold(self, call: CallId) -> None:
+        """A call for which a step was taken does not go yet."""
+        self._held.add(call)
+
+    def let_go(self, call: CallId, instant: Instant) -> bool:
+        """It goes now; returns whether it was held."""
+        if call not in self._held:
+            return False
+        self._held.remove(call)
+        self.went(instant)
+        return True
+
+    def forget(self, call: CallId) -> None:
+        """It has not gone and never will; if it was the last, its step is free."""
+        self._held.discard(call)
+        if self._latest is not None and self._latest[0] == call:
+            self._last, self._latest = self._latest[1], None
 
     @property
     def _step(self) -> int:
         return round(SECOND / self.per_second) if self.per_second else 0
-
-
-def _together(step: int) -> int:
-    """So many calls go together with one that goes at its time."""
-    return max(0, _TOGETHER_MICROSECONDS - step) // step if step else 0

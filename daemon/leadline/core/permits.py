@@ -143,12 +143,19 @@ class Permits:
             if deadline is not None:
                 self._deadlines.arm(deadline, Alarm.ACCOUNT, name)
 
+    def hold(self, call: Call, attempt: Attempt) -> None:
+        """A granted call waits until its attempt has a share of the capacity."""
+        attempt.held.append(call.id)
+        self.accounts[call.account].hold(call.id)
+
     def send(self, call: Call, attempt: Attempt, decision: Decision) -> None:
         """A granted call goes out once this decision is stored."""
         attempt.flying.add(call.id)
         call.out = True
         call.out_at = decision.now.instant
         account = self.accounts[call.account]
+        if account.let_go(call.id, decision.now.instant):
+            self.touch(call.account)
         if call.account in self._unrecorded:
             self._describe(account, decision)
         else:

@@ -209,7 +209,7 @@ class ProviderAccount:
         self._limiter.advance(instant)
         probing = self._standing.throttled_until is not None
         while self._asks and self._pacing.may_go(instant) and (call := self._next()) is not None:
-            self._pacing.granted(call)
+            self._pacing.take(call, instant)
             ask = self._asks.pop(call)
             self._taken[call] = self._turns.take(call, ask.key, self._limiter.share(ask.cost))
             self._limiter.charge(call, ask.cost, instant)
@@ -218,6 +218,14 @@ class ProviderAccount:
                 self._canary = call
                 break
         return granted
+
+    def hold(self, call: CallId) -> None:
+        """A granted call cannot go yet, for what is no business of the account; `let_go` says when it does."""
+        self._pacing.hold(call)
+
+    def let_go(self, call: CallId, instant: Instant) -> bool:
+        """A granted call goes out; returns whether it was held, which may have kept others from going."""
+        return self._pacing.let_go(call, instant)
 
     def may_send(self, call: CallId, instant: Instant) -> bool:
         """The last look before the first byte: whether a granted call may still go.
@@ -231,12 +239,10 @@ class ProviderAccount:
 
     def sent(self, call: CallId, instant: Instant) -> None:
         """Its request was written now. Its charges have no end but an answer until this is known."""
-        self._pacing.sent(call, instant)
         self._limiter.sent(call, instant)
 
     def response_began(self, call: CallId, instant: Instant) -> None:
         """Its answer's headers are here."""
-        self._pacing.sent(call, instant)
         self._limiter.response_began(call, instant)
 
     def ended(self, call: CallId, instant: Instant, *, actual: Cost | None = None, failed: bool = False) -> Cost | None:
@@ -245,7 +251,6 @@ class ProviderAccount:
         Returns what it has come to, where that is not what it was charged.
         """
         del self._taken[call]
-        self._pacing.sent(call, instant)
         settled = self._limiter.ended(call, instant, actual=actual, failed=failed)
         if call == self._canary:
             self._canary = None
@@ -260,7 +265,6 @@ class ProviderAccount:
         """
         self._throttles += 1
         del self._taken[call]
-        self._pacing.sent(call, instant)
         self._limiter.response_began(call, instant)
         settled = self._limiter.ended(call, instant, failed=True)
         standing = self._standing
@@ -289,9 +293,9 @@ class ProviderAccount:
         if self._asks.pop(call, None) is not None:
             self._turns.remove(call)
             return
-        self._pacing.withdrawn(call)
         self._turns.give_back(self._taken.pop(call))
         self._limiter.withdraw(call)
+        self._pacing.forget(call)
         if call == self._canary:
             self._canary = None
 
@@ -341,9 +345,9 @@ class ProviderAccount:
             self._standing = snapshot.standing if snapshot.standing != FLOWING else FLOWING
         levels, at = (snapshot.levels, snapshot.at) if snapshot is not None else ({}, instant)
         calls = list(calls)
-        sent = [call.sent if call.response_began is None else min(call.sent, call.response_began) for call in calls]
-        if sent:
-            self._pacing.left(max(sent))
+        for past in calls:
+            went = past.sent if past.response_began is None else min(past.sent, past.response_began)
+            self._pacing.went(went)
         self._limiter.restore(calls, levels, at, instant)
 
     # --- questions
@@ -386,7 +390,7 @@ class ProviderAccount:
             head = self._asks[self._turns.heads()[0]].cost
             waits = [_wait(blocker) for blocker in self._limiter.blockers(head, instant)]
         if (pace := self._pacing.per_second) is not None and not self._pacing.may_go(instant):
-            waits.append(Wait(JobReason.LIMIT, self._pacing.due or instant, {"pace_per_second": pace}))
+            waits.append(Wait(JobReason.LIMIT, self._pacing.due, {"pace_per_second": pace}))
         if not waits:
             waits = [Wait(JobReason.LIMIT, instant)]
         waits.sort(key=_longest_first)
@@ -523,6 +527,7 @@ class ProviderAccount:
         self._turns.check()
         assert len(self._turns) == len(self._asks), f"{len(self._asks)} ask, {len(self._turns)} are in line"
         assert len(self._taken) == self._limiter.in_flight, "each call that is granted has had a turn"
+        assert self._pacing.held <= self._taken.keys(), "what is held was granted, and is not over"
         for call in self._asks:
             assert call in self._turns, f"call {call} asks and is not in line"
             assert call not in self._limiter, f"call {call} asks and is granted"

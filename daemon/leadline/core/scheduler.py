@@ -191,7 +191,7 @@ class Scheduler(Admission, Lives):
                 if attempt.busy:
                     self._send(call, attempt)
                 else:
-                    attempt.held.append(call.id)
+                    self.permits.hold(call, attempt)
                 self._unsettled[call.job] = attempt
             self._settle()
             self._wake()
