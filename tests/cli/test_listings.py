@@ -294,11 +294,21 @@ def test_the_leads_that_were_not_done_are_csv_page_after_page(
     assert leadline("job", 41, "--not-done", "--refused").status == 2
 
 
-def test_a_chain_names_the_steps_that_have_leads(leadline: Leadline, daemon: FakeDaemon) -> None:
-    steps = [view(42), view(43)]
-    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job, kind="chain"), steps=steps))
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("chain", "one of its steps: 42, 43"),
+        ("upload", "`leadline job 41 --refused` lists the rows"),
+        ("export", "it is not kept how each lead fared"),
+    ],
+)
+def test_a_job_that_keeps_no_list_of_leads_says_who_does(
+    leadline: Leadline, daemon: FakeDaemon, kind: str, words: str
+) -> None:
+    steps = [view(42), view(43)] if kind == "chain" else []
+    daemon.on(Job, lambda asked: JobReply(line=0, view=view(asked.job, kind=kind), steps=steps))
     ran = leadline("job", 41, "--not-done")
-    assert (ran.status, "one of its steps: 42, 43" in ran.err) == (1, True)
+    assert (ran.status, words in ran.err) == (1, True)
 
 
 def test_a_job_says_how_its_leads_are_listed(leadline: Leadline, daemon: FakeDaemon) -> None:

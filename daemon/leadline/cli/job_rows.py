@@ -51,11 +51,16 @@ def refused(daemon: Daemon, job: JobId) -> Rows:
 
 
 def not_done(daemon: Daemon, job: JobId) -> Rows:
-    """The leads that a job is through with and has not done. Raises Failed for a chain, whose steps have them."""
+    """The leads that a job is through with and has not done. Raises Failed for a job that keeps no such list."""
     first = daemon.client.call(Job(job=job, leads_after=0))
-    if first.view.kind == "chain":
-        steps = ", ".join(str(step.job) for step in first.steps)
-        raise Failed(f"job {job} is a chain; ask for the leads of one of its steps: {steps}")
+    match first.view.kind:
+        case "chain":
+            steps = ", ".join(str(step.job) for step in first.steps)
+            raise Failed(f"job {job} is a chain; ask for the leads of one of its steps: {steps}")
+        case "upload":
+            raise Failed(f"job {job} is an upload; `leadline job {job} --refused` lists the rows that were not taken")
+        case kind if kind not in not_done_file.KINDS:
+            raise Failed(f"job {job} is of the kind {kind}, of which it is not kept how each lead fared")
 
     def rows() -> Iterator[LeadNotDone]:
         page = first.leads
