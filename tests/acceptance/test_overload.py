@@ -170,13 +170,17 @@ def test_nothing_of_what_comes_and_goes_stays_in_memory(daemon: Stage) -> None:
 
 
 def test_ten_thousand_disconnects_are_a_few_lines_of_the_log(daemon: Stage) -> None:
-    assert told(begin("storm", daemon, 10_000)) == {"gone": 10_000}  # what it takes at its worst, it may keep once
-    before, lines = resident(daemon), log_lines(daemon)
-    assert told(begin("storm", daemon, 10_000)) == {"gone": 10_000}
-    with daemon.blocking_client() as client:
-        until_alone(client)
-    assert log_lines(daemon) - lines <= LOG_LINES_MAX
-    until_memory_is_back(daemon, before)
+    grown = []
+    for _ in range(4):  # what it takes at its worst, it may keep once; what stays of every storm shows each time
+        before, lines = resident(daemon), log_lines(daemon)
+        assert told(begin("storm", daemon, 10_000)) == {"gone": 10_000}
+        with daemon.blocking_client() as client:
+            until_alone(client)
+        assert log_lines(daemon) - lines <= LOG_LINES_MAX
+        grown.append(resident(daemon) - before)
+        if grown[-1] < 2 * MEGABYTE:
+            return
+    pytest.fail(f"each storm left {grown} bytes behind")
 
 
 def settled_open_files(daemon: Stage) -> int:
