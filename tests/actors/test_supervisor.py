@@ -222,6 +222,23 @@ async def test_while_the_database_is_away_everybody_is_told_so_and_nothing_is_ke
         assert await supervisor.dispatcher.look(lambda scheduler, _: len(scheduler.jobs)) == 0
 
 
+@pytest.mark.parametrize("moment", ["as it begins", "while it waits for what runs"])
+async def test_a_drain_comes_to_an_end_where_the_database_is_lost(moment: str) -> None:
+    store, sleeper = FakeStore(), Sleeper()
+    async with supervised(store, [sleeper]) as supervisor:
+        await supervisor.dispatcher.submit([sleep()])
+        await sleeper.until_started(1)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                if moment == "as it begins":
+                    store.away = True
+                tasks.start_soon(supervisor.drain, 60)
+                await anyio.wait_all_tasks_blocked()
+                store.away = True
+                await until_refused(supervisor)
+        assert sleeper.cancelled == [1], "it has not ended before"
+
+
 def test_a_recovery_reads_as_far_back_as_the_longest_window_reaches() -> None:
     minute = AccountLearned(AccountName("a"), (WindowLimit(15, 60),))
     week = AccountLearned(AccountName("b"), (WindowLimit(1_000, 7 * 86_400),))

@@ -44,6 +44,7 @@ from leadline.ports.clock import Clock
 from leadline.ports.provider_client import ProviderClient
 from leadline.ports.store import Fenced, OutcomeUnknown, OwnedByAnother, Recovered, Store, Unavailable
 from leadline.ports.work import JobKind
+from leadline_protocol.errors import Refused
 from leadline_protocol.ids import AccountName, Instant, JobId, TeamspaceId
 
 log = structlog.get_logger(__name__)
@@ -178,14 +179,26 @@ class Supervisor:
                 await dispatcher.tell(event)
 
     async def drain(self, seconds: float) -> None:
-        """Start nothing more, wait until what runs has stopped, for so long at most, and note the orderly end."""
+        """Start nothing more, wait until what runs has stopped, for so long at most, and note the orderly end.
+
+        Where the database is lost meanwhile, all that ran has been dropped, and goes on after the next start.
+        """
         if self.reign is None:
             return
-        reign = self.reign
+        reign, over = self.reign, self._over
         with anyio.move_on_after(seconds):
-            await reign.dispatcher.tell(DrainBegan())
-            await reign.until_quiet()
-            await reign.dispatcher.tell(Ticked())  # an event is answered when all before it are stored
+            async with anyio.create_task_group() as tasks:
+
+                async def until_lost() -> None:
+                    await over.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(until_lost)
+                with suppress(Refused, OutcomeUnknown):  # as it is lost
+                    await reign.dispatcher.tell(DrainBegan())
+                    await reign.until_quiet()
+                    await reign.dispatcher.tell(Ticked())  # an event is answered when all before it are stored
+                tasks.cancel_scope.cancel()
         with suppress(Unavailable, OutcomeUnknown, Fenced):
             await self._store.end_in_order()
 
