@@ -9,8 +9,8 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -217,6 +217,18 @@ def _what_hinders(error: OSError, file: Path, incoming: Path) -> str:
     return f"The file could not be put into {incoming}: {error.strerror}"
 
 
+@contextmanager
+def whole_or_not_at_all(output: Path) -> Iterator[Path]:
+    """Where to write what becomes this file when the block has ended well, and is gone otherwise. Raises OSError."""
+    partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield partial
+        partial.rename(output)
+    except BaseException:  # an interrupt from the keyboard leaves nothing behind either
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def fetch(exported: Path, output: Path) -> None:
     """Copy an exported file to where it is wanted, whole or not at all."""
     try:
@@ -224,14 +236,8 @@ def fetch(exported: Path, output: Path) -> None:
             if str(output) == "-":
                 shutil.copyfileobj(source, sys.stdout.buffer)
                 return
-            partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
-            try:
-                with partial.open("xb") as copy:
-                    shutil.copyfileobj(source, copy, 1024 * 1024)
-                partial.rename(output)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
+            with whole_or_not_at_all(output) as partial, partial.open("xb") as copy:
+                shutil.copyfileobj(source, copy, 1024 * 1024)
     except OSError as error:
         raise Failed(f"The file is at {exported}, but could not be copied to {output}: {error.strerror}") from error
 

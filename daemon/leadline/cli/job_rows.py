@@ -4,7 +4,6 @@ There may be as many as the file has rows or the table leads, so they are asked 
 """
 
 import csv
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from leadline.cli import terminal
 from leadline.cli.daemon import Daemon, Failed
+from leadline.cli.files import whole_or_not_at_all
 from leadline.cli.words import counted, shown
 from leadline.features.tables import not_done as not_done_file
 from leadline.features.tables import repair
@@ -87,15 +87,9 @@ def show(rows: Rows, *, json: bool) -> None:
 
 def save(rows: Rows, output: Path) -> None:
     """Write them into a file, whole or not at all."""
-    partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
     try:
-        try:
-            with partial.open("x", encoding="utf-8-sig", newline="") as file:
-                count = _write(file, rows, safe=False)
-            partial.rename(output)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with whole_or_not_at_all(output) as partial, partial.open("x", encoding="utf-8-sig", newline="") as file:
+            count = _write(file, rows, safe=False)
     except OSError as error:
         raise Failed(f"{output} could not be written: {error.strerror}") from error
     terminal.remark(f"{counted(count, rows.what)} in {output}; {rows.advice}")

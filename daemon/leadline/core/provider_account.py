@@ -1,9 +1,9 @@
 """A provider account: the calls that wait for leave, whose turn it is, and whether anybody may go at all.
 
 Three questions stand before a call, and each has one owner. *May anyone go?* A person may have paused the account, a
-used up quota parked it, a throttled call stopped everyone, the one before have gone a moment ago (`Pacing`). *Who is
-next?* `Turns`, one key per teamspace. *Is there room?* `RateLimiter`. This module asks them in that order and charges
-what goes.
+used up quota parked it, a throttled call stopped everyone; and at an even pace the call before may be too recent
+(`Pacing`). *Who is next?* `Turns`, one key per teamspace. *Is there room?* `RateLimiter`. This module asks them in that
+order and charges what goes.
 
 **The head keeps its turn.** The fair order has one head. While it does not fit, another call passes only if in every
 limit that it charges there is room for both: then it takes nothing that the head waits for, however the answers come.
