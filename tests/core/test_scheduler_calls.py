@@ -446,6 +446,50 @@ def test_a_wait_for_a_person_gives_the_slot_back_until_the_job_is_resumed(queue:
     assert queue.running == {job}
 
 
+def test_who_resumes_a_job_that_is_still_giving_its_slot_back_is_not_waited_for_again(queue: Harness) -> None:
+    job = queue.submit("a")
+    queue.actors[job].lingers = True
+    queue.wait(job, JobReason.APPROVAL)
+    assert queue.last_cause(job) is StopCause.YIELDED
+    queue.resume("job", job)
+    queue.stop_now(job)
+    assert queue.running == {job}
+    assert queue.starts[-1].approved
+
+
+def test_that_it_was_resumed_meanwhile_outlives_the_daemon(queue: Harness) -> None:
+    job = queue.submit("a")
+    queue.actors[job].lingers = True
+    queue.wait(job, JobReason.APPROVAL)
+    queue.resume("job", job)
+    queue.restart()
+    assert queue.running == {job}
+    assert queue.starts[-1].approved
+
+
+def test_who_resumes_a_job_before_it_asks_for_him_has_it_look_once_more_and_approves_of_nothing(queue: Harness) -> None:
+    job = queue.submit("a")
+    queue.resume("job", job)
+    queue.wait(job, JobReason.APPROVAL)
+    assert queue.running == {job}
+    assert queue.starts[-1].number == 2
+    assert not queue.starts[-1].approved
+    queue.wait(job, JobReason.APPROVAL)
+    assert queue.waits(job) == {JobReason.APPROVAL}
+
+
+def test_an_account_that_is_resumed_keeps_nobody_who_is_still_giving_its_slot_back(snov: Harness) -> None:
+    job = snov.submit("a")
+    tomorrow = later(snov, 20 * HOUR)
+    snov.actors[job].lingers = True
+    snov.answer(job, snov.ask(job), failed=True, parked=JobReason.DAILY_CAP, retry_after=tomorrow)
+    snov.ask(job)
+    assert snov.last_cause(job) is StopCause.YIELDED
+    snov.resume("provider", "snov")
+    snov.stop_now(job)
+    assert snov.running == {job}
+
+
 def test_a_job_that_yielded_keeps_its_wait_over_a_restart(queue: Harness) -> None:
     job = queue.submit("a")
     queue.wait(job, JobReason.POLL, 1000)

@@ -167,6 +167,8 @@ class Attempt(Struct, gc=False):
     """Whether a wait was open when it was last looked at: a change of this stops or starts the stall clock."""
     yielding_to: tuple[Wait, ...] = ()
     """The long waits for which it gives its slot back."""
+    resumed: bool = False
+    """A person resumed the job while it ran: whatever it goes on to wait for a person for, it looks at once more."""
     stopping: "Stopping | None" = None
     warned: bool = False
     """People have been told that it stands still."""

@@ -158,9 +158,15 @@ class Places:
             self.deadlines.forget(Alarm.WAIT, job.id)
 
     def _lift_waits(self, job: Job, over: Callable[[Wait], bool]) -> None:
-        """Take waits away from a job that has no attempt; without any it goes back into its lane."""
+        """Take waits away from a job; without any it goes back into its lane.
+
+        One that is still giving its slot back for them comes to the queue without them.
+        """
         details = job.details
         assert details is not None
+        if details.attempt is not None:
+            details.attempt.yielding_to = tuple(wait for wait in details.attempt.yielding_to if not over(wait))
+            return
         reasons = [reason for reason, wait in details.waits.items() if over(wait)]
         if not reasons:
             return

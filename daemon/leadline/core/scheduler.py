@@ -38,6 +38,7 @@ from leadline.core.model import (
     FAMILIES,
     SECOND,
     Attempt,
+    Details,
     Call,
     Chain,
     Family,
@@ -285,7 +286,8 @@ class Scheduler(Admission, Lives):
         horizon = self._decision.now.instant + round(seconds * SECOND)
         waits = self.waits_of(job, self._decision.now.instant)
         if all(_is_long(wait, horizon) for wait in waits):
-            attempt.yielding_to = tuple(waits)
+            known = {JobReason.APPROVAL} if attempt.resumed else set()
+            attempt.yielding_to = tuple(wait for wait in waits if wait.reason not in known)
             self._stop(job, Stopping(StopCause.YIELDED, forced=False))
 
     # -- what attempts report -----------------------------------------------------------------------------------------
@@ -377,8 +379,8 @@ class Scheduler(Admission, Lives):
                 self._refuse(call, JobReason.PAUSED)
 
     def _recall(self, account: AccountName) -> None:
-        """What kept calls of this account may be gone: jobs that gave their slot back for it look again."""
-        for job in list(self.resting.values()):
+        """What kept calls of this account may be gone: jobs that gave their slot back for it, or do, look again."""
+        for job in [*self.resting.values(), *self.running.values()]:
             self._lift_waits(job, lambda wait: wait.numbers.get("provider") == account)
 
     # -- what people ask for ------------------------------------------------------------------------------------------
@@ -465,9 +467,8 @@ class Scheduler(Admission, Lives):
         chain = self.chains.get(job.id)
         if chain is not None:
             job = self.jobs[chain.left[0]]
-        if job.id in self.running:
-            if paused:
-                self._pause_running(job)
+        if paused and job.id in self.running:
+            self._pause_running(job)
         elif paused:
             if eligible(job):
                 self.backlog.withdraw(job, self.kinds[job.kind].family)
@@ -477,8 +478,18 @@ class Scheduler(Admission, Lives):
             if JobReason.QUARANTINED in job.details.waits:
                 self._decision.tell(job, "resumed", "from quarantine")
                 self._clear(job)
-            job.details.approved |= JobReason.APPROVAL in job.details.waits
-            self._lift_waits(job, lambda wait: wait.reason in _FOR_PEOPLE)
+            self._let_go_on(job, job.details)
+
+    def _let_go_on(self, job: Job, details: Details) -> None:
+        """A person has resumed a job, which may only just be on its way to where it waits for that person."""
+        waits = {*details.waits}
+        if (attempt := details.attempt) is not None:
+            waits = {wait.reason for wait in attempt.yielding_to}
+            attempt.resumed = True
+        if JobReason.APPROVAL in waits and not details.approved:
+            details.approved = True
+            self._change(job)
+        self._lift_waits(job, lambda wait: wait.reason in _FOR_PEOPLE)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
