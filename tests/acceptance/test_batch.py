@@ -1,5 +1,6 @@
 """Tenants' own Python, run by a real daemon in a real sandbox."""
 
+import signal
 import time
 from collections.abc import Iterator
 
@@ -198,11 +199,27 @@ def test_what_falls_silent_is_ended_where_that_is_asked_for(daemon: Stage) -> No
         "silent",
         "import time\ndef main():\n    for n in range(3):\n        print(n, flush=True)\n        time.sleep(0.7)\n"
         "    time.sleep(600)\n",
-        stall_after_seconds=2,
+        stall_after_seconds=4,
     )
     view = daemon.ended(invoke(daemon, "silent"))
     assert (view.state, view.reason) == ("failed", JobReason.STALLED)
     assert lines_of(daemon, view.job) == ["0", "1", "2"]
+
+
+def test_what_it_printed_while_the_daemon_stood_still_was_no_silence(daemon: Stage) -> None:
+    published(
+        daemon,
+        "talkative",
+        "import time\ndef main():\n    for n in range(20):\n        print(n, flush=True)\n        time.sleep(0.4)\n",
+        stall_after_seconds=4,
+    )
+    job = invoke(daemon, "talkative")
+    until_printed(daemon, job, "0")
+    daemon.process.send_signal(signal.SIGSTOP)
+    time.sleep(5)  # a machine that is asleep cannot tell when that is over
+    daemon.process.send_signal(signal.SIGCONT)
+    assert daemon.ended(job).state == "completed"
+    assert lines_of(daemon, job) == [str(n) for n in range(20)]
 
 
 def test_slots_of_a_teamspace_hold_and_each_is_given_back_once(daemon: Stage) -> None:

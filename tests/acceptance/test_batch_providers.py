@@ -84,6 +84,19 @@ def test_a_teamspace_with_a_key_of_its_own_calls_with_that(served: Served, daemo
     assert worst_window([call.arrived_us for call in served.calls], 3) == 10, "each key has its own limits"
 
 
+def test_who_waits_for_a_provider_is_not_silent(served: Served, daemon: Stage) -> None:
+    program = """
+        from helper import LS
+        def main():
+            for n in range(6):
+                LS.provider("company").call("POST", "/company", body={"email": f"p{n}@acme.example"})
+        """
+    published(daemon, "waits", program, stall_after_seconds=1)
+    assert daemon.ended(invoke(daemon, "waits")).state == "completed"
+    first, last = served.calls[0], served.calls[-1]
+    assert last.arrived_us - first.arrived_us > 2 * SECOND, "the sixth has waited for longer than it may be silent"
+
+
 def test_the_key_is_nowhere_to_be_seen(daemon: Stage) -> None:
     job = ask_times(daemon, "acme", 1)
     assert daemon.ended(job).state == "completed"

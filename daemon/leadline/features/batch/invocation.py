@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from leadline.core.events import Statement
+from leadline.core.heartbeats import LATE_SECONDS
 from leadline.core.model import Counts, Family, JobState, StopCause
 from leadline.core.quota.days import day_of
 from leadline.core.quota.ledger import Ahead, BatchJobId, refusal
@@ -50,6 +51,9 @@ from leadline_protocol.ids import Instant
 
 PROMISED_SECONDS: Final = 60.0
 """So long a run that was let in counts though nobody has said whether it has become a job."""
+
+LOOK_SECONDS: Final = 1.0
+"""How often it is looked whether code that may not be silent for too long has been so."""
 
 GATHER_SECONDS: Final = 0.2
 """Lines that are printed within this are stored together."""
@@ -334,7 +338,7 @@ class _Watch:
             tasks.start_soon(obey)
             tasks.start_soon(attend, self._kept, requests)
             if self._patience:
-                tasks.start_soon(self._lose_patience, float(self._patience))
+                tasks.start_soon(self._lose_patience, float(self._patience), requests)
             async with anyio.create_task_group() as reading:
                 reading.start_soon(self._keep_lines)
                 async for line in self._kept.log(last):
@@ -367,9 +371,19 @@ class _Watch:
         if not self._says:
             self._attempt.doing(lines[-1].text[:ACTIVITY_CHARACTERS_MAX])
 
-    async def _lose_patience(self, seconds: float) -> None:
-        while (left := self._active + seconds - anyio.current_time()) > 0:  # noqa: ASYNC110  each line puts it off
-            await anyio.sleep(left)
+    async def _lose_patience(self, seconds: float, requests: Requests) -> None:
+        """End it when it has been silent for so long, without waiting for a provider.
+
+        Where the daemon itself has stood still, that time proves nothing: nobody read what the code printed in it.
+        """
+        while (left := self._active + seconds - (now := anyio.current_time())) > 0:
+            due = now + min(left, LOOK_SECONDS)
+            await anyio.sleep_until(due)
+            late = anyio.current_time() - due
+            if late > LATE_SECONDS:
+                self._active += late + LOOK_SECONDS  # first what it has printed is read
+            if requests.calling:
+                self._active = anyio.current_time()
         self.stalled = True
         await self._kept.kill()
 

@@ -108,6 +108,11 @@ class Requests:
         self._over = anyio.Event()
         """Set whenever one is not on its way any more."""
 
+    @property
+    def calling(self) -> bool:
+        """Whether it waits for a provider."""
+        return self._calls > 0
+
     async def finish(self) -> None:
         """Take up no new call of a provider, and wait until those that were have been answered, or cannot be."""
         self._finishing = True
