@@ -1,10 +1,11 @@
 """A person sees to jobs that move before their eyes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import ColumnSpec, Enrich, Export, Tables, Upload
@@ -21,6 +22,32 @@ LEADS = 60
 ANSWER_SECONDS = 0.6
 WITHIN_MS = 20_000
 """A page asks for itself again at most every four seconds; a machine may be busy."""
+
+
+WATCH_BAR = """job => {
+    window.seenOfBar = [];
+    const note = () => {
+        const now = document.querySelector(`article[data-job="${job}"] .bar`).ariaValueNow;
+        if (seenOfBar.at(-1) !== now) seenOfBar.push(now);
+    };
+    note();
+    new MutationObserver(note).observe(document.body, { subtree: true, childList: true, attributes: true });
+    document.addEventListener("leadline:replaced", () => { window.replacedSince = true; });
+}"""
+"""Has the page write down every value that the bar of a job has."""
+
+QUESTIONS = """([job, unknown]) => {
+    const card = document.querySelector(`article[data-job="${job}"]`);
+    if (unknown) card.querySelector(unknown).replaceChildren();
+    const refresh = window.refreshSoon;
+    let questions = 0;
+    window.refreshSoon = () => { questions += 1; };
+    const counts = { total: 60, done: 1, failed: 0, skipped: 0, unknown: 0 };
+    showProgress({ job, counts, shown: card.querySelector(".state").textContent, leads_per_second: 1 });
+    window.refreshSoon = refresh;
+    return questions;
+}"""
+"""How often the page is asked for on news of a job of which something was not known so far."""
 
 
 @asynccontextmanager
@@ -96,6 +123,47 @@ async def test_a_job_comes_moves_and_is_cancelled_and_run_again_before_ones_eyes
         again = JobId(job + 1)
         await state_is(page, again, "completed")
         assert (await home.client.get(again)).counts.done == LEADS - (await home.client.get(job)).counts.done
+
+
+async def test_a_bar_never_steps_back_though_the_page_that_was_asked_for_comes_late(
+    browser: Browser, place: Place, unused_tcp_port: int
+) -> None:
+    async with working(place, unused_tcp_port, Enrichment()) as home, visiting(browser, home.origin) as (page, _):
+        await look_on(home, page, "acme")
+        job = await enrich(home)
+        bar = card(page, job).get_by_role("progressbar")
+        await expect(bar).not_to_have_attribute("aria-valuenow", "0", timeout=WITHIN_MS)
+        late = asyncio.Event()
+
+        async def held(route: Route) -> None:
+            answer = await route.fetch()
+            then = await settled(page, job)
+            while await settled(page, job) < then + 4:
+                await page.wait_for_timeout(50)
+            await page.evaluate(WATCH_BAR, str(job))
+            await route.fulfill(response=answer)
+            late.set()
+
+        await page.route("**/jobs*", held, times=1)
+        await page.evaluate("refreshSoon()")
+        await asyncio.wait_for(late.wait(), WITHIN_MS / 1000)
+        seen = int(await page.evaluate("seenOfBar.at(-1)"))
+        await expect(bar).not_to_have_attribute("aria-valuenow", str(seen), timeout=WITHIN_MS)
+        values = [int(value) for value in await page.evaluate("seenOfBar")]
+        assert values == sorted(values)
+        assert await page.evaluate("replacedSince"), "the page that came late was shown"
+
+
+async def test_what_is_known_of_a_job_only_later_is_asked_for_as_soon_as_it_is(
+    browser: Browser, place: Place, unused_tcp_port: int
+) -> None:
+    async with working(place, unused_tcp_port, Enrichment()) as home, visiting(browser, home.origin) as (page, _):
+        await look_on(home, page, "acme")
+        job = await enrich(home)
+        await expect(card(page, job)).to_contain_text("leads a minute", timeout=WITHIN_MS)
+        assert await page.evaluate(QUESTIONS, [str(job), ""]) == 0
+        assert await page.evaluate(QUESTIONS, [str(job), "[data-field=rate]"]) == 1, "now an end can be estimated"
+        assert await page.evaluate(QUESTIONS, [str(job), ".numbers"]) == 1, "now it is known how many leads there are"
 
 
 async def test_a_stalled_job_is_killed_and_goes_on_before_ones_eyes(

@@ -23,8 +23,9 @@ STATES: Final[Mapping[str, tuple[wire.State, ...]]] = {
 }
 """Lists of jobs, by the states that they are in; but for the last one each can be shown by itself."""
 
-TOGETHER: Final = ("running", "to come", "ended")
-"""What is asked for to show all of them: what waits and what is scheduled by one question."""
+TOGETHER: Final = ("to come", "running", "ended")
+"""What is asked for to show all of them, in the order of a job's life: one that goes on meanwhile is in two lists, of
+which the later holds, and never in none."""
 
 LIMITS: Final = {"running": 50, "ended": 20}
 LIMIT: Final = 40
@@ -51,7 +52,7 @@ async def of_table(visit: Visit) -> web.StreamResponse:
 async def _page(visit: Visit, teamspace: str | None, table: str | None) -> web.StreamResponse:
     only, state = (visit.query.get(name) or None for name in ("show", "state"))
     asked = _asked(only, state, teamspace, table, visit.number("before") or None)
-    replies = dict(zip(asked, await asyncio.gather(*map(visit.ask, asked.values())), strict=True))
+    replies = {name: await visit.ask(question) for name, question in asked.items()}
     seen = {job.job: job for reply in replies.values() for job in reply.jobs}
     steps = {step.job: step for reply in replies.values() for step in reply.steps}
     stories = await _stories(visit, [*seen.values(), *steps.values()])

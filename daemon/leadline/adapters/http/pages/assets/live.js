@@ -94,10 +94,17 @@ function write(root, name, text) {
   }
 }
 
+function settledOf(counts) {
+  return counts.done + counts.skipped + counts.failed + counts.unknown;
+}
+
+const heard = new Map(); // job → the last that was said of it since the page was last asked for
+
 function showProgress(job) {
+  const counts = job.counts;
+  const settled = settledOf(counts);
   for (const root of document.querySelectorAll(`[data-job="${job.job}"]`)) {
-    const counts = job.counts;
-    const settled = counts.done + counts.skipped + counts.failed + counts.unknown;
+    heard.set(job.job, job);
     for (const bar of own(root, ".bar")) {
       bar.setAttribute("aria-valuemax", counts.total);
       bar.setAttribute("aria-valuenow", settled);
@@ -118,7 +125,11 @@ function showProgress(job) {
         refreshSoon(); // the reason why stands elsewhere on the page
       }
     }
+    const isNews = counts.total && !own(root, '[data-field="settled"], [data-field="done"]').length;
     const rate = job.leads_per_second;
+    if (isNews || (rate && own(root, '[data-field="rate"]').some((each) => !each.textContent))) {
+      refreshSoon(); // from now on there is a bar to be shown, or an estimate
+    }
     write(root, "rate", rate ? `${number.format(Math.round(rate * 60))} ${root.dataset.unit ?? "leads"} a minute` : "");
     write(root, "activity", job.activity ?? "");
     root.dispatchEvent(new CustomEvent("leadline:progress", { detail: job, bubbles: true }));
@@ -143,6 +154,7 @@ async function refresh() {
   if (document.hidden) return;
   if (refreshing) return refreshSoon();
   refreshing = true;
+  heard.clear();
   try {
     const response = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "error" });
     if (response.status === 401) return location.reload();
@@ -153,12 +165,19 @@ async function refresh() {
       if (replacement && replacement.outerHTML !== shown.get(old)) replace(old, replacement);
     }
     document.title = fresh.title;
+    for (const job of heard.values()) showIfAhead(job);
   } catch {
     // the stream tells the viewer that the daemon is away
   } finally {
     refreshing = false;
     refreshedAt = Date.now();
   }
+}
+
+// What was said while the page was on its way may be newer than the page, and no bar is to step back.
+function showIfAhead(job) {
+  const bars = [...document.querySelectorAll(`[data-job="${job.job}"]`)].flatMap((root) => own(root, ".bar"));
+  if (bars.some((bar) => bar.ariaValueNow < settledOf(job.counts))) showProgress(job);
 }
 
 // Whoever is about to press a button, to write in a field or reads an opened detail is not disturbed.
