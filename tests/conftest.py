@@ -15,6 +15,8 @@ from tests import system_tools
 
 # How long an example takes says something about the machine, and about whatever else runs on it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Whether a change lands must not hang on what is drawn that day: a landing has the same examples each time, a desk new ones.
+settings.register_profile("landing", settings.get_profile("any machine"), derandomize=True)
 settings.load_profile("any machine")
 
 MISSING_TOOL = "missing_tool"
@@ -23,6 +25,11 @@ MISSING_TOOL = "missing_tool"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-all", action="store_true", help="a test that is skipped counts as failed")
     parser.addoption("--tally", type=Path, metavar="FILE", help="append 'passed failed skipped' of this run to FILE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--require-all"):
+        settings.load_profile("landing")
 
 
 @pytest.hookimpl(tryfirst=True)
