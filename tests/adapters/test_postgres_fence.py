@@ -1,7 +1,9 @@
 """What keeps an ex-daemon's writes out of the database, and what follows when a COMMIT gets no answer."""
 
 import asyncio
+import os
 import re
+import signal
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -77,12 +79,17 @@ async def stored(url: str) -> list[int]:
         return [found["id"] for found in await connection.fetch("SELECT id FROM job ORDER BY id")]
 
 
+async def holder(connection: Connection) -> int:
+    """The server's process of the session that holds the lock."""
+    lock = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database"
+    found: int = await connection.fetchval(f"{lock} WHERE datname = current_database())")
+    return found
+
+
 async def end_owners_session(url: str) -> None:
     """What a break in the network does to the session that holds the lock, and to no other."""
     async with meddle(url) as connection:
-        lock = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database"
-        holder = await connection.fetchval(f"{lock} WHERE datname = current_database())")
-        await connection.fetchval("SELECT pg_terminate_backend($1, 5000)", holder)
+        await connection.fetchval("SELECT pg_terminate_backend($1, 5000)", await holder(connection))
 
 
 # -------------------------------------------------------------------------------------------------- there is one way in
@@ -173,6 +180,17 @@ async def test_a_forced_take_over_ends_what_the_owner_has_open(store: PostgresSt
     assert await counted(successor) == Counts()
     with pytest.raises(Fenced):
         await store.commit(admission(row(2)))
+
+
+async def test_who_has_let_go_is_in_nobodys_way_however_slowly_its_session_ends(
+    database: str, store: PostgresStore, successor: PostgresStore
+) -> None:
+    async with meddle(database) as connection:
+        server = await holder(connection)
+    os.kill(server, signal.SIGSTOP)
+    asyncio.get_running_loop().call_later(0.5, os.kill, server, signal.SIGCONT)
+    await store.close()
+    await successor.take_over(owner="the next", kinds=KINDS)
 
 
 async def test_an_owner_that_lost_its_session_takes_the_lock_again_with_its_next_commit(

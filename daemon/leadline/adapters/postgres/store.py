@@ -55,6 +55,9 @@ OUST_SECONDS: Final = 0.05
 NAME_SECONDS: Final = 1.0
 """How long who has the lock may take to say its name."""
 
+CLOSE_SECONDS: Final = 2.0
+"""How long a server is waited for that is told that a session is over."""
+
 KEEP_SECONDS: Final = 1.0
 """Between two tries of an idle owner to take its lock again from a database that is away."""
 
@@ -173,11 +176,12 @@ class PostgresStore:
                 await reign.writer.connection.execute(QUERIES["end_in_order"].sql, reign.fence.epoch)
 
     async def close(self) -> None:
-        """Let go of the database: another daemon may own it now."""
+        """Let go of the database: another daemon may own it now, and is not refused as long as the server answers."""
         await self._resign()
-        if self._owner is not None:
-            self._owner.terminate()
-            self._owner = None
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await owner.close(timeout=CLOSE_SECONDS)  # which gives up the lock before it is over
 
     async def _own(self, *, force: bool) -> "asyncpg.Connection[asyncpg.Record]":
         """The session that holds the owner's lock: the one there is, or a new one.
