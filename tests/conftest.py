@@ -15,7 +15,7 @@ from tests import system_tools
 
 # How long an example takes says something about the machine, and about whatever else runs on it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# Whether a change lands must not hang on what is drawn that day: a landing has the same examples each time, a desk new ones.
+# A landing must not hang on what is drawn that day: there the examples are the same each time, elsewhere new.
 settings.register_profile("landing", settings.get_profile("any machine"), derandomize=True)
 settings.load_profile("any machine")
 
