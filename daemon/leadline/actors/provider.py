@@ -2,8 +2,8 @@
 
 An attempt asks here, and the question goes to the scheduler. The permit comes back through the dispatcher when the call
 is charged and stored as sent; between that and the first byte there is one look, without an await, at whether a stop, a
-cancel or a pause has come in the meantime, and whether the permit has grown too old: a daemon that stood still may have
-been replaced.
+cancel or a pause has come in the meantime, or a no of the provider, and whether the permit has grown too old: a daemon
+that stood still may have been replaced.
 """
 
 import asyncio
@@ -40,6 +40,8 @@ class ProviderActor:
         self._released = released
         self._asked: dict[CallId, asyncio.Future[None]] = {}
         self._out: set[CallId] = set()
+        self._refused: set[CallId] = set()
+        """Calls to which the provider said no, of which no decision has taken note yet."""
 
     @property
     def idle(self) -> bool:
@@ -93,7 +95,7 @@ class ProviderActor:
 
         def may_send() -> bool:
             instant = self._clock.now().instant
-            if permit.stopping() or not self._dispatcher.scheduler.may_send(call, instant):
+            if permit.stopping() or self._is_refused() or not self._dispatcher.scheduler.may_send(call, instant):
                 return False
             self._dispatcher.post(CallSent(call, instant))
             return True
@@ -117,8 +119,16 @@ class ProviderActor:
     def end(self, call: CallId, end: CallEnd) -> None:
         """A call is over."""
         self._out.discard(call)
+        if end.throttled or end.parked is not None:
+            self._refused.add(call)
         self._dispatcher.post(CallEnded(call, self._clock.now().instant, end))
         self._released(self.account)
+
+    def _is_refused(self) -> bool:
+        """Whether the provider has said no since the last decision: the next may have to wait for a slow commit."""
+        known = self._dispatcher.scheduler.calls
+        self._refused = {call for call in self._refused if call in known}
+        return bool(self._refused)
 
 
 class Permit:
