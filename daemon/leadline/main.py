@@ -272,6 +272,7 @@ async def daemon(
             running.wall,
             running.schedule_changed,
             notices.sends_mail,
+            announcer.ending,
         )
         batch = Batch(
             running.batch_store,

@@ -1,5 +1,6 @@
 """B2, B4, B10, B12 and B14: a batch job from its draft to its end, who may see to it, and what schedules it takes."""
 
+import asyncio
 import hashlib
 import zipfile
 from collections.abc import Sequence
@@ -11,13 +12,18 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec.structs import replace
 
+from leadline.features.batch.life import BatchLife
 from leadline.features.batch.ports import Line
+from leadline_protocol.client import Client
 from leadline_protocol.errors import ErrorCode, Refused
+from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
     Batch,
     BatchJobs,
     BatchReply,
+    Cancel,
     Notices,
+    Pause,
     Person,
     Plans,
     Schedules,
@@ -197,6 +203,37 @@ async def test_a_teamspace_has_no_batch_jobs_until_they_are_enabled_for_it(place
         await play.client.call(Plans(teamspace="acme", key="batch.enabled", value=None))
         await refused(ErrorCode.FORBIDDEN, play.client.submit(Batch(teamspace="acme", batch_job="job")))
         await tell(play, "unpublish")
+
+
+async def test_who_waits_for_what_a_run_prints_is_told_that_it_was_cancelled_in_the_queue(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, lines = asyncio.Event(), BatchLife._lines
+
+    async def looking(life: BatchLife, operation: BatchJobs, job: JobId, line: int) -> BatchReply:
+        reply = await lines(life, operation, job, line)
+        looked.set()
+        return reply
+
+    monkeypatch.setattr(BatchLife, "_lines", looking)
+    place.configure("[plans.default.batch]", "enabled = true")
+    async with (
+        place.daemon() as (_, client),
+        Client.connect(place.control) as reader,
+        asyncio.TaskGroup() as tasks,
+    ):
+        await client.call(BatchJobs(action="create", teamspace="acme", name="job", api=True))
+        (place.state / "incoming" / "code.zip").write_bytes(zipped({"main.py": MAIN}))
+        await client.call(BatchJobs(action="upload", teamspace="acme", name="job", path="code.zip"))
+        await client.call(BatchJobs(action="publish", teamspace="acme", name="job"))
+        await client.call(Pause(scope="queue"))
+        run = (await client.submit(Batch(teamspace="acme", batch_job="job"))).job
+        reading = tasks.create_task(reader.call(BatchJobs(action="logs", instance=run, wait_seconds=30)))
+        await looked.wait()
+        began = asyncio.get_running_loop().time()
+        await client.call(Cancel(job=run))
+        assert (await reading).ended
+        assert asyncio.get_running_loop().time() - began < 20, "and does not wait for as long as he would"
 
 
 async def test_settings_are_shown_and_secrets_never(play: Play) -> None:

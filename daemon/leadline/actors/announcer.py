@@ -8,7 +8,8 @@ Each listener costs memory, and those to everything cost time at every decision,
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from leadline.core.effects import EndedJob, Records, StartAttempt
@@ -69,6 +70,16 @@ class Announcer:
             raise Refused(ErrorCode.BUSY, "too many listen already", at="job", retry_after=RETRY_SECONDS)
         self._to_jobs += 1
         self._by_job.setdefault(job, {})[listener] = None
+
+    @contextmanager
+    def ending(self, job: JobId, then: Callable[[], None]) -> Iterator[None]:
+        """Have something done when a job ends, as long as one is in here. Raises Refused as `listen` does."""
+        listener = Listener(ended=lambda _: then())
+        self.listen(listener, job)
+        try:
+            yield
+        finally:
+            self.forget(listener, job)
 
     def forget(self, listener: Listener, job: JobId | None) -> None:
         """Hear nothing more of what was listened to."""

@@ -14,6 +14,7 @@ Those who manage batch jobs are admins or, where the plan says so, super-admins;
 import hashlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
@@ -72,6 +73,10 @@ Record = Callable[[str, str], Awaitable[None]]
 JobsById = Callable[[Sequence[JobId]], Awaitable[Mapping[JobId, StoredJob]]]
 
 
+Ending = Callable[[JobId, Callable[[], None]], AbstractContextManager[None]]
+"""Has something done when a job ends, as long as one is in there. Raises Refused where too many are."""
+
+
 class Taken(Protocol):
     """Where files that were submitted come from."""
 
@@ -118,9 +123,11 @@ class BatchLife:
         wall: Callable[[], Instant],
         schedule_changed: Callable[[str, str], None],
         sends_mail: Callable[[], bool],
+        ending: Ending,
     ) -> None:
         """`exports` is the folder that downloads are written to; `sends_mail`: whether there is a mail server."""
         self._sends_mail = sends_mail
+        self._ending = ending
         self._store = store
         self._workshop = workshop
         self._attempts = attempts
@@ -271,7 +278,8 @@ class BatchLife:
         if operation.wait_seconds:
             with anyio.move_on_after(operation.wait_seconds):
                 while True:
-                    with self._attempts.reading(job) as news:
+                    # A run that is cancelled before it began prints nothing, and ends as a job alone.
+                    with self._attempts.reading(job) as news, self._ending(job, news.set):
                         reply = await self._lines(operation, job, line)
                         if reply.lines or reply.ended:
                             return reply
