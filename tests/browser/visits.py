@@ -11,6 +11,10 @@ WINDOW = {"width": 1280, "height": 800}
 PHONE: dict[str, Any] = {"viewport": {"width": 375, "height": 812}, "is_mobile": True, "has_touch": True}
 """The narrowest that is promised; a page that does not say it fits a phone is laid out wider there."""
 
+PATIENCE_MS = 60_000
+"""So long a page may take to show what is waited for: a page asks for itself again at most every four seconds, and a
+machine may be busy."""
+
 ABORTED = "net::ERR_ABORTED"
 """The browser itself gave up: it went to another page, or saves what came instead of showing it."""
 
@@ -64,6 +68,7 @@ async def visiting(browser: Browser, origin: str, **context_: Any) -> AsyncItera
     """
     options = {"base_url": origin, "viewport": WINDOW, "reduced_motion": "reduce", **context_}
     context = await browser.new_context(**options)
+    context.set_default_timeout(PATIENCE_MS)
     watch = Watch(origin)
     watch.over(context)
     try:
