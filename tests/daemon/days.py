@@ -22,15 +22,13 @@ from leadline.ports.store import Recovered
 from leadline_protocol.client import Client
 from leadline_protocol.ids import Instant
 from leadline_protocol.messages import FollowUps, FollowUpView, Imported, OutreachReply
+from tests.daemon.outreach import outreach
 from tests.daemon.running import Place
 from tests.world import behaviours
 from tests.world.mail import Mailbox, MailFault, MailPlan, MailServed, Moment, serving_mail
 
 SECOND = 1_000_000
 QUIET_WITHIN_SECONDS = 30.0
-
-NEVER = "0 0 29 2 *"
-"""The schedules of these days: what is queued is queued by the test."""
 
 
 class Noting(Mailbox):
@@ -86,10 +84,7 @@ class Days:
     async def daemon(self) -> AsyncIterator["Days"]:
         """A daemon of these days; another one after it goes on with them."""
         async with serving_mail(self.server) as self.served:
-            served = self.served
-            crons = [f'{name}_cron = "{NEVER}"' for name in ("queue", "weekday", "weekend")]
-            smtp = ["[outreach.smtp]", f'host = "{served.host}"', f"port = {served.port}", 'tls = "none"']
-            self.place.configure("[outreach]", *crons, *self._settings, *smtp)
+            self.place.configure(*outreach(*self._settings, served=self.served))
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(main, "_clock", lambda recovered: SetClock(self, recovered))
                 patch.setattr(Daemon, "wall", lambda _: self.wall)

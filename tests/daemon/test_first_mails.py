@@ -12,6 +12,7 @@ from leadline.daemon import Daemon
 from leadline_protocol.client import Client
 from leadline_protocol.ids import Instant
 from leadline_protocol.messages import FollowUps, FollowUpView, Outreach
+from tests.daemon.outreach import outreach
 from tests.daemon.running import Place
 
 FRIDAY = datetime(2026, 11, 27, 9, tzinfo=UTC)
@@ -44,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @asynccontextmanager
 async def beginning(place: Place, *rows: dict[str, object]) -> AsyncIterator[Client]:
     """A daemon that knows these."""
-    place.configure("[outreach]", "first_mails = 5", "weekend_share = 0.5")
+    place.configure(*outreach("first_mails = 5", "weekend_share = 0.5"))
     async with place.daemon() as (_, client):
         await imported(client, SCRIPT, *rows)
         yield client

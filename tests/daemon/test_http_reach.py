@@ -15,6 +15,7 @@ from leadline_protocol.client import Client
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import Cancel, Noop, Ping, Tokens, Upload
 from tests.daemon.http import EVERY_SCOPE, Answer, Http, program, token, using
+from tests.daemon.outreach import outreach
 from tests.daemon.running import Place
 
 CANARY = "canary-of-acme-7f3a"
@@ -146,7 +147,7 @@ class Scene(Struct, frozen=True):
 
 @asynccontextmanager
 async def scene(place: Place) -> AsyncIterator[Scene]:
-    place.configure("[http]", "requests_per_second = 10000", "[plans.default.batch]", "enabled = true")
+    place.configure("[http]", "requests_per_second = 10000", "[plans.default.batch]", "enabled = true", *outreach())
     async with place.daemon() as (_, client):
         job = (await client.submit(Noop(teamspace="acme", delay=3600, ref=CANARY))).job
         async with using(place, client, "setting up", teamspace="acme") as http:

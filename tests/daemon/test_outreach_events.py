@@ -13,6 +13,7 @@ import pytest
 from leadline_protocol import messages as wire
 from leadline_protocol.client import Client
 from tests.daemon.days import Days
+from tests.daemon.outreach import outreach
 from tests.daemon.running import Place
 from tests.world.mail import Mailbox, MailFault, MailPlan, serving_mail
 
@@ -61,8 +62,7 @@ async def test_no_mail_begins_once_an_event_is_answered(place: Place, what: str)
     chance = random.Random(1)
     names = [f"m{number}" for number in range(50)]
     async with serving_mail(Mailbox()) as served:
-        smtp = ["[outreach.smtp]", f'host = "{served.host}"', f"port = {served.port}", 'tls = "none"']
-        place.configure("[outreach]", "spacing_seconds = 0", *smtp)
+        place.configure(*outreach("spacing_seconds = 0", served=served))
         async with place.daemon() as (_, client), Client.connect(place.control) as other:
             rows = [SCRIPT, *map(associate, names), *(contact(f"{name}@x.example", name) for name in names)]
             await client.call(wire.FollowUps(action="import", teamspace="acme", rows=rows))

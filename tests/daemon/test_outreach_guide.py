@@ -13,6 +13,7 @@ import pytest
 
 from leadline_protocol.client import Client
 from leadline_protocol.messages import FollowUps, FollowUpView
+from tests.daemon.outreach import outreach
 from tests.daemon.running import Place
 from tests.world.mail import Mailbox, serving_mail
 
@@ -46,14 +47,7 @@ async def contacts(client: Client) -> dict[str, FollowUpView]:
 @pytest.mark.timeout(120)
 async def test_the_first_example_of_the_guide_runs_as_pasted(place: Place) -> None:
     async with serving_mail(Mailbox()) as served:
-        place.configure(
-            "[outreach]",
-            "spacing_seconds = 0",
-            "[outreach.smtp]",
-            f'host = "{served.host}"',
-            f"port = {served.port}",
-            'tls = "none"',
-        )
+        place.configure(*outreach("spacing_seconds = 0", served=served))
         async with place.daemon() as (_, client):
             said = [await run(place, command) for command in commands()]
             for view in (await contacts(client)).values():

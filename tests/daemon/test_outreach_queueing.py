@@ -9,6 +9,7 @@ import msgspec
 from leadline_protocol import messages as wire
 from leadline_protocol.client import Client
 from leadline_protocol.messages import FollowUps
+from tests.daemon.outreach import outreach
 from tests.daemon.running import Place
 from tests.postgres import meddle
 
@@ -49,6 +50,7 @@ async def tasks(place: Place) -> Counter[int]:
 
 
 async def test_the_first_call_queues_twenty_five_of_the_oldest_and_the_second_what_is_left(place: Place) -> None:
+    place.configure(*outreach())
     async with place.daemon() as (_, client):
         await client.call(FollowUps(action="import", teamspace="acme", rows=rows()))
         first = await queue(client)
@@ -65,6 +67,7 @@ async def test_the_first_call_queues_twenty_five_of_the_oldest_and_the_second_wh
 
 
 async def test_calls_at_the_same_time_queue_each_follow_up_once(place: Place) -> None:
+    place.configure(*outreach())
     async with place.daemon() as (_, client), Client.connect(place.control) as other:
         await client.call(FollowUps(action="import", teamspace="acme", rows=rows()))
         job = await client.submit(wire.Outreach(teamspace="acme", associate="anna"))

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from leadline.adapters.http.pages import outreach
+from leadline.adapters.http.pages import outreach as pages
 from leadline_protocol.client import Client
 from leadline_protocol.messages import FollowUps, FollowUpView
+from tests.daemon.outreach import outreach
 from tests.daemon.pages import Element, Person, signed_in
 from tests.daemon.running import Place
 from tests.world.mail import Mailbox, MailFault, MailPlan, MailServed, serving_mail
@@ -29,8 +30,7 @@ def contact(address: str, **fields: str) -> dict[str, Any]:
 async def acme(place: Place, *faults: MailFault) -> AsyncIterator[tuple[Client, Person, MailServed]]:
     """A daemon with one associate, its mail server, and somebody of acme who looks at its pages."""
     async with serving_mail(Mailbox(faults)) as served:
-        smtp = ["[outreach.smtp]", f'host = "{served.host}"', f"port = {served.port}", 'tls = "none"']
-        place.configure(*smtp)
+        place.configure(*outreach(served=served))
         async with place.daemon() as (_, client), signed_in(place, client) as ann:
             yield client, ann, served
 
@@ -162,7 +162,7 @@ async def test_follow_ups_are_found_by_status_and_address_and_come_in_pages(plac
 
 
 async def test_mailboxes_come_in_pages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outreach, "MAILBOXES", 2)
+    monkeypatch.setattr(pages, "MAILBOXES", 2)
     async with acme(place) as (client, ann, _served):
         await take_in(client, *({**ANNA, "name": f"m{number}"} for number in range(4)))
         seen: list[str] = []

@@ -11,6 +11,7 @@ from leadline_protocol.client import Client
 from leadline_protocol.messages import BatchJobs, FollowUps, Formula, Schedules, Tables, Upload
 from leadline_protocol.schedules import Daily
 from tests.acceptance.batch_jobs import zipped
+from tests.daemon.outreach import outreach
 from tests.daemon.pages import Person, signed_in
 from tests.daemon.running import Place
 
@@ -68,7 +69,7 @@ async def furnish(place: Place, client: Client) -> None:
 
 @pytest.fixture
 def place(place: Place) -> Place:
-    place.configure("[plans.default.batch]", "enabled = true")
+    place.configure("[plans.default.batch]", "enabled = true", *outreach())
     return place
 
 
