@@ -6,12 +6,14 @@ this run to a file, so that scripts/test can close several runs with one line.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import system_tools
+from tests.ports import held_port
 
 # How long an example takes says something about the machine, and about whatever else runs on it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,6 +46,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"{', '.join(absent)} not installed")
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.skip("needs root")
+
+
+@pytest.fixture
+def unused_tcp_port() -> Iterator[int]:
+    """In place of the one of pytest-asyncio, which somebody else may be given before the test listens there."""
+    with held_port() as port:
+        yield port
 
 
 def is_worker(config: pytest.Config) -> bool:

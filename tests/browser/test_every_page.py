@@ -1,6 +1,6 @@
 """Every page is read by everybody: on a phone, in the dark, without a script, with a screen reader."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 
@@ -18,6 +18,7 @@ from tests.browser.shots import shot
 from tests.browser.sights import SIGHTS, Sight, Who
 from tests.browser.visits import PHONE, visiting
 from tests.daemon.running import Place, remove, short_folder
+from tests.ports import held_port
 from tests.postgres import server
 
 # The first of them waits for the furniture.
@@ -86,11 +87,10 @@ async def playing(browser: Browser, place: Place, port: int) -> AsyncIterator[Sc
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def scene(
-    browser: Browser, furnished_place: Place, unused_tcp_port_factory: Callable[[], int]
-) -> AsyncIterator[Scene]:
-    async with apart(playing(browser, furnished_place, unused_tcp_port_factory())) as entered:
-        yield entered
+async def scene(browser: Browser, furnished_place: Place) -> AsyncIterator[Scene]:
+    with held_port() as port:
+        async with apart(playing(browser, furnished_place, port)) as entered:
+            yield entered
 
 
 @pytest.mark.parametrize("sight", SIGHTS, ids=lambda sight: sight.name)

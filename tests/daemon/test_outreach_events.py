@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -247,13 +246,12 @@ async def test_a_refused_login_pauses_the_mailbox_and_costs_no_follow_up(place: 
         assert sorted(to for _, to in running.mails) == addresses(3)
 
 
-async def test_while_a_mail_server_is_down_mails_wait_ever_longer_and_then_leave(place: Place) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+async def test_while_a_mail_server_is_down_mails_wait_ever_longer_and_then_leave(
+    place: Place, unused_tcp_port: int
+) -> None:
     async with days(place) as running:
-        await running.take_in(
-            associate(smtp={"host": "127.0.0.1", "port": port, "tls": "none"}), contact("a@x.example")
-        )
+        closed = {"host": "127.0.0.1", "port": unused_tcp_port, "tls": "none"}
+        await running.take_in(associate(smtp=closed), contact("a@x.example"))
         await running.queue()
         await running.until(MONDAY + 8 * MINUTE)
         seen = await running.follow_up("a@x.example")

@@ -2,7 +2,6 @@
 
 import email.policy
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import pytest
 
 from tests.daemon.days import Days
 from tests.daemon.running import Place
+from tests.ports import held_port
 
 MONDAY = datetime(2026, 6, 1, 10, tzinfo=UTC)
 ONE_CLICK = "List-Unsubscribe=One-Click"
@@ -26,18 +26,17 @@ LONG = "https://mail.acme.example/" + "leave-and-never-come-back/" * 12
 @asynccontextmanager
 async def one_mail_later(place: Place, base: str) -> AsyncIterator[tuple[Days, str]]:
     """A contact that has its first mail of two, and the link to leave by, on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        listen = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = (f'unsubscribe_url = "{base}"', f'unsubscribe_listen = "{listen}"')
-    days = Days(place, MONDAY, (), *settings)
-    async with days.daemon():
-        await days.take_in(
-            {"type": "associate", "name": "anna", "address": "anna@acme.example"},
-            {"type": "script", "name": "s", "keyword": "Follow Up", "steps": STEPS},
-            {"type": "follow_up", "associate": "anna", "address": "c@x.example", "script": "s"},
-        )
-        await days.queue()
-        yield days, f"http://{listen}{link_of(days).removeprefix(base.rstrip('/'))}"
+    with held_port() as port:
+        listen = f"127.0.0.1:{port}"
+        days = Days(place, MONDAY, (), f'unsubscribe_url = "{base}"', f'unsubscribe_listen = "{listen}"')
+        async with days.daemon():
+            await days.take_in(
+                {"type": "associate", "name": "anna", "address": "anna@acme.example"},
+                {"type": "script", "name": "s", "keyword": "Follow Up", "steps": STEPS},
+                {"type": "follow_up", "associate": "anna", "address": "c@x.example", "script": "s"},
+            )
+            await days.queue()
+            yield days, f"http://{listen}{link_of(days).removeprefix(base.rstrip('/'))}"
 
 
 def link_of(days: Days) -> str:
