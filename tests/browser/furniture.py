@@ -6,6 +6,7 @@ must be read as it stands.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from leadline_protocol.ids import JobId
@@ -25,10 +26,11 @@ from leadline_protocol.messages import (
     Submission,
     Upload,
 )
-from leadline_protocol.schedules import Daily
+from leadline_protocol.schedules import Cron, Daily
 from tests.acceptance.batch_jobs import ENABLED, zipped
 from tests.acceptance.stage import provider
 from tests.browser.house import House, house
+from tests.daemon.outreach import outreach
 from tests.daemon.running import Place
 from tests.world.behaviours import Enrichment, Fault, Faulty, hang
 from tests.world.servers import serving
@@ -37,6 +39,13 @@ LEADS: Final = 30
 HTML: Final = '<b onclick="1">&amp;</b>'
 UNBROKEN: Final = "donaudampfschifffahrtselektrizitaetenhauptbetriebswerkbauunterbeamtengesellschaft"
 """A word that is wider than a phone."""
+
+PATIENT: Final = """
+[queue]
+warn_after_seconds = 86_400
+stall_after_seconds = 172_800
+"""
+"""What hangs is left alone."""
 
 MAIN: Final = "def main(event):\n    print(event['body'])\n    return {'rows': 3}\n"
 
@@ -56,12 +65,13 @@ def prospects(teamspace: str) -> str:
 
 
 @asynccontextmanager
-async def providers() -> AsyncIterator[str]:
-    """The part of a configuration with a provider that answers, and one that is silent."""
+async def world() -> AsyncIterator[str]:
+    """A configuration by which nothing happens by itself, with a provider that answers, and one that is silent."""
     silent = Faulty(Enrichment(), [Fault(hang(), times=1_000)])
     async with serving(Enrichment()) as answers, serving(silent) as hangs:
         patient = ["call_timeout_seconds = 600"]
-        yield provider("company", answers) + provider("silent", hangs, settings=patient) + ENABLED
+        providers = provider("company", answers) + provider("silent", hangs, settings=patient)
+        yield providers + ENABLED + PATIENT + "\n".join(outreach())
 
 
 class Furnisher:
@@ -114,6 +124,12 @@ class Furnisher:
         await self._ended("run", Batch(teamspace=self._teamspace, batch_job="nightly", body=self._text))
         await self._client.call(BatchJobs(action="create", teamspace=self._teamspace, name="draft"))
 
+    async def calendar(self) -> None:
+        """Something that fires often on one day, not today."""
+        often = Cron(f"0 * * * {(datetime.now(UTC).isoweekday() + 3) % 7}", "UTC")
+        of_it: dict[str, Any] = {"teamspace": self._teamspace, "name": "hourly", "timetable": often}
+        await self._client.call(Schedules(action="add", **of_it, submission={"kind": "noop"}))
+
     async def outreach(self) -> None:
         """An associate with a script, somebody who is written to, and a domain that is not."""
         domain = f"{mark_of(self._teamspace)}.example"
@@ -138,11 +154,12 @@ async def furnished(place: Place, port: int, *teamspaces: str) -> AsyncIterator[
 
     Nothing happens there any more: what runs hangs.
     """
-    async with providers() as lines, house(place, port, lines) as home:
+    async with world() as lines, house(place, port, lines) as home:
         furnishers = [Furnisher(home, teamspace) for teamspace in teamspaces]
         for furnisher in furnishers:
             await furnisher.tables()
             await furnisher.batch()
+            await furnisher.calendar()
             await furnisher.outreach()
         yield home, furnishers[0].found
         for furnisher in furnishers:
