@@ -23,12 +23,11 @@ from leadline_protocol.client import Client
 from leadline_protocol.ids import Instant
 from leadline_protocol.messages import FollowUps, FollowUpView, Imported, OutreachReply
 from tests.daemon.outreach import outreach
-from tests.daemon.running import Place
+from tests.daemon.running import WITHIN_SECONDS, Place
 from tests.world import behaviours
 from tests.world.mail import Mailbox, MailFault, MailPlan, MailServed, Moment, serving_mail
 
 SECOND = 1_000_000
-QUIET_WITHIN_SECONDS = 30.0
 
 
 class Noting(Mailbox):
@@ -122,7 +121,7 @@ class Days:
 
     async def quiet(self) -> None:
         """Wait until nothing changes any more but by the clock."""
-        deadline = time.monotonic() + QUIET_WITHIN_SECONDS
+        deadline = time.monotonic() + WITHIN_SECONDS
         while not await self.running.supervisor.dispatcher.look(_stands_still):
             assert time.monotonic() < deadline, "something goes on and on"
             await asyncio.sleep(0.005)

@@ -25,7 +25,7 @@ from leadline_protocol.client import Client
 from leadline_protocol.ids import Instant
 from leadline_protocol.messages import BatchJobs, BatchRun, Schedules
 from tests.acceptance.batch_jobs import zipped
-from tests.daemon.running import Place
+from tests.daemon.running import WITHIN_SECONDS, Place
 
 SECOND = 1_000_000
 
@@ -145,7 +145,7 @@ class Play:
 
     async def fire(self, *schedules: str) -> None:
         """Have these schedules look at the clock, and wait until what they want has begun or was skipped."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WITHIN_SECONDS
         for schedule in schedules:
             self.running.recurrences.wake("acme", schedule)
         for schedule in schedules:
@@ -159,7 +159,7 @@ class Play:
 
     async def quiet(self) -> None:
         """Wait until nothing changes any more but by the clock."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WITHIN_SECONDS
         while True:
             runs = await self.all_runs()
             live = [each for each in runs if each.state not in {"completed", "failed", "skipped", "cancelled"}]

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
@@ -13,6 +14,9 @@ from leadline.daemon import Daemon
 from leadline.main import daemon
 from leadline_protocol.client import Client
 from leadline_protocol.messages import Plans
+
+WITHIN_SECONDS: Final = 60.0
+"""So long a test waits for what comes by itself: a machine may be busy, and this only guards against hanging."""
 
 
 class Place(Struct, frozen=True):

@@ -11,7 +11,7 @@ import pytest
 from leadline import main
 from leadline.adapters import folders
 from leadline_protocol.messages import Export, Noop, Upload
-from tests.daemon.running import Place
+from tests.daemon.running import WITHIN_SECONDS, Place
 from tests.postgres import meddle
 
 DAY = 86_400
@@ -27,7 +27,7 @@ def strict_umask() -> Iterator[None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """House is kept beside the queue, and nobody is told when it is done."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_SECONDS):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -84,6 +84,6 @@ async def test_what_is_older_than_the_history_is_kept_goes(place: Place) -> None
             while len(left) != 1:
                 left[:] = [row["target"] for row in await connection.fetch("SELECT target FROM audit ORDER BY n")]
 
-        async with place.daemon(), asyncio.timeout(10):
+        async with place.daemon(), asyncio.timeout(WITHIN_SECONDS):
             await look()
     assert left == ["6 days ago"]

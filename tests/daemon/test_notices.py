@@ -22,7 +22,7 @@ from leadline_protocol.messages import (
     Upload,
     Watch,
 )
-from tests.daemon.running import Place
+from tests.daemon.running import WITHIN_SECONDS, Place
 from tests.postgres import meddle
 
 
@@ -42,7 +42,7 @@ async def upload(place: Place, client: Client, rows: int) -> JobId:
 
 async def until_ended(notices: AsyncIterator[Notice]) -> list[Notice]:
     heard = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WITHIN_SECONDS):
         async for notice in notices:
             heard.append(notice)
             if isinstance(notice, Ended):
@@ -87,7 +87,7 @@ async def test_a_follower_hears_of_its_own_jobs_alone_and_ends_are_looked_up_tog
             last = (await client.submit(Noop(teamspace="a"))).job
             for follower in followers:
                 heard = []
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(WITHIN_SECONDS):
                     async for notice in follower.notices():
                         assert isinstance(notice, Ended)
                         heard.append(notice.job)
@@ -103,7 +103,7 @@ async def test_a_held_job_says_in_its_message_what_a_person_has_to_judge(place: 
         await client.wait(await upload(place, client, 3))
         export = Export(teamspace="acme", table="people", more_than=MoreThan(count=2, then="hold"))
         job = (await client.submit(export)).job
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_SECONDS):
             while (view := (await client.call(Job(job=job))).view).message is None:
                 await asyncio.sleep(0.01)
         assert view.message.startswith("3 leads matched, which is more than its guard lets through")

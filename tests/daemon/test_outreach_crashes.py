@@ -19,12 +19,11 @@ from leadline_protocol import messages as wire
 from leadline_protocol.client import Client
 from leadline_protocol.errors import LeadlineError
 from tests.daemon.outreach import outreach
-from tests.daemon.running import Place, remove, short_folder
+from tests.daemon.running import WITHIN_SECONDS, Place, remove, short_folder
 from tests.postgres import meddle
 from tests.postgres_proxy import Proxy
 from tests.world.mail import Mailbox, MailFault, MailPlan, MailServed, serving_mail
 
-WITHIN_SECONDS = 60.0
 REQUESTS_MAX = 200
 EVER = {"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "begin": "00:00", "end": "00:00"}
 SCRIPT = {"type": "script", "name": "s", "keyword": "Follow Up", "steps": [{"subject": "Hi", "text": "Hello"}]}

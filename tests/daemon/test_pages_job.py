@@ -50,7 +50,7 @@ from leadline_protocol.messages import (
 from leadline_protocol.messages.submissions import Step
 from tests.acceptance.batch_jobs import zipped
 from tests.daemon.pages import ORIGIN, Element, Person, Shown, parsed, signed_in
-from tests.daemon.running import Place
+from tests.daemon.running import WITHIN_SECONDS, Place
 
 R = TypeVar("R", bound=Reply)
 
@@ -133,7 +133,7 @@ async def test_a_job_that_a_guard_holds_says_what_it_waits_for_and_is_let_go_on(
     async with place.daemon() as (_, client), signed_in(place, client) as ann:
         await upload(place, client)
         job = (await client.submit(formula(more_than=MoreThan(count=2, then="hold")))).job
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WITHIN_SECONDS):
             while not (await client.call(Why(job=job))).blockers:
                 await asyncio.sleep(0.05)
         page = await ann.get(f"/jobs/{job}")
@@ -308,7 +308,7 @@ async def test_whoever_looks_on_has_all_lines_as_they_come_those_of_a_second_att
     async with batch_place.daemon() as (_, client), signed_in(batch_place, client) as ann:
         await publish(batch_place, client, FAILS_ONCE, retries=1)
         job = (await client.submit(Batch(teamspace="acme", batch_job="nightly"))).job
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WITHIN_SECONDS):
             found = await follow(ann, await ann.get(f"/jobs/{job}"))
         assert (found[0], found[-1]) == ("attempt 0", "attempt 1")
         assert (await client.wait(job)).state == "completed"

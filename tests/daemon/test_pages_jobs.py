@@ -17,7 +17,7 @@ from leadline_protocol.messages import (
     Upload,
 )
 from tests.daemon.pages import Element, Person, Shown, person, signed_in
-from tests.daemon.running import Place
+from tests.daemon.running import WITHIN_SECONDS, Place
 
 CANARY = "canary7f3a"
 
@@ -102,7 +102,7 @@ async def test_jobs_stand_by_what_they_are_at_and_a_chain_with_its_steps_under_i
 
 
 async def _until(person: Person, path: str, words: str) -> Shown:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_SECONDS):
         while words not in (page := await person.get(path)).main.text:
             await asyncio.sleep(0.02)
     return page

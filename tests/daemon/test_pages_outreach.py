@@ -12,7 +12,7 @@ from leadline_protocol.client import Client
 from leadline_protocol.messages import FollowUps, FollowUpView
 from tests.daemon.outreach import outreach
 from tests.daemon.pages import Element, Person, signed_in
-from tests.daemon.running import Place
+from tests.daemon.running import WITHIN_SECONDS, Place
 from tests.world.mail import Mailbox, MailFault, MailPlan, MailServed, serving_mail
 
 EVER = {"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "begin": "00:00", "end": "00:00"}
@@ -47,7 +47,7 @@ async def follow_up(client: Client, address: str) -> FollowUpView:
 
 
 async def until(client: Client, address: str, status: str) -> FollowUpView:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_SECONDS):
         while (found := await follow_up(client, address)).status != status:
             await asyncio.sleep(0.02)
     return found

@@ -10,7 +10,7 @@ from leadline.core.model import Counts, Family, JobState
 from leadline.main import daemon
 from leadline.ports.work import Attempt, Finished, Prepared
 from leadline_protocol.messages import Submission
-from tests.daemon.running import Place
+from tests.daemon.running import WITHIN_SECONDS, Place
 
 
 class SlowSubmission(Submission, tag="slow", frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ async def dialled(place: Place, slow: Slow) -> AsyncIterator[tuple[asyncio.Strea
 
 async def test_a_line_that_takes_long_to_look_at_is_not_passed_by_the_next_one(place: Place) -> None:
     slow = Slow()
-    async with asyncio.timeout(30), dialled(place, slow) as (reader, writer):
+    async with asyncio.timeout(WITHIN_SECONDS), dialled(place, slow) as (reader, writer):
         writer.write(b'{"kind":"slow","teamspace":"a"}\n')
         await slow.looking.wait()
         writer.write(b'{"kind":"noop","teamspace":"a"}\n')
