@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from leadline_protocol.client import Client
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import Cancel, Noop, Tokens
 from tests.daemon.http import Http, using
-from tests.daemon.running import Place
+from tests.daemon.running import WITHIN_SECONDS, Place
 
 
 class Event(Struct, frozen=True):
@@ -38,7 +39,7 @@ class Source:
     async def next(self) -> Event | None:
         """The next event; None at the end of the stream."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WITHIN_SECONDS):
             while line := await self._response.content.readline():
                 text = line.decode().rstrip("\n")
                 if text.startswith(":"):
@@ -165,7 +166,7 @@ async def test_silence_is_filled_with_heartbeats(place: Place, monkeypatch: pyte
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
     async with place.daemon() as (_, client), using(place, client, "a") as http, source(http) as page:
         waiting = asyncio.create_task(page.next())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_SECONDS):
             while page.heartbeats < 3:
                 await asyncio.sleep(0.01)
         job = await delayed(client)
@@ -188,7 +189,7 @@ async def test_a_token_has_so_many_streams_and_no_more(place: Place, monkeypatch
         async with source(http), source(http):
             answer = await http.get("/v1/stream")
             assert (answer.status, answer.code) == (429, "busy")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_SECONDS):
             while len(running.http.face._reach._stream_room):
                 await asyncio.sleep(0.01)
         async with source(http):
@@ -202,7 +203,7 @@ async def test_with_the_last_page_gone_nobody_listens_any_more(place: Place, mon
         assert not listeners
         async with source(http), source(http), source(http):
             assert len(listeners) == 1, "one listener, for however many pages"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_SECONDS):
             while listeners:
                 await asyncio.sleep(0.01)
 
@@ -233,9 +234,11 @@ async def test_where_much_happens_it_is_told_in_few_writes(place: Place, monkeyp
         await write(response, data)
 
     monkeypatch.setattr(stream, "_write", counted)
+    began = time.monotonic()
     async with place.daemon() as (_, client), using(place, client, "a") as http, source(http) as page:
         jobs = [await delayed(client) for _ in range(300)]
         for job in jobs:
             await page.until("queued", job)
+        took = time.monotonic() - began
     assert sum(data.count(b"event: queued") for data in writes) == 300
-    assert len(writes) < 100
+    assert len(writes) <= 2 + took / stream.GATHER_SECONDS

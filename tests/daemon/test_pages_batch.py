@@ -1,7 +1,7 @@
 """The pages of batch jobs and schedules: from a zip to a run that a person has started, and what fires next."""
 
 import asyncio
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from io import BytesIO
 from zipfile import ZipFile
 from zoneinfo import available_timezones
@@ -15,7 +15,7 @@ from leadline.adapters.http.pages.schedules import calendar_of, timetable_in_wor
 from leadline_protocol.client import Client
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import JobId
-from leadline_protocol.messages import Batch, BatchJobs, BatchView, DueOccurrence, Pause, Schedules
+from leadline_protocol.messages import Batch, BatchJobs, BatchView, DueOccurrence, Pause, Resume, Schedules
 from leadline_protocol.schedules import Cron, Daily, Monthly, Schedule, Weekday, Weekly
 from tests.acceptance.batch_jobs import zipped
 from tests.daemon.pages import ORIGIN, Element, Person, Shown, signed_in
@@ -61,6 +61,7 @@ async def made(person: Person, name: str = "nightly") -> Shown:
 
 @pytest.mark.needs("bwrap")
 async def test_from_a_zip_to_a_run(place: Place) -> None:
+    today = datetime.now(UTC).date()
     async with place.daemon() as (_, client), signed_in(place, client) as ann:
         assert "No batch jobs yet" in (await ann.get("/batch")).main.text
         page = await made(ann)
@@ -78,7 +79,8 @@ async def test_from_a_zip_to_a_run(place: Place) -> None:
         (run,) = page.main.one("section", id="runs").one("tbody").every("tr")
         assert run.one("span", class_="state").text == "completed"
         day = (await ann.get("/batch")).main.one("section", id="day")
-        assert day.one("div", aria_label="Runs").attributes["aria-valuenow"] == "1"
+        counted = day.one("div", aria_label="Runs").attributes["aria-valuenow"]
+        assert counted == "1" or datetime.now(UTC).date() > today, "it counts on the day on which it began"
 
 
 def _conduct(page: Shown) -> Element:
@@ -163,20 +165,25 @@ async def test_settings_are_set_and_secrets_never_shown(place: Place) -> None:
         assert (await described(client)).settings == {}
 
 
+@pytest.mark.needs("bwrap")
 async def test_so_many_questions_of_one_person_wait_for_what_a_run_prints(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reach, "WAITS_PER_TOKEN_MAX", 2)
-    monkeypatch.setattr(job, "NEWS_SECONDS", 1.0)
-    async with place.daemon() as (_, client), signed_in(place, client) as ann:
+    monkeypatch.setattr(job, "NEWS_SECONDS", 30.0)
+    async with place.daemon() as (running, client), signed_in(place, client) as ann:
         await made(ann)
         await client.call(BatchJobs(action="set", teamspace="acme", name="nightly", api=True))
         await client.call(BatchJobs(action="publish", teamspace="acme", name="nightly"))
         await client.call(Pause(scope="queue"))
         run = (await client.submit(Batch(teamspace="acme", batch_job="nightly"))).job
         news = f"/jobs/{run}/log/news?attempt=0&after=0"
-        shown = await asyncio.gather(*(ann.get(news) for _ in range(3)))
-        assert sorted(each.status for each in shown) == [200, 200, 429]
+        waiting = [asyncio.create_task(ann.get(news)) for _ in range(2)]
+        while len(running.http.face._reach._wait_room) < 2:
+            await asyncio.sleep(0.01)
+        assert (await ann.get(news)).status == 429
+        await client.call(Resume(scope="queue"))
+        assert [(await each).status for each in waiting] == [200, 200]
         assert (await ann.get(news)).status == 200
 
 
@@ -249,7 +256,7 @@ async def test_where_batch_jobs_are_off_the_page_says_so(place: Place) -> None:
 
 # -- schedules --------------------------------------------------------------------------------------------------------
 
-FORM = {"repeat": "daily", "at": "02:30", "zone": "Europe/Berlin", "batch_job": "nightly", "name": "every-night"}
+FORM = {"repeat": "daily", "at": "02:30", "zone": "Asia/Tokyo", "batch_job": "nightly", "name": "every-night"}
 
 
 async def test_a_schedule_is_tried_then_made_paused_and_deleted(place: Place) -> None:
@@ -266,7 +273,7 @@ async def test_a_schedule_is_tried_then_made_paused_and_deleted(place: Place) ->
         assert page.main.one("p", class_="said").text == "It is scheduled."
         listed = (await ann.get("/schedules")).main
         (row,) = listed.one("tbody").every("tr")
-        assert row.text.startswith("every-night Every day at 02:30, Europe/Berlin batch job nightly")
+        assert row.text.startswith("every-night Every day at 02:30, Asia/Tokyo batch job nightly")
         assert len(list(listed.one("section", id="calendar").every("li"))) == 7
         page = await ann.send(form_to(page, "/schedules/every-night/pause"))
         assert "It is paused" in page.main.one("section", id="coming").text
