@@ -1,7 +1,7 @@
 """What a person does with a list of leads, from a file to a file, and when it is done again."""
 
 import csv
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -110,21 +110,33 @@ async def test_a_calendar_has_what_fires_on_the_days_of_whoever_looks(
             action="add", teamspace="acme", name="daily", timetable=Daily(at, "UTC"), submission={"kind": "noop"}
         )
         await home.client.call(added)
-        coming = (await home.client.call(Schedules(action="due", teamspace="acme", days=7))).due
         await home.sign_in(page, "acme")
-        await page.goto("/schedules")
-        today = datetime.now(ZoneInfo(zone)).date()
         shown = page.locator(".calendar > section:visible")
-        await expect(shown).to_have_count(7)
-        await expect(page.locator(".calendar > [aria-current]")).to_have_attribute("data-date", str(today))
-        there = [each.at.astimezone(ZoneInfo(zone)) for each in coming]
+
+        async def expected() -> tuple[date, list[datetime]]:
+            """The day it is there, and when it fires within a week."""
+            coming = (await home.client.call(Schedules(action="due", teamspace="acme", days=7))).due
+            there = ZoneInfo(zone)
+            return datetime.now(there).date(), [each.at.astimezone(there) for each in coming]
+
+        while True:  # once, but where a day ends or it fires meanwhile
+            today, there = await expected()
+            await page.goto("/schedules")
+            await expect(shown).to_have_count(7)
+            current = await page.locator(".calendar > [aria-current]").get_attribute("data-date")
+            fires = await shown.filter(has=page.locator("li")).evaluate_all(DATES)
+            first = " ".join((await shown.locator("time").first.inner_text()).split())
+            if await expected() == (today, there):
+                break
+        assert current == str(today)
         assert {(each.date() - each.astimezone(UTC).date()).days for each in there} == {0 if zone == "UTC" else days_on}
         wanted = [str(each.date()) for each in there if each.date() <= today + timedelta(days=6)]
-        assert await shown.filter(has=page.locator("li")).evaluate_all(DATES) == wanted
-        await expect(shown.locator("time").first).to_have_text(f"{there[0]:%I:%M %p}".lstrip("0"))
+        assert fires == wanted
+        assert first == f"{there[0]:%I:%M %p}".lstrip("0")
 
 
-@pytest.mark.parametrize("zone", ["Asia/Kathmandu", "America/Los_Angeles"])
+# Where clocks are set forward or back a day has 23 hours or 25: in these zones they are not.
+@pytest.mark.parametrize("zone", ["Asia/Kathmandu", "Pacific/Honolulu"])
 async def test_an_hourly_schedule_fires_as_often_on_each_day_of_the_zone_as_it_does_there(
     browser: Browser, place: Place, unused_tcp_port: int, zone: str
 ) -> None:
