@@ -1,21 +1,28 @@
 """`link`: what a browser is sent to stands alone, with what it is beside it."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
+from leadline.cli import terminal
 from leadline_protocol.messages import Links, LinksReply
 from tests.cli.conftest import Leadline
-from tests.cli.fake_daemon import FakeDaemon
+from tests.cli.fake_daemon import NOON, FakeDaemon
 
 ANN = "ann@acme.example"
 PATH = "/in/ldi_not-a-real-secret"
 URL = f"https://jobs.acme.example{PATH}"
 
 
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = NOON.astimezone()
+    monkeypatch.setattr(terminal, "now", lambda: now)
+
+
 def making(daemon: FakeDaemon, url: str | None) -> None:
-    expires = datetime.now(UTC) + timedelta(minutes=5, milliseconds=500)
+    expires = NOON + timedelta(minutes=5)
     daemon.on(Links, lambda _: LinksReply(line=0, path=PATH, url=url, expires_at=expires))
 
 

@@ -9,6 +9,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+import pytest
+
+from leadline.cli import terminal
 from leadline_protocol.errors import ErrorCode, JobReason
 from leadline_protocol.ids import JobId
 from leadline_protocol.messages import (
@@ -71,17 +74,20 @@ def script_of_a_job(daemon: FakeDaemon, state: str = "completed") -> None:
     )
 
 
-def test_in_a_pipe_each_thing_that_happens_is_a_line(leadline: Leadline, daemon: FakeDaemon) -> None:
+def test_in_a_pipe_each_thing_that_happens_is_a_line(
+    leadline: Leadline, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = (NOON + timedelta(minutes=1)).astimezone()
+    monkeypatch.setattr(terminal, "now", lambda: now)
     script_of_a_job(daemon)
     ran = leadline("watch", 41)
     assert ran.status == 0
-    lines = [re.sub(r"^(\d+ \w+ )?[\d:]+  ", "", line) for line in ran.out.splitlines()]
-    assert lines == [
-        "job 41  queued: enrich for acme",
-        "job 41  started for acme",
-        "job 41  running, 4 of 10 (40 %), 2/s",
-        "job 41  waiting, 4 of 10 (40 %), Waiting for snov; that is over now.",
-        "job 41  completed: 9 of 10 done, 1 failed.",
+    assert ran.out.splitlines() == [
+        "17:30:00  job 41  queued: enrich for acme",
+        "17:30:00  job 41  started for acme",
+        "17:30:00  job 41  running, 4 of 10 (40 %), 2/s",
+        "17:30:00  job 41  waiting, 4 of 10 (40 %), Waiting for snov; that is over now.",
+        "17:30:00  job 41  completed: 9 of 10 done, 1 failed.",
     ]
 
 
