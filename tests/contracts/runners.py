@@ -1,7 +1,8 @@
 """The runners that the contract holds for, behind one face: what a test needs beside the port itself."""
 
 import sys
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from textwrap import dedent
@@ -11,9 +12,11 @@ import msgspec
 
 from leadline.adapters.sandbox_runner.cgroups import find_ground
 from leadline.adapters.sandbox_runner.runner import sandbox_runner
-from leadline.ports.runner import Limits, LogLine, Order, Run, Runner
+from leadline.ports.runner import End, Limits, LogLine, Order, Run, Runner
 
 INTERPRETER = Path(getattr(sys, "_base_executable", sys.executable))
+KILLS = 5
+"""So many runs are killed before none is said to end in time: a machine stands still now and then."""
 ROOMY = Limits(seconds=60, memory_bytes=256_000_000, processes=32, disk_bytes=8_000_000, output_bytes=1_000_000)
 
 
@@ -77,3 +80,19 @@ async def first_line(run: Run) -> str:
     async for line in run.log():
         return line.text
     raise AssertionError(f"it said nothing, and ended: {await run.ended()}")
+
+
+async def killed_within_a_second(begin: Callable[[], Awaitable[Run]]) -> tuple[Run, End]:
+    """A run that was killed, and how it ended: the first, of those that are begun one after the other, to end in time.
+
+    Raises AssertionError where none does.
+    """
+    took: list[float] = []
+    while len(took) < KILLS:
+        run = await begin()
+        began = time.monotonic()
+        end = await run.kill()
+        took.append(time.monotonic() - began)
+        if took[-1] < 1:
+            return run, end
+    raise AssertionError(f"so many seconds each: {took}")
