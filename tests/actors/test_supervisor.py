@@ -171,9 +171,10 @@ async def test_permits_of_an_owner_that_may_have_survived_are_waited_out(monkeyp
     async with supervised(FakeStore(disk), [Sleeper()]):
         assert anyio.current_time() - began >= 0.2
     disk.owner = None
+    monkeypatch.setattr("leadline.actors.supervisor.SURVIVOR_SECONDS", 60)
     began = anyio.current_time()
     async with supervised(FakeStore(disk), [Sleeper()]):
-        assert anyio.current_time() - began < 0.2, "here is where the one before was"
+        assert anyio.current_time() - began < 30, "here is where the one before was"
 
 
 async def test_an_owner_that_is_replaced_ends_at_once() -> None:
@@ -228,7 +229,7 @@ async def test_a_drain_comes_to_an_end_where_the_database_is_lost(moment: str) -
     async with supervised(store, [sleeper]) as supervisor:
         await supervisor.dispatcher.submit([sleep()])
         await sleeper.until_started(1)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 if moment == "as it begins":
                     store.away = True

@@ -35,6 +35,7 @@ from tests.world.mail import Mailbox, MailFault, MailPlan, MailServed, serving_m
 ADA, BOB = AssociateId(1), AssociateId(2)
 MESSAGE = b"Message-ID: <1@a.example>\r\nSubject: hello\r\n\r\n.dot\r\n..\r\n.\r\nFrom me\r\n"
 SHORT = Patience(connecting=0.5, command=0.5, verdict=0.5)
+SHORT_AT_LAST = Patience(verdict=0.5)
 
 
 def envelope(number: int = 1, recipient: str = "bob@b.example") -> Envelope:
@@ -133,12 +134,16 @@ async def test_without_an_answer_a_mail_is_unknown_after_its_first_byte_and_cert
     moment: str, stop: str
 ) -> None:
     plans = [MailFault(moment, MailPlan(stop=stop))]  # type: ignore[arg-type]
-    async with serving_mail(Mailbox(plans)) as served, smtp_transport(patience=SHORT) as transport:
-        outcome = await send(transport, at(served))
-        assert isinstance(outcome, Unknown if moment == "dot" else NotNow), outcome
+    patience = SHORT_AT_LAST if moment == "dot" else SHORT
+    async with serving_mail(Mailbox(plans)) as served, smtp_transport(patience=patience) as transport:
+        while not served.handed:  # on a slow machine the patience may end at an earlier moment
+            outcome = await send(transport, at(served))
+            assert isinstance(outcome, Unknown if moment == "dot" else NotNow), outcome
         assert len(served.messages) == (moment == "dot")
+        before = served.connections
+        transport._patience = Patience()
         assert isinstance(await send(transport, at(served), envelope(2)), Accepted)
-        assert served.connections == 2
+        assert served.connections == before + 1
 
 
 async def test_a_connection_cut_in_the_middle_of_the_message_leaves_it_unknown() -> None:
@@ -152,7 +157,7 @@ async def test_a_connection_cut_in_the_middle_of_the_message_leaves_it_unknown()
 async def test_a_verdict_that_is_none_leaves_the_mail_unknown(verdict: str) -> None:
     async with (
         scripted("250 a", "250 b", "250 c", "354 go on", verdict) as server,
-        smtp_transport(patience=SHORT) as transport,
+        smtp_transport(patience=SHORT_AT_LAST) as transport,
     ):
         assert isinstance(await send(transport, at(server)), Unknown)
 
@@ -277,7 +282,7 @@ async def test_an_idle_connection_is_closed_politely_and_forgotten() -> None:
     async with scripted("250 a", "250 b", "250 c", "354 go on", "250 done", *["250 read"] * 8) as server:
         async with smtp_transport(idle_seconds=0.01) as transport:
             assert isinstance(await send(transport, at(server)), Accepted)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while "QUIT" not in server.told:
                     await asyncio.sleep(0.01)
             assert not transport._lanes
@@ -293,9 +298,13 @@ async def test_another_server_for_the_mailbox_has_another_connection() -> None:
 async def test_a_sending_that_is_cancelled_leaves_no_connection_behind() -> None:
     hang = MailFault("dot", MailPlan(stop="hang"))
     async with serving_mail(Mailbox([hang])) as served, smtp_transport() as transport:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await send(transport, at(served))
+        sending = asyncio.create_task(send(transport, at(served)))
+        async with asyncio.timeout(30):
+            while not served.messages:
+                await asyncio.sleep(0.001)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
         assert isinstance(await send(transport, at(served), envelope(2)), Accepted)
         assert served.connections == 2
 
@@ -396,7 +405,7 @@ async def sinking(folder: Path) -> AsyncIterator[int]:
         program, "-u", getpass.getuser(), "-d", "mail.", f"127.0.0.1:{port}", "50", cwd=folder
     )
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
