@@ -51,7 +51,7 @@ def test_who_takes_over_has_the_one_before_killed(tmp_path: Path, stopped: bool)
         if stopped:
             process.send_signal(signal.SIGSTOP)
         with sole_owner(tmp_path, takeover=True) as taken:
-            assert process.wait(0) == -signal.SIGKILL, "before anything else is done"
+            assert process.wait(10) == -signal.SIGKILL, "before anything else is done"
             assert taken == place, "of two daemons with the same, one is dead"
             assert (tmp_path / "lock").read_text().startswith(f"pid {os.getpid()} on ")
 

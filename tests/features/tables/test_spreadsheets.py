@@ -15,6 +15,7 @@ import xlsxwriter
 
 from leadline.features.tables import spreadsheet_worker, spreadsheets
 from leadline.features.tables.reading import RefusedRow, Row, UnreadableFileError
+from tests.features.child_processes import children
 
 
 def nothing() -> None:
@@ -115,18 +116,13 @@ async def test_the_worker_says_what_is_wrong_and_that_it_goes_on(tmp_path: Path)
         await spreadsheet_worker.unpack(path, "Ä", tmp_path / "other", nothing)
 
 
-def children() -> frozenset[str]:
-    """The processes that this one has started and that are there."""
-    return frozenset(child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split())
-
-
 async def test_the_worker_ends_with_who_waits_for_it(tmp_path: Path) -> None:
     """A process that waits for a FIFO would wait for ever."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     others = children()
     waiting = asyncio.create_task(spreadsheet_worker.unpack(fifo, None, tmp_path / "plain", nothing))
-    while not children() - others:
+    while not (children() - others or waiting.done()):
         await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
