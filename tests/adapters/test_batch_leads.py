@@ -327,16 +327,19 @@ async def test_who_may_only_read_from_now_on_changes_nothing(
 
 async def test_a_query_that_takes_its_time_keeps_nobody_from_the_leads(acme: BatchLeads, database: str) -> None:
     """Locks of a tenant would stop the jobs of everybody, who share the daemon's connections."""
-    changing = asyncio.create_task(run(acme, "UPDATE leads SET data = '{\"score\": 4}'; SELECT pg_sleep(1)"))
     async with meddle(database) as connection:
-        asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        while not await connection.fetchval(asleep):
+        await connection.execute("CREATE FUNCTION take_time() RETURNS void RETURN pg_advisory_xact_lock(1)")
+        await connection.execute("SELECT pg_advisory_lock(1)")
+        changing = asyncio.create_task(run(acme, "UPDATE leads SET data = '{\"score\": 4}'; SELECT take_time()"))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"
+        while not (await connection.fetchval(waiting) or changing.done()):
             await asyncio.sleep(0.01)
-        await connection.execute("SET lock_timeout = '100ms'")
+        await connection.execute("SET lock_timeout = '10s'")
         await connection.execute("UPDATE lead SET data = data || '{\"vip\": true}' WHERE table_id = 1")
         await connection.execute("UPDATE leader SET owner = 'the next one'")
         assert not changing.done()
-    await changing
+        await connection.execute("SELECT pg_advisory_unlock(1)")
+        await changing
     assert await stored(database) == {"score": 4, "vip": True}
 
 

@@ -147,11 +147,13 @@ async def test_what_takes_too_long_is_given_up_and_is_the_expressions_fault(
     database: str, monkeypatch: pytest.MonkeyPatch, sql: str
 ) -> None:
     """Not the database's: who waits for a database that is lost would wait, and try again, for ever."""
-    monkeypatch.setitem(pool.SETTINGS, "statement_timeout", "300ms")
     async with meddle(database) as connection:
         await connection.execute("INSERT INTO lead VALUES (1, 1, '{}')")
     store = PostgresStore(database)
     await store.take_over(owner="patient", kinds=KINDS)
+    assert store._reign is not None
+    monkeypatch.setitem(pool.SETTINGS, "statement_timeout", "300ms")
+    store._reign.workers = await store._connections.workers()
     with pytest.raises(Refused, match="statement timeout") as refused:
         await PostgresLeads(store).freeze_now(PEOPLE, raw(sql), None)
     assert (refused.value.code, refused.value.at) == (ErrorCode.BAD_EXPRESSION, "where")

@@ -147,7 +147,7 @@ async def counted(store: PostgresStore) -> Counts:
 
 async def until_blocked(url: str) -> None:
     """Returns when some session of the database waits for a lock on a row or a transaction."""
-    async with asyncio.timeout(20), meddle(url) as connection:
+    async with asyncio.timeout(60), meddle(url) as connection:
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
         while not await connection.fetchval(waiting):
             await asyncio.sleep(0.01)
@@ -165,7 +165,7 @@ async def test_without_the_lock_on_the_leaders_row_an_ex_daemons_commit_would_la
     await end_owners_session(database)
     async with store.work(JobId(1), 1) as connection:
         await connection.execute("UPDATE attempt SET total = 8, done = 7 WHERE job = 1")
-        await asyncio.wait_for(successor.take_over(owner="second", kinds=KINDS), 10)
+        await asyncio.wait_for(successor.take_over(owner="second", kinds=KINDS), 60)
         async with meddle(database) as other:
             assert await other.fetchval("SELECT done FROM attempt") == 0
     async with meddle(database) as other:

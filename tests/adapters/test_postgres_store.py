@@ -2,12 +2,14 @@
 
 import asyncio
 import functools
+import itertools
 import json
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -205,12 +207,11 @@ async def test_a_file_that_the_server_may_not_write_is_trouble_and_a_missing_rig
 async def test_a_database_that_falls_silent_is_given_up(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(pool, "ANSWER_SECONDS", 0.5)
     async with Proxy(database, tmp_path).running() as proxy:
         store = PostgresStore(proxy.url)
-        await store.take_over(owner="left alone", kinds=KINDS)
-        async with store.read() as connection:
-            await connection.fetchval("SELECT 1")
+        with monkeypatch.context() as little_patience:
+            little_patience.setattr(pool, "ANSWER_SECONDS", 0.5)
+            await at_work(store)
         flows: asyncio.Event = getattr(proxy, way)
         flows.clear()
         with pytest.raises(Unavailable):
@@ -222,6 +223,16 @@ async def test_a_database_that_falls_silent_is_given_up(
         await store.take_over(owner="left alone", kinds=KINDS)
         await store.commit(Records(teamspaces=list(NAMES.items())))
         await store.close()
+
+
+async def at_work(store: PostgresStore) -> None:
+    """Take over and read; again, where the machine was slower than the store has patience."""
+    while True:
+        with suppress(Unavailable):
+            await store.take_over(owner="left alone", kinds=KINDS)
+            async with store.read() as connection:
+                await connection.fetchval("SELECT 1")
+            return
 
 
 async def test_no_decision_reads_a_table_from_end_to_end(database: str, store: PostgresStore) -> None:
@@ -524,16 +535,18 @@ async def test_what_was_acknowledged_survives_the_death_of_the_server(state_fold
         await store.take_over(owner="first", kinds=KINDS)
         await store.commit(Records(teamspaces=list(NAMES.items())))
         acknowledged: set[int] = set()
-        number = 0
-        for round_number in range(1, 4):
-            died = asyncio.create_task(kill_after(server.pid, 0.05 * round_number))
-            while True:
-                number += 1
-                try:
-                    await store.commit(admission(*(row(number * 10 + i) for i in range(10))))
-                except (Unavailable, OutcomeUnknown):
-                    break
+        numbers = itertools.count(1)
+
+        async def commit(times: int | None) -> None:
+            for number in itertools.islice(numbers, times):
+                await store.commit(admission(*(row(number * 10 + i) for i in range(10))))
                 acknowledged.add(number * 10)
+
+        for round_number in range(1, 4):
+            await commit(10)
+            died = asyncio.create_task(kill_after(server.pid, 0.05 * round_number))
+            with pytest.raises((Unavailable, OutcomeUnknown)):
+                await commit(None)
             await died
             await server.wait_until_ready()
             while True:
@@ -545,7 +558,6 @@ async def test_what_was_acknowledged_survives_the_death_of_the_server(state_fold
             kept = [job.id async for page in store.live_jobs() for job in page]
             assert acknowledged <= set(kept)
             assert len(kept) % 10 == 0, "a decision is there whole or not at all"
-        assert len(acknowledged) > 3
         await store.close()
 
 

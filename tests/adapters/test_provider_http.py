@@ -26,8 +26,8 @@ async def client() -> AsyncIterator[ProviderHttp]:
         yield client
 
 
-def post(url: str, timeout_seconds: float = 5.0) -> Request:
-    return Request("POST", url, {"Content-Type": "application/json"}, b'{"email":"a@b.example"}', timeout_seconds)
+def post(url: str) -> Request:
+    return Request("POST", url, {"Content-Type": "application/json"}, b'{"email":"a@b.example"}', 5.0)
 
 
 def faulty(plan: Plan) -> Behaviour:
@@ -117,7 +117,7 @@ async def test_a_refused_connection_is_unsent(client: ProviderHttp) -> None:
 async def test_without_headers_nobody_knows(client: ProviderHttp, plan: Plan, method: str) -> None:
     looks = Looks()
     async with serving(faulty(plan)) as served:
-        request = replace(post(f"{served.url}/enrich", timeout_seconds=0.5), method=method)
+        request = replace(post(f"{served.url}/enrich"), method=method)
         if method == "GET":
             request = replace(request, headers={}, body=b"")
         with pytest.raises(Ambiguous):
@@ -131,7 +131,7 @@ async def test_a_body_that_does_not_come_whole_is_a_broken_response(client: Prov
     looks = Looks()
     async with serving(faulty(plan)) as served:
         with pytest.raises(BrokenResponse):
-            await send(client, post(f"{served.url}/enrich", timeout_seconds=0.5), looks)
+            await send(client, post(f"{served.url}/enrich"), looks)
         assert len(served.calls) == 1
     assert looks.began == 1
 
