@@ -62,6 +62,8 @@ def test_headers_get_names_that_are_all_different() -> None:
 
 
 @given(st.lists(st.text(max_size=80), max_size=20))
+@example(["H\u0331"])
+@example(["a" * 60 + " b"] * 2)
 def test_any_headers_get_names_that_a_submission_could_declare(headers: list[str]) -> None:
     names = normal_names(headers)
     assert len(set(names)) == len(headers)

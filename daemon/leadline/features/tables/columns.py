@@ -217,7 +217,8 @@ def _declared(name: str, declared: object, at: str) -> Column:
 
 def normal_name(header: str) -> str:
     """The column name that a header stands for, `E-Mail Address` → `e_mail_address`; empty where nothing remains."""
-    text = unicodedata.normalize("NFKC", header).lower()
+    small = unicodedata.normalize("NFKC", header).lower()
+    text = unicodedata.normalize("NFKC", small)  # a small letter may take up a mark that its capital could not
     words = "".join(
         character if unicodedata.category(character)[0] in "LNM" else " "
         for character in text[: 4 * NAME_CHARACTERS_MAX]
@@ -238,7 +239,7 @@ def normal_names(headers: Sequence[str]) -> list[str]:
         while name in taken:
             copy += 1
             suffix = f"_{copy}"
-            name = wanted[: NAME_CHARACTERS_MAX - len(suffix)] + suffix
+            name = wanted[: NAME_CHARACTERS_MAX - len(suffix)].rstrip("_") + suffix
         names.append(name)
         taken.add(name)
     return names
