@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from leadline.cli.outreach_import import ENVELOPE_BYTES, ROWS_MAX, _pieces
@@ -331,22 +331,30 @@ def test_a_long_file_goes_in_pieces_and_an_end_in_between_is_told(
 DECODER = RequestDecoder(SUBMISSION_TYPES, CONTROL_OPERATIONS)
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(
+def rows_of(bytes_: int, parts: int, at_most: int) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Rows, so many at most, of about so many bytes or values in one of them at most."""
+    return st.lists(
         st.one_of(
-            st.builds(lambda size: {"a": "é" * size}, st.integers(0, 140_000)),
-            st.builds(lambda size: {"a": [{}] * size}, st.integers(0, 12_000)),
+            st.builds(lambda size: {"a": "é" * size}, st.integers(0, bytes_ // 2)),
+            st.builds(lambda size: {"a": [{}] * size}, st.integers(0, parts)),
             st.builds(lambda size: {"a": {str(key): key for key in range(size)}}, st.integers(0, 30)),
         ),
-        max_size=30,
-    ),
-    st.integers(1, 60),
-)
+        max_size=at_most,
+    )
+
+
+LARGE_ROWS = rows_of(280_000, 12_000, 8)
+SMALL_ROWS = rows_of(1_000, 100, 30)
+
+
+@settings(max_examples=50, deadline=None)
+@given(LARGE_ROWS, SMALL_ROWS, st.integers(1, 60), LARGE_ROWS)
+@example([], [{"a": ""}] * 30, 60, [])
 def test_every_row_is_in_one_piece_or_a_fault_and_every_piece_is_a_line(
-    kinds: list[dict[str, Any]], times: int
+    before: list[dict[str, Any]], small: list[dict[str, Any]], times: int, after: list[dict[str, Any]]
 ) -> None:
-    rows = [Found(line, {"type": "script", **row}) for line, row in enumerate(kinds * times, 1)]
+    kinds = [*before, *small * times, *after]
+    rows = [Found(line, {"type": "script", **row}) for line, row in enumerate(kinds, 1)]
     seen: list[int] = []
     for piece in _pieces(iter(rows)):
         assert len(piece.found) <= ROWS_MAX
