@@ -310,7 +310,7 @@ async def test_a_commit_that_fails_while_nothing_else_is_to_be_done_ends_the_rei
         it.store.fault = Unavailable("gone")
         it.store.let_one_land()
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(it.loop, 5)
+            await asyncio.wait_for(it.loop, 30)
         with pytest.raises(Refused):
             await submitted
 

@@ -43,7 +43,7 @@ async def test_a_reader_is_woken_by_news_and_by_the_end() -> None:
             reader.close()
         else:
             reader.put("x-1", started(1))
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
         reader.take()
     assert reader.closed
 

@@ -1,5 +1,7 @@
 """Every scenario runs to its end and brings what it promises; how fast, no test says."""
 
+import pytest
+
 from tests.bench.__main__ import measure
 from tests.bench.rows import ROWS
 from tests.bench.scenarios import Sizes
@@ -21,6 +23,7 @@ TINY = Sizes(
 )
 
 
+@pytest.mark.timeout(420)
 async def test_every_row_is_measured_from_limit_to_verdict() -> None:
     rows = [row for row in ROWS if not row.with_peers]
     found, where = await measure([row.name for row in rows], 1, TINY, with_peers=False)

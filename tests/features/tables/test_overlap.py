@@ -123,7 +123,7 @@ async def test_whoever_is_cancelled_leaves_nothing_behind() -> None:
     await both.wait()
     overlapping.cancel()
     with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await overlapping
     assert not under_way
 
@@ -145,7 +145,7 @@ async def test_a_chunk_that_holds_what_the_one_before_needs_lets_go_of_it_and_is
             taken.set()
             await bench.carry_out(chunk, turn)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await overlapped(bench.following, carry_out)
     assert bench.stored == [0, 1]
     assert tries == [0, 1, 1]
