@@ -1,6 +1,8 @@
 """What is due by the clock is submitted once, by a real daemon, whenever that dies."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -38,6 +40,7 @@ def described(daemon: Stage, name: str) -> wire.ScheduleView:
 def let_minutes_pass(daemon: Stage, name: str, minutes: int) -> None:
     """As far as the schedule knows, with all that it remembers; it is read when the daemon starts."""
     by = minutes * MINUTE_US
+    os.kill(daemon.pid, signal.SIGSTOP)  # a minute that passes now is written over what is written here
     daemon.query("UPDATE schedule SET decided = decided - $2::bigint WHERE name = $1", name, by)
     daemon.query(
         "UPDATE occurrence SET at = at - $2::bigint WHERE schedule = (SELECT id FROM schedule WHERE name = $1)",
@@ -60,11 +63,13 @@ def test_each_time_has_one_job_however_often_the_daemon_is_killed(daemon: Stage)
     add(daemon, "minutely", {"kind": "noop"}, overlap=True)
     for kill in range(1, KILLS + 1):
         let_minutes_pass(daemon, "minutely", 2)
-        past = until_past(daemon, "minutely", 2 * kill)
+        until_past(daemon, "minutely", 2 * kill)
+    daemon.ask(wire.Schedules(action="pause", teamspace="acme", name="minutely"))  # no minute passes from now on
+    past = described(daemon, "minutely").past
     assert {each.verdict for each in past} == {"run"}
     jobs = [each.job for each in past]
     assert len(set(jobs)) == len(jobs)
-    assert [view.state for view in map(daemon.view, filter(None, jobs))] == ["completed"] * len(jobs)
+    assert [view.state for view in map(daemon.ended, filter(None, jobs))] == ["completed"] * len(jobs)
     (stored,) = daemon.query("SELECT count(*) FROM job_ended")[0]
     (fired,) = daemon.query("SELECT count(*) FROM occurrence WHERE verdict = 'run'")[0]
     assert stored == fired, "no job without its time, and no time without its job"
@@ -77,7 +82,7 @@ def test_a_chain_is_started_by_the_clock_and_what_is_refused_is_told(daemon: Sta
     add(daemon, "chained", {"kind": "chain", "steps": [formula]})
     add(daemon, "hopeless", {**formula, "table": "nobody"})
     let_minutes_pass(daemon, "chained", 1)
-    (ran, *_) = until_past(daemon, "chained", 1)
+    ran = next(each for each in until_past(daemon, "chained", 1) if each.verdict == "run")  # another may be due by now
     assert ran.job is not None
     assert daemon.ended(ran.job).state == "completed"
     assert {row["twice"] for row in daemon.rows("acme", "people")} == {"0", "2", "4"}
