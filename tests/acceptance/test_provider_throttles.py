@@ -1,10 +1,13 @@
 """Every way in which a provider says no, played over real HTTP: who calls afterwards, and when, is in its own log.
 
-Four calls are on their way at a time, so some may arrive while the first no is on its way back; what the tests allow
-for that is the time it takes to get there.
+Four calls are on their way at a time, so some may arrive while the first no is on its way back: however long that
+takes, no more than were out when it came home. From the first no on all are refused, so none of them makes room for
+another.
 """
 
+import time
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Final
 
 import pytest
@@ -12,16 +15,22 @@ import pytest
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import JobReason
 from leadline_protocol.ids import JobId
-from tests.acceptance.stage import Stage, World, people, provider, stage
+from tests.acceptance.stage import ENDS_WITHIN_SECONDS, POLL_SECONDS, Stage, World, people, provider, stage
 from tests.world import behaviours
 from tests.world.behaviours import SECOND, Now, Plan, Request, Throttle, json_plan
-from tests.world.log import Call
+from tests.world.log import Call, read_clocks
 from tests.world.servers import Served
 
 LEADS: Final = 24
-FEW: Final = 'limits = [{ shape = "concurrent", amount = 4 }]'
-ON_ITS_WAY_US: Final = 150_000
+ON_ITS_WAY_US: Final = 900_000
+"""Nor does one of them arrive later than this, on a machine however busy: no canary is due so soon."""
+AT_ONCE: Final = 4
+FEW: Final = f'limits = [{{ shape = "concurrent", amount = {AT_ONCE} }}]'
 HINT_SECONDS: Final = 2
+BLIND_SECONDS: Final = 6.9
+"""A provider that names no time refuses the canaries after 1 s and 2 s more, not that after 4 s more."""
+BUSY_SECONDS: Final = 5.0
+"""By so much may waits come to an end too late on a busy machine, all in all: if each were twice as long, by more."""
 
 
 class Refuses:
@@ -116,7 +125,7 @@ company = {{ select = "data.company" }}
 def served(world: World) -> dict[str, Served]:
     plans = {
         **{f"hint_{name}": Refuses(plan) for name, (plan, _) in HINTS.items()},
-        **{f"blind_{name}": Refuses(plan, seconds=4) for name, plan in UNREADABLE.items()},
+        **{f"blind_{name}": Refuses(plan, seconds=BLIND_SECONDS) for name, plan in UNREADABLE.items()},
         **{f"quota_{name}": Refuses(plan, seconds=10**6) for name, plan in QUOTAS.items()},
         **{f"key_{name}": Refuses(plan, seconds=10**6) for name, plan in KEYS.items()},
         "absurd": Refuses(Throttle("absurd"), seconds=10**6),
@@ -148,6 +157,14 @@ def submit(daemon: Stage, name: str, *teamspaces: str) -> list[JobId]:
     return [daemon.submit(submission).job for submission in submissions]
 
 
+def until_none_is_out(daemon: Stage, name: str) -> None:
+    """Wait until a provider owes nobody an answer."""
+    deadline = time.monotonic() + ENDS_WITHIN_SECONDS
+    while daemon.ask(wire.Providers(name=name)).providers[0].in_flight:
+        assert time.monotonic() < deadline
+        time.sleep(POLL_SECONDS)
+
+
 def refused(calls: list[Call]) -> list[Call]:
     return [call for call in calls if call.outcome not in ("ok", "open")]
 
@@ -161,10 +178,10 @@ def test_nobody_calls_before_the_hint_and_then_exactly_one_canary(
         assert daemon.ended(job).counts.done == LEADS // 2
     calls = served[f"hint_{name}"].calls
     first = refused(calls)[0]
-    assert first.body_sent_us is not None
     until_us = first.arrived_us + (HINT_SECONDS - (name == "http_date")) * SECOND  # a date has whole seconds
-    between = [call for call in calls if first.body_sent_us + ON_ITS_WAY_US < call.arrived_us < until_us]
-    assert between == []
+    between = [call for call in calls if first.arrived_us <= call.arrived_us < until_us]
+    assert len(between) <= AT_ONCE
+    assert between[-1].arrived_us <= first.arrived_us + ON_ITS_WAY_US
     after = sorted((call for call in calls if call.arrived_us >= until_us), key=lambda call: call.arrived_us)
     canary = after[0]
     assert canary.body_sent_us is not None
@@ -182,19 +199,14 @@ def test_without_a_hint_that_makes_sense_each_canary_is_one_call_after_twice_as_
     seen: list[wire.ProviderView] = []
     while not all(daemon.view(job).state in wire.ENDED_STATES for job in jobs):
         seen += daemon.ask(wire.Providers(name=provider_name)).providers
-    thrown = refused(calls)
-    first = thrown[0]
-    assert first.body_sent_us is not None
-    together = [call for call in thrown if call.arrived_us <= first.body_sent_us + ON_ITS_WAY_US]
-    canaries = [call for call in thrown if call not in together]
-    assert len(together) <= 4
-    waits = [
-        (after.arrived_us - before.arrived_us) / SECOND
-        for before, after in zip([first, *canaries], canaries, strict=False)
-    ]
-    for wait, expected in zip(waits, (1, 2, 4), strict=False):
-        assert expected - 0.01 <= wait <= expected + 1
-    assert len(canaries) == 2, "one after 1 s and one after 2 s more; that after 4 s more is answered"
+    *together, second, third = refused(calls)
+    last = next(call for call in calls if call.arrived_us > third.arrived_us)
+    assert 1 <= len(together) <= AT_ONCE
+    assert together[-1].arrived_us <= together[0].arrived_us + ON_ITS_WAY_US, "the canary comes alone"
+    turns = [together[0], second, third, last]
+    waits = [(after.arrived_us - before.arrived_us) / SECOND for before, after in pairwise(turns)]
+    assert all(wait >= least - 0.01 for wait, least in zip(waits, (1, 2, 4), strict=True)), waits
+    assert sum(waits) <= 1 + 2 + 4 + BUSY_SECONDS, waits
     assert max(view.refusals for view in seen) == 3
     assert {view.reason for view in seen if view.refusals > 1} == {JobReason.CIRCUIT}
     assert any("though its limits were kept" in (view.message or "") for view in seen)
@@ -223,17 +235,16 @@ def test_after_a_used_up_quota_nobody_calls_and_nobody_fails(
     jobs = submit(daemon, provider_name, "a", "b")
     for job in jobs:
         daemon.until(job, lambda view: JobReason.CREDITS in {wait.reason for wait in view.waits})
+    until_none_is_out(daemon, provider_name)
     calls = served[provider_name].calls
-    first = refused(calls)[0]
-    assert first.body_sent_us is not None
-    assert [call for call in calls if call.arrived_us > first.body_sent_us + ON_ITS_WAY_US] == []
-    assert len(refused(calls)) <= 4
+    assert len(refused(calls)) <= AT_ONCE
     assert all(daemon.view(job).counts.failed == 0 for job in jobs)
     (view,) = daemon.ask(wire.Providers(name=provider_name)).providers
     assert (view.state, view.reason) == ("parked", JobReason.CREDITS)
     before = len(calls)
     daemon.ask(wire.Resume(scope="provider", name=provider_name))
     daemon.until(jobs[0], lambda _: len(calls) > before)
+    until_none_is_out(daemon, provider_name)
     daemon.until(jobs[0], lambda view: JobReason.CREDITS in {wait.reason for wait in view.waits})
     assert len(calls) == before + 1, "exactly one canary after a person has resumed it"
     for job in jobs:
@@ -249,10 +260,7 @@ def test_after_a_refused_key_the_job_fails_and_nobody_calls(
     for job in jobs:
         view = daemon.ended(job)
         assert (view.state, view.reason) == ("failed", JobReason.INVALID_KEY)
-    calls = served[provider_name].calls
-    first = refused(calls)[0]
-    assert first.body_sent_us is not None
-    assert [call for call in calls if call.arrived_us > first.body_sent_us + ON_ITS_WAY_US] == []
+    assert 1 <= len(refused(served[provider_name].calls)) <= AT_ONCE
 
 
 def test_what_is_shown_of_a_provider_says_who_waits_for_what_and_whose_turn_it_is(world: World) -> None:
@@ -265,6 +273,7 @@ def test_what_is_shown_of_a_provider_says_who_waits_for_what_and_whose_turn_it_i
         daemon.until(JobId(2), lambda view: view.counts.done == 3 and bool(view.waits))
         daemon.until(JobId(4), lambda view: bool(view.waits))
         (view,) = daemon.ask(wire.Providers(name="shown")).providers
+        seen_wall = read_clocks().wall
         (shown,) = view.limits
         assert (shown.amount, shown.charged, view.in_flight) == (3, 3, 0)
         assert (view.waiting, view.waiting_teamspaces) == (6, 2)
@@ -272,7 +281,8 @@ def test_what_is_shown_of_a_provider_says_who_waits_for_what_and_whose_turn_it_i
         assert view.next in view.waiting_by
         first = min(call.arrived_wall_us for call in served.calls)
         assert shown.frees_at is not None
-        assert 599.9 <= shown.frees_at.timestamp() - first / SECOND <= 602, "but for what two clocks differ"
+        frees = shown.frees_at.timestamp() - 600
+        assert first / SECOND - 0.1 <= frees <= seen_wall / SECOND, "but for what two clocks differ"
         text = daemon.leadline("providers", "shown").stdout
         assert "3 of 3 requests in any 600 s, the next frees" in text or "3 of 3 requests in any 10 min" in text
         assert f"6 calls of 2 teamspaces, next {view.next}" in text

@@ -86,7 +86,9 @@ MODELS: Final[dict[str, Behaviour]] = {
     "broke": behaviours.Exhausted(behaviours.ChatCompletions(), calls=3, plan=behaviours.OPENAI_QUOTA),
 }
 
-FEW: Final = ['limits = [{ shape = "concurrent", amount = 2 }]']
+ON_ITS_WAY_US: Final = 900_000
+AT_ONCE: Final = {"locked_slowly": 2, "throttles_seconds": 4, "throttles_http_date": 4}
+"""Of these so few calls are on their way at a time; of the others any number."""
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +98,9 @@ def served(world: World) -> dict[str, Served]:
 
 @pytest.fixture(scope="module")
 def daemon(served: dict[str, Served]) -> Iterator[Stage]:
+    limits = {name: f'limits = [{{ shape = "concurrent", amount = {amount} }}]' for name, amount in AT_ONCE.items()}
     parts = [
-        provider(name, served[name], settings=['secret = "a wrong key"', *(FEW if name == "locked_slowly" else [])])
-        for name in BEHAVIOURS
+        provider(name, served[name], settings=['secret = "a wrong key"', limits.get(name, "")]) for name in BEHAVIOURS
     ]
     parts += [openai(served[name], name=name) for name in MODELS]
     with stage("".join(parts)) as running:
@@ -141,11 +143,10 @@ def test_a_provider_that_says_wait_is_left_alone_by_everyone_until_then(
         assert (view.state, view.counts.done) == ("completed", LEADS)
     calls = served[name].calls
     (refused,) = [call for call in calls if call.outcome == "throttled"]
-    assert refused.body_sent_us is not None
     until_us = refused.arrived_us + (RETRY_AFTER_SECONDS - (hint == "http_date")) * SECOND
-    on_their_way = 100_000
-    early = [call for call in calls if refused.body_sent_us + on_their_way < call.arrived_us < until_us]
-    assert early == []
+    early = [call for call in calls if refused.arrived_us <= call.arrived_us < until_us]
+    assert len(early) <= AT_ONCE[name], "those that were out when the refusal came home"
+    assert early[-1].arrived_us <= refused.arrived_us + ON_ITS_WAY_US
     later = sorted(call.arrived_us for call in calls if call.arrived_us >= until_us)
     assert later, "there was something left to wait"
     assert len(calls) == 2 * LEADS + 1, "being thrown back is no try, and nobody else is asked twice"
@@ -165,9 +166,7 @@ def test_a_refused_key_fails_the_job_and_no_call_follows_the_refusal(daemon: Sta
     assert (view.state, view.reason) == ("failed", JobReason.INVALID_KEY)
     assert view.counts.done == 0
     calls = served["locked_slowly"].calls
-    first_answer_us = min(call.body_sent_us or 0 for call in calls)
-    assert [call for call in calls if call.arrived_us > first_answer_us + SECOND // 20] == []
-    assert 1 <= len(calls) <= 3
+    assert 1 <= len(calls) <= AT_ONCE["locked_slowly"]
     (account,) = daemon.ask(wire.Providers(name="locked_slowly")).providers
     assert (account.state, account.reason) == ("parked", JobReason.INVALID_KEY)
     again = daemon.submit(
