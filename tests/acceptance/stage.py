@@ -176,6 +176,15 @@ class Stage(LeadlineDaemon):
             )
         )
 
+    def calls_begun(self, job: JobId) -> int:
+        """How many calls of a job may have left so far: each is stored before its request goes out.
+
+        Right after a pause or a cancel was acknowledged this is all that the providers may ever see, whenever they get
+        round to reading it.
+        """
+        ((begun,),) = self.query("SELECT count(*) FROM call WHERE job = $1 AND state <> 'unsent'", job)
+        return int(begun)
+
     def query(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
         """Ask the embedded database itself, or meddle with it, whatever its triggers say."""
 

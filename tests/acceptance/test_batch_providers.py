@@ -15,7 +15,7 @@ from tests.acceptance.batch_jobs import ENABLED, invoke, lines_of, published, ru
 from tests.acceptance.stage import Stage, World, people, provider, stage
 from tests.acceptance.test_provider_keys import NotesKeys
 from tests.world import behaviours
-from tests.world.behaviours import SECOND
+from tests.world.behaviours import SECOND, Behaviour, Fault
 from tests.world.servers import Served
 from tests.world.windows import worst_window
 
@@ -28,6 +28,7 @@ reaches = []
 
 SHARED = "canary-shared-key"
 OWN = "canary-own-key"
+OWN_KEY = ("[providers.company.own.initech]", f'secret = "{OWN}"')
 WINDOW = 'limits = [{ shape = "window", amount = 5, per_seconds = 3 }]'
 
 CALLS = """
@@ -49,8 +50,7 @@ def served(world: World) -> Served:
 
 @pytest.fixture
 def daemon(served: Served) -> Iterator[Stage]:
-    own = ["[providers.company.own.initech]", f'secret = "{OWN}"']
-    with stage(ROOMY + provider("company", served, settings=[f'secret = "{SHARED}"', WINDOW, *own])) as running:
+    with stage(ROOMY + provider("company", served, settings=[f'secret = "{SHARED}"', WINDOW, *OWN_KEY])) as running:
         yield running
 
 
@@ -76,12 +76,14 @@ def test_code_and_tables_share_a_providers_limit_over_teamspaces_and_restarts(
     assert Counter(call.notes["key"] for call in served.calls) == {SHARED: 24}
 
 
-def test_a_teamspace_with_a_key_of_its_own_calls_with_that(served: Served, daemon: Stage) -> None:
-    runs = [ask_times(daemon, teamspace, 5) for teamspace in ("acme", "initech")]
-    assert [daemon.ended(job).state for job in runs] == ["completed"] * 2
-    keys = {(str(call.lead).partition("@")[2], call.notes["key"]) for call in served.calls}
-    assert keys == {("acme.example", SHARED), ("initech.example", OWN)}
-    assert worst_window([call.arrived_us for call in served.calls], 3) == 10, "each key has its own limits"
+def test_a_teamspace_with_a_key_of_its_own_calls_with_that_and_under_limits_of_its_own(served: Served) -> None:
+    limit = 'limits = [{ shape = "window", amount = 5, per_seconds = 3600 }]'
+    settings = [f'secret = "{SHARED}"', limit, *OWN_KEY]
+    with stage(ROOMY + provider("company", served, settings=settings)) as daemon:
+        runs = [ask_times(daemon, teamspace, 5) for teamspace in ("acme", "initech")]
+        assert [daemon.ended(job).state for job in runs] == ["completed"] * 2, "within an hour of one another"
+    keys = Counter((str(call.lead).partition("@")[2], call.notes["key"]) for call in served.calls)
+    assert keys == {("acme.example", SHARED): 5, ("initech.example", OWN): 5}
 
 
 def test_who_waits_for_a_provider_is_not_silent(served: Served, daemon: Stage) -> None:
@@ -138,10 +140,9 @@ def test_in_a_pause_code_goes_on_and_calls_nobody(world: World) -> None:
         ]
         for pause in pauses:
             daemon.ask(pause)
-            acknowledged = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+            begun = daemon.calls_begun(job)
             until_more(daemon, job, "company is paused; try again later", 10)
-            late = [call for call in served.calls if call.arrived_us > acknowledged + SECOND // 4]
-            assert late == [], pause
+            assert len(served.calls) <= begun, pause
             assert daemon.view(job).state == "running"
             daemon.ask(wire.Resume(scope=pause.scope, name=pause.name))
             until_more(daemon, job, "200", 2)
@@ -169,8 +170,11 @@ ONCE = """
 
 @pytest.mark.parametrize("how", ["killed", "restarted"])
 def test_a_call_that_is_out_when_the_daemon_ends_is_made_once(world: World, how: str) -> None:
-    slow = behaviours.Delayed(behaviours.Enrichment(), median_us=2 * SECOND, sigma=0)
-    served = world.serve(slow, name="company")
+    answers: dict[str, Behaviour] = {
+        "killed": behaviours.Faulty(behaviours.Enrichment(), [Fault(behaviours.hang())]),
+        "restarted": behaviours.Delayed(behaviours.Enrichment(), median_us=2 * SECOND, sigma=0),
+    }
+    served = world.serve(answers[how], name="company")
     with stage(ROOMY + provider("company", served)) as daemon:
         published(daemon, "once", ONCE)
         job = invoke(daemon, "once")
@@ -191,7 +195,7 @@ def test_a_call_that_is_out_when_the_daemon_ends_is_made_once(world: World, how:
 
 def test_a_call_that_waits_when_the_daemon_is_killed_is_made_afterwards(world: World) -> None:
     served = world.serve(behaviours.Enrichment(), name="company")
-    limit = 'limits = [{ shape = "window", amount = 1, per_seconds = 4 }]'
+    limit = 'limits = [{ shape = "window", amount = 1, per_seconds = 10 }]'
     with stage(ROOMY + provider("company", served, settings=[limit])) as daemon:
         published(
             daemon,
@@ -213,4 +217,4 @@ def test_a_call_that_waits_when_the_daemon_is_killed_is_made_afterwards(world: W
         assert daemon.ended(job).state == "completed"
         assert run_of(daemon, job).result == [200, 200]
         assert len(served.calls) == 2
-        assert worst_window([call.arrived_us for call in served.calls], 4) == 1
+        assert worst_window([call.arrived_us for call in served.calls], 10) == 1

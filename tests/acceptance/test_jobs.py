@@ -17,12 +17,14 @@ from leadline_protocol.ids import JobId
 from tests.acceptance.stage import Stage, World, adds_up, people, provider, stage
 from tests.world import behaviours
 from tests.world.behaviours import SECOND, Fault
-from tests.world.log import read_clocks
 from tests.world.servers import Served
 
-LEADS: Final = 40
+LEADS: Final = 80
+"""They take five seconds, so that a job still goes on when a busy machine is late to do something with it."""
 STUCK: Final = str(people(LEADS)[4]["email"])
 FEW_AT_A_TIME: Final = ['limits = [{ shape = "window", amount = 8, per_seconds = 0.5, unit = "request" }]']
+CALL_TIMEOUT_SECONDS: Final = 10
+"""Of `hanging`; `patient` waits for its answers the 60 s that are the default."""
 FEW_QUEUED: Final = """
 [plans.small]
 max_queued = 3
@@ -47,20 +49,17 @@ def hanging(world: World) -> Served:
 
 @pytest.fixture(scope="module")
 def daemon(steady: Served, hanging: Served) -> Iterator[Stage]:
-    providers = provider("steady", steady, settings=FEW_AT_A_TIME) + provider(
-        "hanging", hanging, settings=["call_timeout_seconds = 3"]
-    )
-    with stage(FEW_QUEUED + providers) as running:
+    providers = [
+        provider("steady", steady, settings=FEW_AT_A_TIME),
+        provider("hanging", hanging, settings=[f"call_timeout_seconds = {CALL_TIMEOUT_SECONDS}"]),
+        provider("patient", hanging),
+    ]
+    with stage(FEW_QUEUED + "".join(providers)) as running:
         yield running
 
 
 def enrich(teamspace: str, module: str) -> wire.Enrich:
     return wire.Enrich(teamspace=teamspace, table="people", module=module, into={"company": "text"})
-
-
-def of(served: Served, since: int) -> list[float]:
-    """When the calls after the first `since` arrived."""
-    return [call.arrived_us for call in served.calls[since:]]
 
 
 # -- the same key ------------------------------------------------------------------------------------------------------
@@ -71,7 +70,7 @@ def test_a_key_makes_one_job_also_when_the_receipt_was_lost_and_the_daemon_kille
     with socket.socket(socket.AF_UNIX) as lost:
         lost.connect(str(daemon.submit_socket))
         lost.sendall(line)  # and the receipt is never read
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not daemon.ask(wire.Jobs(teamspace="keys")).jobs:
             assert time.monotonic() < deadline
     (first,) = daemon.ask(wire.Jobs(teamspace="keys")).jobs
@@ -95,33 +94,36 @@ def test_a_key_makes_one_job_also_when_the_receipt_was_lost_and_the_daemon_kille
 
 
 def test_a_job_that_runs_says_when_it_is_expected_to_end_and_one_that_has_ended_does_not(daemon: Stage) -> None:
-    daemon.table("expected", "people", people(LEADS))
+    daemon.table("expected", "people", people(10 * LEADS))
     job = daemon.submit(enrich("expected", "steady")).job
     running = daemon.until(job, lambda view: view.ends is not None)
     assert running.ends is not None
     assert running.started_at is not None
     assert running.started_at < running.ends.earliest <= running.ends.latest
-    ended = daemon.ended(job)
-    assert ended.ends is None
+    daemon.ask(wire.Cancel(job=job))
+    assert daemon.ended(job).ends is None
 
 
 # -- later -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_delayed_job_takes_no_slot_and_starts_at_its_time(daemon: Stage) -> None:
-    begin = datetime.now(UTC)
-    delayed = daemon.submit(wire.Noop(teamspace="later", delay=2.0)).job
-    at = begin + timedelta(seconds=2)
-    timed = daemon.submit(wire.Noop(teamspace="later", run_at=at)).job
-    assert daemon.view(delayed).state == "delayed"
+def test_a_delayed_job_takes_no_slot(daemon: Stage) -> None:
+    delayed = daemon.submit(wire.Noop(teamspace="later", delay=3600)).job
     assert daemon.ended(daemon.submit(wire.Noop(teamspace="later")).job).state == "completed", "the slot is free"
-    assert daemon.view(delayed).state == daemon.view(timed).state == "delayed"
-    for job in (delayed, timed):
-        view = daemon.ended(job)
+    assert daemon.view(delayed).state == "delayed"
+
+
+def test_a_delayed_job_starts_at_its_time(daemon: Stage) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=2)
+    delayed = daemon.submit(wire.Noop(teamspace="timed", delay=2.0))
+    timed = daemon.submit(wire.Noop(teamspace="timed", run_at=at))
+    assert delayed.state == "delayed"
+    for receipt in (delayed, timed):
+        view = daemon.ended(receipt.job)
         assert view.state == "completed"
         assert view.started_at is not None
         assert at <= view.started_at + timedelta(milliseconds=1)
-        assert view.started_at <= at + timedelta(seconds=2)
+        assert view.started_at <= at + timedelta(seconds=20), "soon after, for a machine that is busy"
 
 
 # -- pause -------------------------------------------------------------------------------------------------------------
@@ -136,9 +138,9 @@ def test_no_call_begins_after_a_pause_was_acknowledged(daemon: Stage, world: Wor
     name = {"job": job, "teamspace": teamspace, "provider": "steady", "family": "tables", "queue": None}[scope]
     world.until(steady, lambda calls: len(calls) >= before + 10)
     daemon.ask(wire.Pause(scope=scope, name=name))  # type: ignore[arg-type]
-    paused_us = read_clocks().instant
+    begun = daemon.calls_begun(job)
     try:
-        holds(daemon, world, steady, job, before, paused_us)
+        holds(daemon, world, steady, job, before, begun)
     finally:
         daemon.ask(wire.Resume(scope=scope, name=name))  # type: ignore[arg-type]
     view = daemon.ended(job)
@@ -147,13 +149,13 @@ def test_no_call_begins_after_a_pause_was_acknowledged(daemon: Stage, world: Wor
     assert set(leads.values()) == {1}, "and nobody is asked about twice"
 
 
-def holds(daemon: Stage, world: World, steady: Served, job: JobId, before: int, paused_us: int) -> None:
+def holds(daemon: Stage, world: World, steady: Served, job: JobId, before: int, begun: int) -> None:
     """The job is paused, says so, and what was on its way has come to its end."""
     world.until(steady, lambda calls: all(call.ended != "open" for call in calls))
     time.sleep(1.0)  # two windows, in which sixteen calls would go
-    assert [at for at in of(steady, before) if at > paused_us] == []
-    assert all(call.ended == "answered" for call in steady.calls[before:]), "calls in flight finish"
     asked = len(steady.calls) - before
+    assert asked <= begun
+    assert all(call.ended == "answered" for call in steady.calls[before:]), "calls in flight finish"
     view = daemon.until(job, lambda view: view.counts.done == asked)
     assert view.state not in wire.ENDED_STATES
     assert JobReason.PAUSED in [blocker.reason for blocker in daemon.ask(wire.Why(job=job)).blockers]
@@ -171,7 +173,7 @@ def test_a_queued_job_that_is_cancelled_is_gone_at_once(daemon: Stage) -> None:
 def test_a_cancel_that_comes_too_late_is_told_how_the_job_has_ended(daemon: Stage) -> None:
     with ThreadPoolExecutor() as threads:
         with daemon.unwritable("audit"):  # a cancel is written down before anything is done about it
-            job = daemon.submit(wire.Noop(teamspace="late", delay=2)).job
+            job = daemon.submit(wire.Noop(teamspace="late", delay=5)).job
             reply = threads.submit(daemon.ask, wire.Cancel(job=job))
             daemon.until_held_up("audit")
             daemon.ended(job)
@@ -186,12 +188,12 @@ def test_after_a_cancel_no_call_begins_and_what_is_done_stays_done(daemon: Stage
     job = daemon.submit(enrich("cancel", "steady")).job
     world.until(steady, lambda calls: len(calls) >= before + 10)
     daemon.ask(wire.Cancel(job=job))
-    cancelled_us = read_clocks().instant
+    begun = daemon.calls_begun(job)
     view = daemon.ended(job)
     assert view.state == "cancelled"
     time.sleep(1.0)  # two windows, in which sixteen calls would go
     calls = steady.calls[before:]
-    assert [call for call in calls if call.arrived_us > cancelled_us] == []
+    assert len(calls) <= begun
     assert all(call.ended == "answered" for call in calls), "calls in flight finish"
     assert view.counts.done == len(calls)
     assert adds_up(view.counts)
@@ -211,7 +213,7 @@ def test_a_cancel_waits_for_a_hung_call_no_longer_than_its_time(daemon: Stage, h
     began = time.monotonic()
     assert daemon.ask(wire.Cancel(job=job)).state == "stopping"
     view = daemon.ended(job)
-    assert time.monotonic() - began < 3 + 2
+    assert time.monotonic() - began < 3 * CALL_TIMEOUT_SECONDS
     assert view.state == "cancelled"
     assert view.counts.done == LEADS - 1
 
@@ -219,13 +221,13 @@ def test_a_cancel_waits_for_a_hung_call_no_longer_than_its_time(daemon: Stage, h
 def test_a_forced_cancel_cuts_a_hung_call_at_once(daemon: Stage, world: World, hanging: Served) -> None:
     daemon.table("forced", "people", people(LEADS))
     before = len(hanging.calls)
-    job = daemon.submit(enrich("forced", "hanging")).job
+    job = daemon.submit(enrich("forced", "patient")).job
     daemon.until(job, lambda view: view.counts.done == LEADS - 1)
     began = time.monotonic()
     ran = daemon.leadline("cancel", "--force", str(job))
     assert ran.returncode == 0, ran.stderr
     view = daemon.ended(job)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert (view.state, view.counts.done) == ("cancelled", LEADS - 1)
     world.until(
         hanging, lambda calls: all(call.ended == "client_left" for call in calls[before:] if call.lead == STUCK)
