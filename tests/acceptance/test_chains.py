@@ -1,6 +1,7 @@
 """Chains: one step after the other, each over what the one before it stored, stopped and held where they say so."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +64,16 @@ def run(daemon: Stage, teamspace: str, *steps: wire.Step, on_failure: str = "sto
     return daemon.submit(wire.Chain(teamspace=teamspace, steps=[*steps], on_failure=on_failure))  # type: ignore[arg-type]
 
 
+@contextmanager
+def held_up(daemon: Stage) -> Iterator[None]:
+    """Nothing that asks `plain` comes to its end before the block does."""
+    daemon.ask(wire.Pause(scope="provider", name="plain"))
+    try:
+        yield
+    finally:
+        daemon.ask(wire.Resume(scope="provider", name="plain"))
+
+
 def states(daemon: Stage, receipt: wire.Receipt) -> list[str]:
     return [daemon.view(step).state for step in receipt.steps]
 
@@ -78,10 +89,12 @@ def test_steps_run_in_order_and_the_slot_passes_on_past_older_jobs(daemon: Stage
     daemon.table("order", "people", people(LEADS))
     last = formula("b", "a * 2", where="company = 'Example'")
     steps: list[wire.Step] = [formula("a", "n + 1"), enrich("plain"), last]
-    chain = daemon.submit(wire.Chain(teamspace="order", steps=steps))
-    behind = daemon.submit(wire.Formula(teamspace="order", table="people", into={"z": "number"}, expression="n")).job
-    waiting = daemon.view(chain.steps[2])
-    assert JobReason.PREVIOUS_STEP in [wait.reason for wait in waiting.waits]
+    other = wire.Formula(teamspace="order", table="people", into={"z": "number"}, expression="n")
+    with held_up(daemon):
+        chain = daemon.submit(wire.Chain(teamspace="order", steps=steps))
+        behind = daemon.submit(other).job
+        waiting = daemon.view(chain.steps[2])
+        assert JobReason.PREVIOUS_STEP in [wait.reason for wait in waiting.waits]
     assert daemon.ended(chain.job).state == "completed"
     views = [daemon.view(step) for step in chain.steps]
     for before, after in zip(views, [*views[1:], daemon.ended(behind)], strict=True):
@@ -126,21 +139,19 @@ def test_a_chain_that_is_to_continue_does(daemon: Stage) -> None:
 
 
 def test_a_cancelled_step_stops_the_chain(daemon: Stage) -> None:
-    daemon.ask(wire.Pause(scope="provider", name="plain"))  # so that the step is not over before it is cancelled
-    try:
+    with held_up(daemon):
         receipt = run(daemon, "cancel", enrich("plain"), formula("a", "n"))
         daemon.ask(wire.Cancel(job=receipt.steps[0]))
         daemon.ended(receipt.job)
-    finally:
-        daemon.ask(wire.Resume(scope="provider", name="plain"))
     assert states(daemon, receipt) == ["cancelled", "skipped"]
 
 
 def test_a_cancelled_chain_ends_all_its_steps(daemon: Stage) -> None:
-    receipt = run(daemon, "cancel-all", enrich("plain"), formula("a", "n"), formula("b", "n"))
-    daemon.ask(wire.Cancel(job=receipt.job))
-    assert daemon.ended(receipt.job).state == "cancelled"
-    assert states(daemon, receipt)[0] in {"cancelled", "completed"}
+    with held_up(daemon):
+        receipt = run(daemon, "cancel-all", enrich("plain"), formula("a", "n"), formula("b", "n"))
+        daemon.ask(wire.Cancel(job=receipt.job))
+        assert daemon.ended(receipt.job).state == "cancelled"
+    assert states(daemon, receipt)[0] == "cancelled"
     assert set(states(daemon, receipt)[1:]) <= {"cancelled", "skipped"}
     assert counts_are_sums(daemon, receipt)
 

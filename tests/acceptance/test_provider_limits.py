@@ -90,7 +90,7 @@ def test_a_limit_that_makes_no_sense_is_refused(
 
 def test_a_weight_set_in_the_middle_of_a_wait_counts_from_the_next_call(world: World) -> None:
     served = world.serve(behaviours.Enrichment(), name="weighted")
-    limit = 'limits = [{ shape = "window", amount = 8, per_seconds = 1 }]\nflight_seconds = 0.1'
+    limit = 'limits = [{ shape = "window", amount = 8, per_seconds = 1 }]'
     with stage(provider("x", served, settings=[limit])) as daemon:
         daemon.ask(wire.Pause(scope="provider", name="x"))
         jobs = [submit(daemon, 120, teamspace) for teamspace in ("heavy", "light")]
