@@ -1,28 +1,27 @@
 """Several providers for one column: the first result wins, and the books agree with the providers' own bills."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from leadline_protocol import messages as wire
 from leadline_protocol.errors import ErrorCode, JobReason, Refused
 from leadline_protocol.ids import JobId
 from tests.acceptance.stage import Stage, World, openai, people, provider, stage
+from tests.acceptance.test_crashes import STORED_AT_LAST_US, repeated_without_need
 from tests.world import behaviours
 from tests.world.behaviours import SECOND, Behaviour, Fault, Faulty, Now, Plan, Request, Throttle
 from tests.world.finders import Findymail, Hunter, Prospeo, address, knows
-from tests.world.log import Call, read_clocks
+from tests.world.log import read_clocks
 from tests.world.servers import Served
 
 LEADS: Final = 60
 ORDER: Final = ("hunter", "findymail", "prospeo")
-STORED_WITHIN_US: Final = SECOND // 2
-"""What was answered so shortly before a kill may not have been stored by then."""
 
 
 def prospects(count: int = LEADS) -> list[dict[str, object]]:
@@ -202,39 +201,37 @@ def test_one_that_fails_has_the_next_one_asked(world: World) -> None:
         assert Counter(found_by(daemon).values()) == {"hunter": 3, "findymail": 1}
 
 
-def repeated(calls: Sequence[Call], kills_us: Sequence[int]) -> list[Call]:
-    """The calls about a lead that had been asked about before by a call that no kill can have interrupted."""
-    by_lead: dict[str | None, list[Call]] = defaultdict(list)
-    for call in calls:
-        by_lead[call.lead].append(call)
-    return [
-        again
-        for about in by_lead.values()
-        for before, again in pairwise(about)
-        if not any(
-            before.arrived_us <= kill <= again.arrived_us
-            and (before.ended_us or again.arrived_us) >= kill - STORED_WITHIN_US
-            for kill in kills_us
-        )
-    ]
+class Holds:
+    """Does not answer about one person until it is told to, so that no job that needs the answer ends before."""
+
+    def __init__(self, inner: Behaviour, lead: str) -> None:
+        self._inner, self._lead = inner, lead
+        self.let_go = False
+
+    def respond(self, request: Request, now: Now) -> Plan:
+        """The inner answer, or silence."""
+        plan = self._inner.respond(request, now)
+        if self.let_go or plan.lead != self._lead:
+            return plan
+        return replace(behaviours.hang(), lead=plan.lead)
 
 
 def test_no_provider_that_has_answered_is_asked_again_whenever_the_daemon_is_killed(world: World) -> None:
-    makers: dict[str, Callable[[], Behaviour]] = {
-        "hunter": lambda: Hunter(KNOWN["hunter"]),
-        "findymail": lambda: Findymail(KNOWN["findymail"]),
-        "prospeo": lambda: Prospeo(KNOWN["prospeo"]),
+    hunter = Holds(slowly(Hunter(KNOWN["hunter"])), emails()[0])
+    served = {
+        "hunter": world.serve(hunter, name="hunter"),
+        "findymail": world.serve(slowly(Findymail(KNOWN["findymail"])), name="findymail"),
+        "prospeo": world.serve(slowly(Prospeo(KNOWN["prospeo"])), name="prospeo"),
     }
-    served = {name: world.serve(slowly(make()), name=name) for name, make in makers.items()}
     with stage(configured(served, at_once=3)) as daemon:
         daemon.table("acme", "people", prospects())
         job = waterfall(daemon)
         kills_us = []
         for name in ORDER:
-            before = len(served[name].calls)
-            world.until(served[name], lambda calls, least=before + 2: len(calls) >= least)  # type: ignore[misc]
+            world.until(served[name], lambda calls: len(calls) >= 5)
             daemon.kill()
             kills_us.append(read_clocks().instant)
+            hunter.let_go = name == ORDER[-1]
             daemon.start()
         view = daemon.ended(job)
         expected = {email: name for email in emails() if (name := first_who_knows(email))}
@@ -243,7 +240,7 @@ def test_no_provider_that_has_answered_is_asked_again_whenever_the_daemon_is_kil
         spent, rows = books(daemon, job), Counter(expected.values())
         assert {name: spent[name].credits for name in ORDER} == dict(rows)
         for name, each in served.items():
-            assert repeated(each.calls, kills_us) == []
+            assert repeated_without_need(each.calls, kills_us, stored_within_us=STORED_AT_LAST_US) == []
             assert rows[name] <= billed(each) <= rows[name] + (spent[name].perhaps or Decimal(0))
 
 
@@ -282,12 +279,14 @@ def test_orders_and_a_model_in_turn_are_asked_and_paid_once_whenever_the_daemon_
         row["email"] = f"unknown-{row['email']}"
     everybody = [str(row["email"]) for row in rows]
     strangers = [email for n, email in enumerate(everybody) if n % 4]
-    ordering = NotesOrdered(behaviours.BulkJobs(seconds=1, page=30))
+    orders = behaviours.BulkJobs(seconds=3_600, page=30)
+    ordering = NotesOrdered(orders)
+    model = Holds(slowly(KnowsHalf()), next(email for email in strangers if email.startswith("unknown")))
     misses = [Fault(behaviours.json_plan({}, status=404), email, times=99) for email in strangers]
     served = {
         "found": world.serve(slowly(Faulty(behaviours.Enrichment(), misses)), name="found"),
         "bulk": world.serve(slowly(ordering), name="bulk"),
-        "model": world.serve(slowly(KnowsHalf()), name="model"),
+        "model": world.serve(model, name="model"),
     }
     prices = {"found": Decimal(1), "bulk": Decimal("0.25"), "model": Decimal("0.125")}
     settings = {name: [f"credits_per_lead = {price}", "flight_seconds = 0.5"] for name, price in prices.items()}
@@ -303,16 +302,22 @@ def test_orders_and_a_model_in_turn_are_asked_and_paid_once_whenever_the_daemon_
         params = {"modules": ["found", "bulk", prompt], "answered_by": "found_by"}
         job = waterfall(daemon, params=params, into={"company": "text", "found_by": "text"})
         kills_us = []
-        for name, outcome in (("found", "ok"), ("bulk", "running"), ("bulk", "results"), ("model", "ok")):
-            before = len(served[name].calls)
+        moments = [("found", "ok", "answered"), ("bulk", "running", "answered")]
+        moments += [("bulk", "results", "answered"), ("model", "hang", "open")]
+        before = dict.fromkeys(served, 0)
+        for name, *moment in moments:
             world.until(
                 served[name],
-                lambda calls, before=before, outcome=outcome: any(  # type: ignore[misc]
-                    call.outcome == outcome and call.ended == "answered" for call in calls[before:]
+                lambda calls, since=before[name], moment=moment: any(  # type: ignore[misc]
+                    [call.outcome, call.ended] == moment for call in calls[since:]
                 ),
             )
             daemon.kill()
             kills_us.append(read_clocks().instant)
+            before = {name: len(each.calls) for name, each in served.items()}
+            if moment[0] == "running":
+                orders.finish()
+            model.let_go = moment[0] == "hang"
             daemon.start()
         view = daemon.ended(job)
         expected = {
@@ -334,7 +339,8 @@ def test_orders_and_a_model_in_turn_are_asked_and_paid_once_whenever_the_daemon_
         assert {name: spent[name].credits for name in prices} == {name: prices[name] * rows_of[name] for name in prices}
         assert sorted(ordering.ordered) == sorted(strangers), "each is ordered once"
         for name in ("found", "model"):
-            assert repeated(served[name].calls, kills_us) == []
+            calls = served[name].calls
+            assert repeated_without_need(calls, kills_us, stored_within_us=STORED_AT_LAST_US) == []
 
 
 @pytest.mark.parametrize(
