@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import pytest
@@ -15,12 +16,12 @@ from tests.world.servers import Served
 
 LEADS: Final = 20
 
-STEADY: Final = 'limits = [{ shape = "window", amount = 4, per_seconds = 0.5, unit = "request" }]'
+STEADY: Final = 'limits = [{ shape = "window", amount = 1000, per_seconds = 3600, unit = "request" }]'
 
 
 @pytest.fixture(scope="module")
 def steady(world: World) -> Served:
-    """A provider that takes four calls in half a second."""
+    """A provider whose limit stops nobody, see `few_calls`."""
     return world.serve(behaviours.Enrichment())
 
 
@@ -60,9 +61,19 @@ def asked(served: Served, since: int) -> dict[str | None, int]:
 ONCE: Final = {str(row["email"]): 1 for row in people(LEADS)}
 
 
+@contextmanager
+def few_calls(daemon: Stage, steady: Served) -> Iterator[None]:
+    """A step that asks `steady` gets no further than four leads before the block ends."""
+    daemon.ask(wire.Plans(provider="steady", key="request/3600s", value=len(steady.calls) + 4))
+    try:
+        yield
+    finally:
+        daemon.ask(wire.Plans(provider="steady", key="request/3600s", value=None))
+
+
 def cancel_amid(daemon: Stage, step: JobId) -> None:
-    """Cancel a step when it has asked about some leads and not about all."""
-    daemon.until(step, lambda view: 0 < view.counts.done < LEADS)
+    """Cancel a step when it has asked about some leads, and cannot ask about the others."""
+    daemon.until(step, lambda view: view.counts.done > 0)
     daemon.ask(wire.Cancel(job=step))
     assert daemon.ended(step).state == "cancelled"
 
@@ -72,8 +83,9 @@ def test_a_rerun_begins_with_the_first_step_that_is_not_finished_and_asks_about_
 ) -> None:
     begun, begun_quick = len(steady.calls), len(quick.calls)
     first = wire.FormulaStep(table="people", into={"m": "number"}, expression="n + 1")
-    chain = run(daemon, "once", first, enrich("steady", "company"), enrich("quick", "industry"))
-    cancel_amid(daemon, chain.steps[1])
+    with few_calls(daemon, steady):
+        chain = run(daemon, "once", first, enrich("steady", "company"), enrich("quick", "industry"))
+        cancel_amid(daemon, chain.steps[1])
     assert daemon.ended(chain.job).state == "failed"
     assert states(daemon, chain) == ["completed", "cancelled", "skipped"]
 
@@ -102,10 +114,12 @@ def test_a_later_step_leaves_out_what_any_run_before_was_answered_and_takes_in_w
 ) -> None:
     begun = len(steady.calls)
     late = wire.FormulaStep(table="people", into={"m": "number"}, expression="n + 1")
-    chain = run(daemon, "often", late, enrich("steady", "company", where="n >= 0"))
-    cancel_amid(daemon, chain.steps[1])
-    second = daemon.ask(wire.Rerun(job=chain.job, from_step=1))
-    cancel_amid(daemon, second.steps[1])
+    with few_calls(daemon, steady):
+        chain = run(daemon, "often", late, enrich("steady", "company", where="n >= 0"))
+        cancel_amid(daemon, chain.steps[1])
+    with few_calls(daemon, steady):
+        second = daemon.ask(wire.Rerun(job=chain.job, from_step=1))
+        cancel_amid(daemon, second.steps[1])
     daemon.ended(second.job)
     third = daemon.ask(wire.Rerun(job=second.job, from_step=1))
     assert daemon.ended(third.job).state == "completed"
