@@ -117,7 +117,7 @@ def test_a_watched_job_tells_its_story_in_order(daemon: Stage) -> None:
     times = [notice.at for notice in story if notice.at is not None]
     assert times == sorted(times)
     progress = [notice for notice in story if isinstance(notice, wire.Progress)]
-    assert len(progress) <= 6, "at most one a second"
+    assert len(progress) <= (times[-1] - times[1]).total_seconds() + 1, "at most one a second"
     done = [notice.counts.done for notice in progress]
     assert done == sorted(done)
     assert all(adds_up(notice.counts) for notice in progress)
