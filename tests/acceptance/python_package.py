@@ -79,7 +79,7 @@ rejects = module("rejects", hurt=reject)
 raises = module("raises", hurt=raise_)
 throttles = module("throttles", hurt=throttle)
 shouts = module("shouts", hurt=shout)
-takes_long = module("takes_long", hurt=lambda before: time.sleep(3600), timeout_seconds=0.5)
+takes_long = module("takes_long", hurt=lambda before: time.sleep(3600), timeout_seconds=3)
 
 
 def slow_run(lead, context):

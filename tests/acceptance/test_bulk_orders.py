@@ -135,8 +135,8 @@ def test_a_crash_while_results_are_read_settles_no_lead_twice(world: World) -> N
 def test_an_order_on_its_way_at_a_crash_is_repeated_as_it_was_under_the_id_that_it_had(
     world: World, modules: Modules
 ) -> None:
-    noting = NotesRecords(behaviours.BulkJobs())
-    served = world.serve(behaviours.Delayed(noting, median_us=SECOND, sigma=0.0), name="bulk")
+    noting = NotesRecords(behaviours.Faulty(behaviours.BulkJobs(), [Fault(behaviours.hang())]))
+    served = world.serve(noting, name="bulk")
     module = modules(("inputs", 'ambiguous = "reuse_id"\nid_header = "Idempotency-Key"\ninputs'))
     with stage(provider("bulk", served, module=module)) as daemon:
         job = submit(daemon, "bulk", people(10))
@@ -184,8 +184,8 @@ def test_after_a_cancel_nobody_asks_for_the_order_any_more(world: World) -> None
 
 def test_however_long_the_provider_works_it_is_no_stall(world: World, modules: Modules) -> None:
     """Three times as long as a stall takes here."""
-    served = world.serve(behaviours.BulkJobs(seconds=9), name="bulk")
-    configuration = "[queue]\nwarn_after_seconds = 1\nstall_after_seconds = 3\n\n"
+    served = world.serve(behaviours.BulkJobs(seconds=15), name="bulk")
+    configuration = "[queue]\nwarn_after_seconds = 4\nstall_after_seconds = 5\n\n"
     with stage(configuration + provider("bulk", served, module="bulk")) as daemon:
         view = daemon.ended(submit(daemon, "bulk", people(LEADS)))
         assert (view.state, view.attempt, view.counts.done) == ("completed", 1, LEADS)
@@ -193,9 +193,9 @@ def test_however_long_the_provider_works_it_is_no_stall(world: World, modules: M
 
 
 def test_the_slot_is_given_back_while_an_order_is_known_to_take_long(world: World, modules: Modules) -> None:
-    noting = NotesRecords(behaviours.BulkJobs(seconds=4))
+    noting = NotesRecords(behaviours.BulkJobs(seconds=9))
     served = world.serve(noting, name="bulk")
-    module = modules(("interval_seconds = 0.3", "interval_seconds = 0.3\nfirst_seconds = 5"))
+    module = modules(("interval_seconds = 0.3", "interval_seconds = 0.3\nfirst_seconds = 10"))
     with stage("[queue]\nyield_slot_after_seconds = 2\n\n" + provider("bulk", served, module=module)) as daemon:
         job = submit(daemon, "bulk", people(BATCH))
         behind = daemon.submit(wire.Formula(teamspace="acme", table="people", into={"m": "number"}, expression="n")).job

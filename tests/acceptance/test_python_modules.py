@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from tests.acceptance import python_package
 from tests.acceptance.stage import Stage, people, stage
 
 LEADS: Final = 10
-STALL_SECONDS: Final = 3
+STALL_SECONDS: Final = 5
 BEAT_SECONDS_MAX: Final = 12
 STUCK: Final = str(people(LEADS)[4]["email"])
 HARMLESS: Final = [str(each["email"]) for each in people(LEADS) if each["email"] != STUCK]
@@ -148,16 +149,18 @@ def test_a_lead_that_takes_too_long_has_its_process_killed(daemon: Stage, book: 
 def test_a_function_that_hangs_or_spins_is_killed_and_the_job_goes_on(daemon: Stage, book: Path, module: str) -> None:
     daemon.table(module, "people", people(LEADS))
     job = daemon.submit(enrich(module, module)).job
-    daemon.until(job, lambda view: view.counts.done == LEADS - 1)
-    before = time.monotonic()
     view = daemon.ended(job)
     assert (view.state, view.attempt, view.counts.done) == ("completed", 2, LEADS)
-    assert time.monotonic() - before >= STALL_SECONDS - 1
     assert calls(book, module) == {**dict.fromkeys(HARMLESS, 1), STUCK: 2}
     stuck = [int(words[2]) for words in map(str.split, book.read_text().splitlines()) if words[:2] == [module, STUCK]]
     assert not is_alive(stuck[0])
-    told = ["submitted", "started", "standing_still", "stalled", "stopped", "queued", "started", "completed"]
-    assert [entry.event for entry in daemon.history(job)] == told
+    history = daemon.history(job)
+    events = [entry.event for entry in history]
+    assert "standing_still" in events[: events.index("stalled")]
+    told = [event for event in events if event != "standing_still"]  # a busy machine is warned of besides
+    assert told == ["submitted", "started", "stalled", "stopped", "queued", "started", "completed"]
+    first = {entry.event: entry.at for entry in reversed(history)}
+    assert first["stalled"] - first["started"] >= timedelta(seconds=STALL_SECONDS)
 
 
 def test_a_lead_that_hangs_twice_is_failed_and_the_job_goes_on(daemon: Stage, book: Path) -> None:
@@ -215,7 +218,7 @@ def test_no_worker_outlives_the_daemon_however_that_ends_and_the_job_goes_on(con
         (one, *_) = workers
         os.kill(one, signal.SIGSTOP)
         daemon.kill()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while any(map(is_alive, workers)):
             assert time.monotonic() < deadline, "the kernel kills them with their parent, also one that is stopped"
             time.sleep(0.01)
@@ -300,7 +303,7 @@ def test_a_process_that_is_stopped_beats_no_more_and_its_job_resumes(folder: Pat
             os.kill(pid, signal.SIGSTOP)
         stopped = time.monotonic()
         daemon.until(job, lambda view: view.attempt == 2)
-        assert time.monotonic() - stopped <= BEAT_SECONDS_MAX + 11 + 2
+        assert time.monotonic() - stopped <= BEAT_SECONDS_MAX + 11 + 10
         view = daemon.ended(job)
         assert (view.state, view.counts.done, view.attempt) == ("completed", 20, 2)
         assert "worker_lost" in [entry.event for entry in daemon.history(job)]
@@ -331,7 +334,7 @@ module = Module(run=run, version=VERSION, inputs=("email",), outputs={"company":
         assert daemon.ended(daemon.submit(submission).job).state == "completed"
         after = daemon.rows("acme", "people")
         assert ({row["company"] for row in before}, {row["company"] for row in after}) == ({"1"}, {"2.0"})
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while any(is_alive(int(row["pid"])) for row in before):
             assert time.monotonic() < deadline
             time.sleep(0.01)

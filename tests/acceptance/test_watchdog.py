@@ -87,8 +87,9 @@ def test_a_hung_call_is_killed_in_time_and_only_its_lead_is_asked_again(daemon: 
     assert again.arrived_us - moved_us <= (STALL_SECONDS + FREE_WITHIN_SECONDS) * SECOND, "the slot was free by then"
 
     events = [entry.event for entry in daemon.history(job)]
-    told = ["submitted", "started", "standing_still", "stalled", "stopped", "queued", "started", "completed"]
-    assert events == told, "people are warned first, and can read afterwards what happened"
+    assert "standing_still" in events[: events.index("stalled")], "people are warned first"
+    told = [event for event in events if event != "standing_still"]  # a busy machine is warned of besides
+    assert told == ["submitted", "started", "stalled", "stopped", "queued", "started", "completed"]
     (evidence,) = [entry.detail["message"] for entry in daemon.history(job) if entry.event == "stopped"]
     ((lead,),) = daemon.query("SELECT id FROM lead WHERE data->>'email' = $1 LIMIT 1", STUCK)
     assert f"lead {lead}, at " in evidence
