@@ -227,7 +227,7 @@ class ReadOnly(Fault):
         ground.query("ALTER SYSTEM SET default_transaction_read_only = on")
         ground.query("SELECT pg_reload_conf()")
         try:
-            time.sleep(0.2)
+            _until_refused(ground)
             deadline = time.monotonic() + chance.uniform(0.3, 2.0)
             while time.monotonic() < deadline:
                 yield from _only_later(ground)
@@ -453,6 +453,14 @@ def _only_later(ground: Ground) -> Iterator[str]:
         yield f"a receipt for job {outcome.reply['job']} although nothing can be stored"
     elif isinstance(outcome, Refused) and outcome.code != "unavailable":
         yield f"refused with {outcome.code} ({outcome.message}) where it should say unavailable"
+
+
+def _until_refused(ground: Ground, *, seconds: float = 30.0) -> None:
+    """Wait until the first submission is refused: backends read a new configuration one after the other."""
+    deadline = time.monotonic() + seconds
+    while not isinstance(ask(ground.control, NOOP), Refused):
+        assert time.monotonic() < deadline, "everything is acknowledged although nothing can be stored"
+        time.sleep(0.05)
 
 
 def _after_restart(ground: Ground, before: int) -> Iterator[str]:
