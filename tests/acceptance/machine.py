@@ -7,6 +7,7 @@ and the host's, which nobody in the machine sees but the kernel, is covered so t
 """
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -135,7 +136,7 @@ def booted(folder: Path, suite: str) -> Iterator[Machine]:
             [
                 *("unshare", "--mount", "sh", "-euc", 'mount --bind /dev/null /proc/kmsg; exec "$@"', "sh"),
                 *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"),
-                *("--directory", folder / "root", "--machine=leadline-test", f"--bind-ro={ROOT}:/clone"),
+                *("--directory", folder / "root", f"--machine=leadline-test-{os.getpid()}", f"--bind-ro={ROOT}:/clone"),
             ],
             stdin=subprocess.DEVNULL,
             stdout=console,
