@@ -464,7 +464,7 @@ def test_leads_that_a_search_finds_are_pushed_in_batches_with_progress_and_tried
     daemon.table("searching", "prospects", leads)
     daemon.table("searching", "others", leads[1:2])
     daemon.ask(wire.Plans(teamspace="searching", key="batch.own_database", value="read"))
-    sink = Sink(failures=2, delay_us=3 * SECOND, slow_below=100)
+    sink = Sink(failures=2, delay_us=8 * SECOND, slow_below=100)
     name = set_up(
         daemon,
         "lead_push",
