@@ -25,6 +25,7 @@ import pytest
 from tests.acceptance import campaign
 from tests.acceptance.campaign import Arrived, Feeder, Size
 from tests.acceptance.stage import Stage, World, stage
+from tests.ports import held_port
 from tests.system_tools import SEARCH_PATH
 from tests.world.behaviours import Now
 from tests.world.mail import Mailbox, MailPlan, MailServed, Moment
@@ -118,30 +119,19 @@ def test_postfix_is_handed_no_mail_twice_either() -> None:
 @contextmanager
 def smtp_sink() -> Iterator[tuple[int, Path]]:
     """Postfix's mail server for tests, slow to answer: its port, and the folder into which it writes each mail."""
-    with tempfile.TemporaryDirectory(prefix="leadline-sink-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="leadline-sink-") as name, held_port() as port:
+        folder, user = Path(name), list[str]()
         if os.geteuid() == 0:  # it does not run as root
             os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
-        port, sink = listening_sink(folder)
+            user = ["-u", "nobody"]
+        command = ["smtp-sink", *user, "-W", ".:1", "-d", f"{folder}/%s.", f"{LOOPBACK}:{port}", "100"]
+        sink = subprocess.Popen(command, env={**os.environ, "PATH": SEARCH_PATH})
         try:
+            campaign.until(lambda: answers(port))
             yield port, folder
         finally:
             sink.terminate()
             sink.wait()
-
-
-def listening_sink(folder: Path) -> "tuple[int, subprocess.Popen[bytes]]":
-    """It wants to be told its port: another one where somebody has taken the first meanwhile."""
-    user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    for _ in range(3):
-        with socket.create_server((LOOPBACK, 0)) as free:
-            port = free.getsockname()[1]
-        command = ["smtp-sink", *user, "-W", ".:1", "-d", f"{folder}/%s.", f"{LOOPBACK}:{port}", "100"]
-        sink = subprocess.Popen(command, env={**os.environ, "PATH": SEARCH_PATH})
-        campaign.until(lambda sink=sink, port=port: sink.poll() is not None or answers(port))  # type: ignore[misc]
-        if sink.poll() is None:
-            return port, sink
-    raise AssertionError("smtp-sink listens nowhere")
 
 
 def answers(port: int) -> bool:

@@ -1,7 +1,6 @@
 """Two hundred pages open, over a million jobs that have ended: pages come quickly, and nobody's submissions wait."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +12,8 @@ from typing import Final
 import pytest
 
 from leadline_protocol import messages as wire
-from leadline_protocol.testing import CannotStart
-from tests.acceptance.stage import Stage
+from tests.acceptance.stage import Stage, stage
+from tests.ports import held_port
 
 ENDED: Final = 1_000_000
 TEAMSPACES: Final = 100
@@ -48,21 +47,9 @@ pytestmark = pytest.mark.timeout(420)
 
 @contextmanager
 def pages() -> Iterator[tuple[Stage, str]]:
-    """A daemon and where its pages are; on another port where somebody has taken the first one meanwhile."""
-    for tries_left in (2, 1, 0):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        try:
-            daemon = Stage(f'[http]\nlisten = "127.0.0.1:{port}"\n')
-            break
-        except CannotStart:
-            if not tries_left:
-                raise
-    try:
+    """A daemon and where its pages are."""
+    with held_port() as port, stage(f'[http]\nlisten = "127.0.0.1:{port}"\n') as daemon:
         yield daemon, f"http://127.0.0.1:{port}"
-    finally:
-        daemon.remove()
 
 
 @contextmanager

@@ -188,9 +188,14 @@ async def test_who_has_let_go_is_in_nobodys_way_however_slowly_its_session_ends(
     async with meddle(database) as connection:
         server = await holder(connection)
     os.kill(server, signal.SIGSTOP)
-    asyncio.get_running_loop().call_later(0.5, os.kill, server, signal.SIGCONT)
-    await store.close()
-    await successor.take_over(owner="the next", kinds=KINDS)
+    later = asyncio.get_running_loop().call_later(0.5, os.kill, server, signal.SIGCONT)
+    try:
+        await store.close()
+        await successor.take_over(owner="the next", kinds=KINDS)
+    finally:
+        later.cancel()
+        with suppress(ProcessLookupError):  # where it went wrong, no process of the server is left standing
+            os.kill(server, signal.SIGCONT)
 
 
 async def test_an_owner_that_lost_its_session_takes_the_lock_again_with_its_next_commit(

@@ -96,6 +96,14 @@ async def enrich(home: House) -> JobId:
     return (await home.client.submit(wanted)).job
 
 
+@asynccontextmanager
+async def looking_on(browser: Browser, place: Place, port: int) -> AsyncIterator[tuple[Page, JobId]]:
+    """Somebody of acme's sees to a job that takes its time."""
+    async with working(place, port, Paced(Enrichment())) as home, visiting(browser, home.origin) as (page, _):
+        await look_on(home, page, "acme")
+        yield page, await enrich(home)
+
+
 def card(page: Page, job: JobId) -> Locator:
     return page.get_by_role("article").and_(page.locator(f"[data-job='{job}']"))
 
@@ -147,10 +155,7 @@ async def test_a_job_comes_moves_and_is_cancelled_and_run_again_before_ones_eyes
 async def test_a_bar_never_steps_back_though_the_page_that_was_asked_for_comes_late(
     browser: Browser, place: Place, unused_tcp_port: int
 ) -> None:
-    paced = Paced(Enrichment())
-    async with working(place, unused_tcp_port, paced) as home, visiting(browser, home.origin) as (page, _):
-        await look_on(home, page, "acme")
-        job = await enrich(home)
+    async with looking_on(browser, place, unused_tcp_port) as (page, job):
         await goes_on(page, job, 0)
         late = asyncio.Event()
 
@@ -174,10 +179,7 @@ async def test_a_bar_never_steps_back_though_the_page_that_was_asked_for_comes_l
 async def test_what_is_known_of_a_job_only_later_is_asked_for_as_soon_as_it_is(
     browser: Browser, place: Place, unused_tcp_port: int
 ) -> None:
-    paced = Paced(Enrichment())
-    async with working(place, unused_tcp_port, paced) as home, visiting(browser, home.origin) as (page, _):
-        await look_on(home, page, "acme")
-        job = await enrich(home)
+    async with looking_on(browser, place, unused_tcp_port) as (page, job):
         await expect(card(page, job)).to_contain_text("leads a minute")
         assert await page.evaluate(QUESTIONS, [str(job), ""]) == 0
         assert await page.evaluate(QUESTIONS, [str(job), "[data-field=rate]"]) == 1, "now an end can be estimated"
